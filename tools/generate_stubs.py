@@ -19,7 +19,9 @@ def generate(out: Path) -> None:
     """Writes `out`/watari/v1/*_pb2*.py[i]; raises RuntimeError when protoc refuses."""
     sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
     well_known = str(resources.files("grpc_tools") / "_proto")
-    plugins = [f"--{kind}_out={out}" for kind in ("python", "mypy", "grpc_python", "mypy_grpc")]
+    plugins = [f"--{kind}_out={out}" for kind in ("python", "mypy", "grpc_python")]
+    # Concrete: a servicer leaves out the methods that its release does not serve.
+    plugins.append(f"--mypy_grpc_out=generate_concrete_servicer_stubs:{out}")
     code = protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *plugins, *sources])
     if code != 0:
         raise RuntimeError(f"protoc ended with {code}")

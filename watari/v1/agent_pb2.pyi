@@ -1500,8 +1500,9 @@ Global___KeyShare: _TypeAlias = KeyShare  # noqa: Y015
 
 @_typing.final
 class SessionTranscript(_message.Message):
-    """What the session keys are bound to: serialized, hashed with SHA-256, it salts the key derivation,
-    and both agents sign it (purposes "session-sender" and "session-receiver").
+    """What the session keys are bound to: serialized and hashed with SHA-256 it salts the key derivation.
+    The receiver signs it (purpose "session-receiver"); the sender has proven itself by its certificate
+    on the call, and rebuilds the transcript from what it sent.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1629,9 +1630,7 @@ class OpenSessionResponse(_message.Message):
 
     @_builtins.property
     def transcript(self) -> _common_pb2.SignedDocument:
-        """The receiver's signature over the transcript, purpose "session-receiver"; the sender proves
-        itself in turn with the sealed manifest, and by its certificate on this call.
-        """
+        """The `SessionTranscript`, signed by the receiver, purpose "session-receiver"."""
 
     @_builtins.property
     def data(self) -> _common_pb2.Endpoint:
@@ -1766,12 +1765,19 @@ class AbortSessionResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def problem(self) -> _common_pb2.Problem:
+        """What broke the session at the receiver; unset when nothing did."""
+
     def __init__(
         self,
+        *,
+        problem: _common_pb2.Problem | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

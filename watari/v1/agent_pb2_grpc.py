@@ -1007,7 +1007,9 @@ class TransferServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AbortSession(self, request, context):
-        """Gives a session up and deletes what it wrote. Succeeds when there is none.
+        """Ends a session, and tells why it failed at the receiver if it did: the data port cannot be
+        believed about that. What it wrote stays until the next attempt or until the receiver's manager
+        discards it. Succeeds when there is no such session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -183,12 +183,11 @@ class AgentServiceAsyncStub(AgentServiceStub):
     number: what metering is made of.
     """
 
-class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
+class AgentServiceServicer:
     """What a cloud's own manager asks of a host. Callers: manager and operator (user) of the same
     provider.
     """
 
-    @_abc_1.abstractmethod
     def GetHost(
         self,
         request: _agent_pb2.GetHostRequest,
@@ -196,7 +195,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.GetHostResponse, _abc.Awaitable[_agent_pb2.GetHostResponse]]:
         """Describes the host: what it has, what is free, where it listens."""
 
-    @_abc_1.abstractmethod
     def ListGuests(
         self,
         request: _agent_pb2.ListGuestsRequest,
@@ -206,7 +204,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         listed with their `problem` and nothing else is lost.
         """
 
-    @_abc_1.abstractmethod
     def GetGuest(
         self,
         request: _agent_pb2.GetGuestRequest,
@@ -214,7 +211,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.GetGuestResponse, _abc.Awaitable[_agent_pb2.GetGuestResponse]]:
         """Describes one machine with its disks and definition. NOT_FOUND (VM_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def HoldGuest(
         self,
         request: _agent_pb2.HoldGuestRequest,
@@ -225,7 +221,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         (VM_BUSY, VM_RUNNING, IMAGE_UNREADABLE, VM_DEFINITION_INVALID).
         """
 
-    @_abc_1.abstractmethod
     def UnholdGuest(
         self,
         request: _agent_pb2.UnholdGuestRequest,
@@ -233,7 +228,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.UnholdGuestResponse, _abc.Awaitable[_agent_pb2.UnholdGuestResponse]]:
         """Ends a hold; the machine is as before. Succeeds when there is no such hold."""
 
-    @_abc_1.abstractmethod
     def RetireGuest(
         self,
         request: _agent_pb2.RetireGuestRequest,
@@ -244,7 +238,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION (VM_BUSY) when it is held by another migration.
         """
 
-    @_abc_1.abstractmethod
     def ListRetained(
         self,
         request: _agent_pb2.ListRetainedRequest,
@@ -252,7 +245,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.ListRetainedResponse, _abc.Awaitable[_agent_pb2.ListRetainedResponse]]:
         """Lists what is retained."""
 
-    @_abc_1.abstractmethod
     def PurgeRetained(
         self,
         request: _agent_pb2.PurgeRetainedRequest,
@@ -260,7 +252,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.PurgeRetainedResponse, _abc.Awaitable[_agent_pb2.PurgeRetainedResponse]]:
         """Deletes a retained copy before its time. Succeeds when there is none."""
 
-    @_abc_1.abstractmethod
     def StartGuest(
         self,
         request: _agent_pb2.StartGuestRequest,
@@ -270,7 +261,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         are always off, answers UNIMPLEMENTED (NOT_SERVED).
         """
 
-    @_abc_1.abstractmethod
     def StopGuest(
         self,
         request: _agent_pb2.StopGuestRequest,
@@ -278,7 +268,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.StopGuestResponse, _abc.Awaitable[_agent_pb2.StopGuestResponse]]:
         """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off."""
 
-    @_abc_1.abstractmethod
     def StartTransfer(
         self,
         request: _agent_pb2.StartTransferRequest,
@@ -290,7 +279,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         (GRANT_INVALID), RESOURCE_EXHAUSTED (TOO_MANY_TRANSFERS).
         """
 
-    @_abc_1.abstractmethod
     def GetTransfer(
         self,
         request: _agent_pb2.GetTransferRequest,
@@ -298,7 +286,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.GetTransferResponse, _abc.Awaitable[_agent_pb2.GetTransferResponse]]:
         """Gets a transfer, sending or receiving. NOT_FOUND (TRANSFER_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def WatchTransfer(
         self,
         request: _agent_pb2.WatchTransferRequest,
@@ -308,7 +295,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         after the final state. NOT_FOUND (TRANSFER_NOT_FOUND).
         """
 
-    @_abc_1.abstractmethod
     def CancelTransfer(
         self,
         request: _agent_pb2.CancelTransferRequest,
@@ -318,7 +304,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         (TRANSFER_NOT_FOUND).
         """
 
-    @_abc_1.abstractmethod
     def SetTransferLimit(
         self,
         request: _agent_pb2.SetTransferLimitRequest,
@@ -326,7 +311,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.SetTransferLimitResponse, _abc.Awaitable[_agent_pb2.SetTransferLimitResponse]]:
         """Changes the bandwidth cap of a running transfer. NOT_FOUND (TRANSFER_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def EstimateTransfer(
         self,
         request: _agent_pb2.EstimateTransferRequest,
@@ -336,7 +320,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         cost. Same errors as StartTransfer.
         """
 
-    @_abc_1.abstractmethod
     def ListIncoming(
         self,
         request: _agent_pb2.ListIncomingRequest,
@@ -344,7 +327,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.ListIncomingResponse, _abc.Awaitable[_agent_pb2.ListIncomingResponse]]:
         """Lists what has arrived or is arriving and is not yet a machine."""
 
-    @_abc_1.abstractmethod
     def ActivateIncoming(
         self,
         request: _agent_pb2.ActivateIncomingRequest,
@@ -354,7 +336,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND (TRANSFER_NOT_FOUND), FAILED_PRECONDITION (MIGRATION_STATE) when it is incomplete.
         """
 
-    @_abc_1.abstractmethod
     def DiscardIncoming(
         self,
         request: _agent_pb2.DiscardIncomingRequest,
@@ -364,7 +345,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         nothing. FAILED_PRECONDITION (MIGRATION_COMMITTED) when it was activated.
         """
 
-    @_abc_1.abstractmethod
     def ListEvents(
         self,
         request: _agent_pb2.ListEventsRequest,
@@ -396,7 +376,10 @@ class TransferServiceStub:
     (DISK_FULL), INTERNAL (DISK_IO).
     """
     AbortSession: _grpc.UnaryUnaryMultiCallable[_agent_pb2.AbortSessionRequest, _agent_pb2.AbortSessionResponse]
-    """Gives a session up and deletes what it wrote. Succeeds when there is none."""
+    """Ends a session, and tells why it failed at the receiver if it did: the data port cannot be
+    believed about that. What it wrote stays until the next attempt or until the receiver's manager
+    discards it. Succeeds when there is no such session.
+    """
 
 @_typing.type_check_only
 class TransferServiceAsyncStub(TransferServiceStub):
@@ -416,12 +399,14 @@ class TransferServiceAsyncStub(TransferServiceStub):
     (DISK_FULL), INTERNAL (DISK_IO).
     """
     AbortSession: _aio.UnaryUnaryMultiCallable[_agent_pb2.AbortSessionRequest, _agent_pb2.AbortSessionResponse]  # type: ignore[assignment]
-    """Gives a session up and deletes what it wrote. Succeeds when there is none."""
+    """Ends a session, and tells why it failed at the receiver if it did: the data port cannot be
+    believed about that. What it wrote stays until the next attempt or until the receiver's manager
+    discards it. Succeeds when there is no such session.
+    """
 
-class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
+class TransferServiceServicer:
     """What the sending agent asks of the receiving agent. Caller: the agent that the grant names."""
 
-    @_abc_1.abstractmethod
     def OpenSession(
         self,
         request: _agent_pb2.OpenSessionRequest,
@@ -433,7 +418,6 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         complete and activated), RESOURCE_EXHAUSTED (DISK_FULL, TOO_MANY_TRANSFERS).
         """
 
-    @_abc_1.abstractmethod
     def CompleteSession(
         self,
         request: _agent_pb2.CompleteSessionRequest,
@@ -445,12 +429,14 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         (DISK_FULL), INTERNAL (DISK_IO).
         """
 
-    @_abc_1.abstractmethod
     def AbortSession(
         self,
         request: _agent_pb2.AbortSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.AbortSessionResponse, _abc.Awaitable[_agent_pb2.AbortSessionResponse]]:
-        """Gives a session up and deletes what it wrote. Succeeds when there is none."""
+        """Ends a session, and tells why it failed at the receiver if it did: the data port cannot be
+        believed about that. What it wrote stays until the next attempt or until the receiver's manager
+        discards it. Succeeds when there is no such session.
+        """
 
 def add_TransferServiceServicer_to_server(servicer: TransferServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -98,10 +98,9 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     CancelPlan: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelPlanRequest, _broker_pb2.CancelPlanResponse]  # type: ignore[assignment]
     """Cancels what has not begun of a plan."""
 
-class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
+class BrokerServiceServicer:
     """Placement. Callers: users and managers of the federation."""
 
-    @_abc_1.abstractmethod
     def Place(
         self,
         request: _broker_pb2.PlaceRequest,
@@ -112,7 +111,6 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         reached and there is no snapshot.
         """
 
-    @_abc_1.abstractmethod
     def Migrate(
         self,
         request: _broker_pb2.MigrateRequest,
@@ -123,7 +121,6 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         ManagerService.MigrateVm.
         """
 
-    @_abc_1.abstractmethod
     def PutPolicy(
         self,
         request: _broker_pb2.PutPolicyRequest,
@@ -131,7 +128,6 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_broker_pb2.PutPolicyResponse, _abc.Awaitable[_broker_pb2.PutPolicyResponse]]:
         """Sets a policy of automatic placement. ABORTED (GENERATION_CONFLICT)."""
 
-    @_abc_1.abstractmethod
     def ListPolicies(
         self,
         request: _broker_pb2.ListPoliciesRequest,
@@ -139,7 +135,6 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_broker_pb2.ListPoliciesResponse, _abc.Awaitable[_broker_pb2.ListPoliciesResponse]]:
         """Lists policies."""
 
-    @_abc_1.abstractmethod
     def DeletePolicy(
         self,
         request: _broker_pb2.DeletePolicyRequest,
@@ -147,7 +142,6 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_broker_pb2.DeletePolicyResponse, _abc.Awaitable[_broker_pb2.DeletePolicyResponse]]:
         """Deletes a policy. Succeeds when there is none."""
 
-    @_abc_1.abstractmethod
     def ListPlans(
         self,
         request: _broker_pb2.ListPlansRequest,
@@ -155,7 +149,6 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_broker_pb2.ListPlansResponse, _abc.Awaitable[_broker_pb2.ListPlansResponse]]:
         """Lists plans, newest first."""
 
-    @_abc_1.abstractmethod
     def GetPlan(
         self,
         request: _broker_pb2.GetPlanRequest,
@@ -163,7 +156,6 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_broker_pb2.GetPlanResponse, _abc.Awaitable[_broker_pb2.GetPlanResponse]]:
         """Gets a plan. NOT_FOUND (RECORD_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def WatchPlan(
         self,
         request: _broker_pb2.WatchPlanRequest,
@@ -171,7 +163,6 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.WatchPlanResponse], _abc.AsyncIterator[_broker_pb2.WatchPlanResponse]]:
         """Streams a plan until it ends. NOT_FOUND (RECORD_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def ApprovePlan(
         self,
         request: _broker_pb2.ApprovePlanRequest,
@@ -181,7 +172,6 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         (MIGRATION_STATE) when it was superseded.
         """
 
-    @_abc_1.abstractmethod
     def CancelPlan(
         self,
         request: _broker_pb2.CancelPlanRequest,

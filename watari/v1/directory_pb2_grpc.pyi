@@ -103,12 +103,11 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     watch from the revision of that answer. RESOURCE_EXHAUSTED when too many watch.
     """
 
-class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
+class DirectoryServiceServicer:
     """The catalogue. Reading is open to every authenticated party of the federation; writing to managers,
     each for its own cloud.
     """
 
-    @_abc_1.abstractmethod
     def GrantLease(
         self,
         request: _directory_pb2.GrantLeaseRequest,
@@ -120,7 +119,6 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         another cloud.
         """
 
-    @_abc_1.abstractmethod
     def RenewLease(
         self,
         request: _directory_pb2.RenewLeaseRequest,
@@ -128,7 +126,6 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_directory_pb2.RenewLeaseResponse, _abc.Awaitable[_directory_pb2.RenewLeaseResponse]]:
         """Renews a lease for its ttl. NOT_FOUND (LEASE_NOT_FOUND): grant a new one and publish again."""
 
-    @_abc_1.abstractmethod
     def RevokeLease(
         self,
         request: _directory_pb2.RevokeLeaseRequest,
@@ -136,7 +133,6 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_directory_pb2.RevokeLeaseResponse, _abc.Awaitable[_directory_pb2.RevokeLeaseResponse]]:
         """Ends a lease: its records vanish now. Succeeds when there is none."""
 
-    @_abc_1.abstractmethod
     def Publish(
         self,
         request: _directory_pb2.PublishRequest,
@@ -148,7 +144,6 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         1,000 records or 1 MiB), ALREADY_EXISTS (ID_REUSED).
         """
 
-    @_abc_1.abstractmethod
     def GetRecord(
         self,
         request: _directory_pb2.GetRecordRequest,
@@ -156,7 +151,6 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_directory_pb2.GetRecordResponse, _abc.Awaitable[_directory_pb2.GetRecordResponse]]:
         """Gets one record. NOT_FOUND (RECORD_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def QueryRecords(
         self,
         request: _directory_pb2.QueryRecordsRequest,
@@ -167,7 +161,6 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         old page token is gone.
         """
 
-    @_abc_1.abstractmethod
     def WatchRecords(
         self,
         request: _directory_pb2.WatchRecordsRequest,

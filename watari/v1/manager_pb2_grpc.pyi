@@ -139,12 +139,11 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     CancelEvacuation: _aio.UnaryUnaryMultiCallable[_manager_pb2.CancelEvacuationRequest, _manager_pb2.CancelEvacuationResponse]  # type: ignore[assignment]
     """Stops starting further migrations of an evacuation; those that run go on."""
 
-class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
+class ManagerServiceServicer:
     """What users, operators and brokers ask of a cloud. Callers: users of the provider; brokers of the
     federation for MigrateVm and reading. A user sees and moves what the tenant owns.
     """
 
-    @_abc_1.abstractmethod
     def GetCloudStatus(
         self,
         request: _manager_pb2.GetCloudStatusRequest,
@@ -152,7 +151,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.GetCloudStatusResponse, _abc.Awaitable[_manager_pb2.GetCloudStatusResponse]]:
         """Tells which cloud this is and how it is."""
 
-    @_abc_1.abstractmethod
     def ListVms(
         self,
         request: _manager_pb2.ListVmsRequest,
@@ -160,7 +158,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.ListVmsResponse, _abc.Awaitable[_manager_pb2.ListVmsResponse]]:
         """Lists the virtual machines that the cloud owns, by name."""
 
-    @_abc_1.abstractmethod
     def GetVm(
         self,
         request: _manager_pb2.GetVmRequest,
@@ -170,7 +167,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         (VM_NAME_AMBIGUOUS).
         """
 
-    @_abc_1.abstractmethod
     def ListInventories(
         self,
         request: _manager_pb2.ListInventoriesRequest,
@@ -178,7 +174,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.ListInventoriesResponse, _abc.Awaitable[_manager_pb2.ListInventoriesResponse]]:
         """Lists the hosts' inventories with what is allocated and reserved on them."""
 
-    @_abc_1.abstractmethod
     def MigrateVm(
         self,
         request: _manager_pb2.MigrateVmRequest,
@@ -190,7 +185,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED with its `problem`.
         """
 
-    @_abc_1.abstractmethod
     def EstimateMigration(
         self,
         request: _manager_pb2.EstimateMigrationRequest,
@@ -198,7 +192,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.EstimateMigrationResponse, _abc.Awaitable[_manager_pb2.EstimateMigrationResponse]]:
         """Tells what a migration would take, without moving anything. Same errors as MigrateVm."""
 
-    @_abc_1.abstractmethod
     def GetMigration(
         self,
         request: _manager_pb2.GetMigrationRequest,
@@ -206,7 +199,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.GetMigrationResponse, _abc.Awaitable[_manager_pb2.GetMigrationResponse]]:
         """Gets a migration that this cloud runs, being its source. NOT_FOUND (MIGRATION_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def ListMigrations(
         self,
         request: _manager_pb2.ListMigrationsRequest,
@@ -214,7 +206,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.ListMigrationsResponse, _abc.Awaitable[_manager_pb2.ListMigrationsResponse]]:
         """Lists the migrations that this cloud runs, newest first."""
 
-    @_abc_1.abstractmethod
     def WatchMigration(
         self,
         request: _manager_pb2.WatchMigrationRequest,
@@ -224,7 +215,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         four times a second; ends after a final state. NOT_FOUND (MIGRATION_NOT_FOUND).
         """
 
-    @_abc_1.abstractmethod
     def CancelMigration(
         self,
         request: _manager_pb2.CancelMigrationRequest,
@@ -234,7 +224,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION (MIGRATION_COMMITTED, MIGRATION_STATE when it has ended), NOT_FOUND.
         """
 
-    @_abc_1.abstractmethod
     def SetMigrationLimit(
         self,
         request: _manager_pb2.SetMigrationLimitRequest,
@@ -244,7 +233,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         (MIGRATION_STATE).
         """
 
-    @_abc_1.abstractmethod
     def ResolveMigration(
         self,
         request: _manager_pb2.ResolveMigrationRequest,
@@ -254,7 +242,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         says what it costs. FAILED_PRECONDITION (MIGRATION_STATE), NOT_FOUND.
         """
 
-    @_abc_1.abstractmethod
     def StartEvacuation(
         self,
         request: _manager_pb2.StartEvacuationRequest,
@@ -262,7 +249,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.StartEvacuationResponse, _abc.Awaitable[_manager_pb2.StartEvacuationResponse]]:
         """Moves every machine of a host or of the whole cloud away; bounded concurrency, resumable."""
 
-    @_abc_1.abstractmethod
     def GetEvacuation(
         self,
         request: _manager_pb2.GetEvacuationRequest,
@@ -270,7 +256,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.GetEvacuationResponse, _abc.Awaitable[_manager_pb2.GetEvacuationResponse]]:
         """Gets an evacuation. NOT_FOUND (MIGRATION_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def WatchEvacuation(
         self,
         request: _manager_pb2.WatchEvacuationRequest,
@@ -278,7 +263,6 @@ class ManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_manager_pb2.WatchEvacuationResponse], _abc.AsyncIterator[_manager_pb2.WatchEvacuationResponse]]:
         """Streams an evacuation until it ends. NOT_FOUND (MIGRATION_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def CancelEvacuation(
         self,
         request: _manager_pb2.CancelEvacuationRequest,
@@ -366,12 +350,11 @@ class ReservationServiceAsyncStub(ReservationServiceStub):
     (RESERVATION_STATE, EPOCH_MISMATCH), NOT_FOUND.
     """
 
-class ReservationServiceServicer(metaclass=_abc_1.ABCMeta):
+class ReservationServiceServicer:
     """Admission, in two phases: a reservation is pending until it is confirmed, released or expires.
     Callers: managers of the federation, each for reservations that it made; own operators.
     """
 
-    @_abc_1.abstractmethod
     def Reserve(
         self,
         request: _manager_pb2.ReserveRequest,
@@ -383,7 +366,6 @@ class ReservationServiceServicer(metaclass=_abc_1.ABCMeta):
         (ID_REUSED).
         """
 
-    @_abc_1.abstractmethod
     def GetReservation(
         self,
         request: _manager_pb2.GetReservationRequest,
@@ -391,7 +373,6 @@ class ReservationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.GetReservationResponse, _abc.Awaitable[_manager_pb2.GetReservationResponse]]:
         """Gets a reservation. NOT_FOUND (RESERVATION_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def ListReservations(
         self,
         request: _manager_pb2.ListReservationsRequest,
@@ -399,7 +380,6 @@ class ReservationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.ListReservationsResponse, _abc.Awaitable[_manager_pb2.ListReservationsResponse]]:
         """Lists reservations, newest first: what is arriving. Own operators only."""
 
-    @_abc_1.abstractmethod
     def ExtendReservation(
         self,
         request: _manager_pb2.ExtendReservationRequest,
@@ -409,7 +389,6 @@ class ReservationServiceServicer(metaclass=_abc_1.ABCMeta):
         RESERVATION_STATE).
         """
 
-    @_abc_1.abstractmethod
     def ConfirmReservation(
         self,
         request: _manager_pb2.ConfirmReservationRequest,
@@ -420,7 +399,6 @@ class ReservationServiceServicer(metaclass=_abc_1.ABCMeta):
         RESERVATION_STATE).
         """
 
-    @_abc_1.abstractmethod
     def ReleaseReservation(
         self,
         request: _manager_pb2.ReleaseReservationRequest,
@@ -431,7 +409,6 @@ class ReservationServiceServicer(metaclass=_abc_1.ABCMeta):
         over.
         """
 
-    @_abc_1.abstractmethod
     def HandOverVm(
         self,
         request: _manager_pb2.HandOverVmRequest,
@@ -495,12 +472,11 @@ class AccountingServiceAsyncStub(AccountingServiceStub):
     GetSettlement: _aio.UnaryUnaryMultiCallable[_manager_pb2.GetSettlementRequest, _manager_pb2.GetSettlementResponse]  # type: ignore[assignment]
     """Gets the netting statement with another provider for a period."""
 
-class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
+class AccountingServiceServicer:
     """Usage, quotas, money. Callers: users of the provider for what is the tenant's; operators; peers'
     managers for settlements between the two.
     """
 
-    @_abc_1.abstractmethod
     def ListUsageRecords(
         self,
         request: _manager_pb2.ListUsageRecordsRequest,
@@ -508,7 +484,6 @@ class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.ListUsageRecordsResponse, _abc.Awaitable[_manager_pb2.ListUsageRecordsResponse]]:
         """Lists usage records, oldest first."""
 
-    @_abc_1.abstractmethod
     def IssueQuote(
         self,
         request: _manager_pb2.IssueQuoteRequest,
@@ -516,7 +491,6 @@ class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.IssueQuoteResponse, _abc.Awaitable[_manager_pb2.IssueQuoteResponse]]:
         """Makes a binding, signed, expiring offer for a machine. RESOURCE_EXHAUSTED as in Reserve."""
 
-    @_abc_1.abstractmethod
     def ListQuotas(
         self,
         request: _manager_pb2.ListQuotasRequest,
@@ -524,7 +498,6 @@ class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.ListQuotasResponse, _abc.Awaitable[_manager_pb2.ListQuotasResponse]]:
         """Lists quotas with what is used of them."""
 
-    @_abc_1.abstractmethod
     def PutQuota(
         self,
         request: _manager_pb2.PutQuotaRequest,
@@ -532,7 +505,6 @@ class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.PutQuotaResponse, _abc.Awaitable[_manager_pb2.PutQuotaResponse]]:
         """Sets a quota. ABORTED (GENERATION_CONFLICT)."""
 
-    @_abc_1.abstractmethod
     def ListLedgerEntries(
         self,
         request: _manager_pb2.ListLedgerEntriesRequest,
@@ -540,7 +512,6 @@ class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.ListLedgerEntriesResponse, _abc.Awaitable[_manager_pb2.ListLedgerEntriesResponse]]:
         """Lists ledger entries, oldest first."""
 
-    @_abc_1.abstractmethod
     def ListInvoices(
         self,
         request: _manager_pb2.ListInvoicesRequest,
@@ -548,7 +519,6 @@ class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.ListInvoicesResponse, _abc.Awaitable[_manager_pb2.ListInvoicesResponse]]:
         """Lists invoices, newest first."""
 
-    @_abc_1.abstractmethod
     def GetInvoice(
         self,
         request: _manager_pb2.GetInvoiceRequest,
@@ -556,7 +526,6 @@ class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manager_pb2.GetInvoiceResponse, _abc.Awaitable[_manager_pb2.GetInvoiceResponse]]:
         """Gets an invoice with its lines. NOT_FOUND (RECORD_NOT_FOUND)."""
 
-    @_abc_1.abstractmethod
     def GetSettlement(
         self,
         request: _manager_pb2.GetSettlementRequest,

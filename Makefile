@@ -1,0 +1,48 @@
+# Everything goes through a virtual environment that the first target to run makes by itself.
+#   make demo    watch a virtual machine cross from one cloud to another
+#   make test    everything that CI checks, except the long fault suite
+#   make faults  kill every process at every step (minutes)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PYTHON VENV
+
+.PHONY: demo test faults lint protos format contract-release clean
+
+demo:
+	@tools/setup.sh demo
+	$(BIN)/watari demo
+
+test: lint
+	$(BIN)/pytest tests --ignore=tests/faults
+
+faults:
+	@tools/setup.sh test
+	$(BIN)/pytest tests/faults
+
+lint:
+	@tools/setup.sh test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/released.binpb
+
+# Writes the stubs from protos/ again; a test compares them.
+protos:
+	@tools/setup.sh test
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python tools/generate_stubs.py
+
+# With a release: what later contracts must stay compatible with.
+contract-release:
+	$(BIN)/buf build --output protos/released.binpb
+
+format:
+	@tools/setup.sh test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,168 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from watari import errors, identity
+from watari.identity import SpiffeId, TrustStore, trust
+
+MANAGER = "spiffe://tokyo.example/manager/main"
+DNS = "main.manager.tokyo.example"
+NOW = datetime.now(UTC)
+
+
+def forge(authority, *, uris=(MANAGER,), names=(DNS,), ca=False, key=None, uses=None):
+    """A certificate that the authority's key really signed, with whatever is asked for."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    alternatives = [
+        *map(x509.UniformResourceIdentifier, uris),
+        *map(x509.DNSName, names),
+    ]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "forged")]))
+        .issuer_name(x509.load_pem_x509_certificate(authority.cert_pem).subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(hours=1))
+        .not_valid_after(NOW + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(
+            x509.ExtendedKeyUsage(uses or [ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        .sign(serialization.load_pem_private_key(authority.key_pem, None), hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+@pytest.fixture
+def store(federation):
+    return TrustStore(federation.trust_folder)
+
+
+def reason(store, certificate) -> str:
+    with pytest.raises(errors.Unauthenticated) as caught:
+        store.verify_peer(certificate, NOW)
+    return caught.value.reason
+
+
+def test_a_well_formed_certificate_of_an_accepted_provider_is_taken(federation, store):
+    certificate = forge(federation.authorities["tokyo.example"])
+    assert store.verify_peer(certificate, NOW) == SpiffeId.parse(MANAGER)
+
+
+def test_an_authority_accepted_for_one_domain_cannot_speak_for_another(federation, store):
+    certificate = forge(federation.authorities["osaka.example"])
+    assert reason(store, certificate) == "PEER_UNAUTHENTICATED"
+
+
+def test_a_provider_that_was_not_accepted_is_unknown(federation, store):
+    stranger = "spiffe://stranger.example/manager/main"
+    certificate = forge(
+        federation.authorities["stranger.example"],
+        uris=(stranger,),
+        names=(SpiffeId.parse(stranger).dns_name,),
+    )
+    assert reason(store, certificate) == "PROVIDER_UNKNOWN"
+    with pytest.raises(errors.Unauthenticated, match="PROVIDER_UNKNOWN"):
+        store.roots_for("stranger.example")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"uris": ()},
+        {"uris": (MANAGER, "spiffe://osaka.example/manager/main")},
+        {"uris": (MANAGER, "https://tokyo.example/")},
+        {"uris": ("spiffe://tokyo.example/king/main",)},
+        {"names": ("main.manager.osaka.example",)},
+        {"names": (DNS, "other.manager.tokyo.example")},
+        {"names": ()},
+        {"ca": True},
+        {"uses": [ExtendedKeyUsageOID.CODE_SIGNING]},
+        {"key": ec.generate_private_key(ec.SECP384R1())},
+        {"key": rsa.generate_private_key(65537, 2048)},
+    ],
+)
+def test_a_certificate_that_is_no_partys_is_refused_though_its_ca_signed_it(
+    federation, store, parts
+):
+    certificate = forge(federation.authorities["tokyo.example"], **parts)
+    assert reason(store, certificate) == "PEER_UNAUTHENTICATED"
+
+
+def test_a_leaf_cannot_issue_further_certificates(federation, store):
+    party = federation.party(MANAGER)
+    as_authority = identity.Authority(party.cert_pem, party.key_pem, federation.clock)
+    assert reason(store, forge(as_authority)) == "PEER_UNAUTHENTICATED"
+
+
+def test_a_root_is_no_party(federation, store):
+    root = federation.authorities["tokyo.example"].cert_pem
+    assert reason(store, root) == "PEER_UNAUTHENTICATED"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200) | st.binary(max_size=50).map(lambda part: b"-----BEGIN" + part))
+def test_bytes_that_are_no_certificate_are_refused(store, raw):
+    assert reason(store, raw) == "PEER_UNAUTHENTICATED"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(data=st.data())
+def test_a_certificate_with_a_flipped_bit_is_refused(federation, store, data):
+    good = bytearray(trust.der(federation.party(MANAGER).cert_pem))
+    good[data.draw(st.integers(0, len(good) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    assert reason(store, bytes(good)) in {"PEER_UNAUTHENTICATED", "PROVIDER_UNKNOWN"}
+
+
+def test_a_certificate_beyond_the_size_limit_is_refused_unread(store):
+    assert reason(store, b"0" * (trust.CERTIFICATE_BYTES_MAX + 1)) == "PEER_UNAUTHENTICATED"
+
+
+def test_a_provider_is_trusted_as_soon_as_its_file_is_there_and_no_longer(own_federation):
+    party = own_federation.party(MANAGER)
+    file = own_federation.trust_folder / "tokyo.example.pem"
+    store, root = TrustStore(own_federation.trust_folder), file.read_bytes()
+    assert store.verify_peer(party.cert_pem, NOW) == party.spiffe_id
+    file.unlink()
+    assert reason(store, party.cert_pem) == "PROVIDER_UNKNOWN"
+    assert store.domains() == ["hub.example", "osaka.example"]
+    identity.save_certificate(file, root)
+    assert store.verify_peer(party.cert_pem, NOW) == party.spiffe_id
+
+
+def test_a_damaged_file_costs_its_own_provider_the_trust_and_nobody_else(own_federation):
+    store, party = TrustStore(own_federation.trust_folder), own_federation.party(MANAGER)
+    identity.save_certificate(own_federation.trust_folder / "osaka.example.pem", b"junk")
+    assert store.verify_peer(party.cert_pem, NOW) == party.spiffe_id
+    assert store.domains() == ["hub.example", "tokyo.example"]
+
+
+def test_a_provider_may_have_two_authorities_while_it_changes_them(own_federation):
+    file = own_federation.trust_folder / "tokyo.example.pem"
+    new = identity.create_ca("tokyo.example", own_federation.clock)
+    identity.save_certificate(file, file.read_bytes() + new.cert_pem)
+    store = TrustStore(own_federation.trust_folder)
+    for authority in (own_federation.authorities["tokyo.example"], new):
+        party = own_federation.issue(SpiffeId.parse(MANAGER), authority)
+        assert store.verify_peer(party.cert_pem, NOW) == party.spiffe_id
+
+
+def test_the_bundle_holds_the_roots_of_every_accepted_provider(federation, store):
+    roots = x509.load_pem_x509_certificates(store.bundle())
+    assert len(roots) == len(store.domains()) == 3
+
+
+def test_verified_peers_are_remembered_up_to_a_limit(federation, store, monkeypatch):
+    monkeypatch.setattr(trust, "VERIFIED_PEERS_MAX", 2)
+    for name in ("a", "b", "c"):
+        party = federation.party(f"spiffe://tokyo.example/user/{name}")
+        store.verify_peer(party.cert_pem, NOW)
+    assert len(store._verified) == 2

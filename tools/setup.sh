@@ -1,0 +1,63 @@
+#!/bin/sh
+# Makes the virtual environment and installs what is missing. Usage: setup.sh demo|test
+# Needs nothing but a Debian or Ubuntu with Python 3.11 or later; other systems get told what to do.
+set -eu
+
+purpose=${1:?usage: setup.sh demo|test}
+python=${PYTHON:-python3}
+venv=${VENV:-.venv}
+
+# Command that shows that a package is there, and the package.
+need_package() {
+    command -v "$1" >/dev/null 2>&1 && return 0
+    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1 && return 0
+    missing="${missing-} $2"
+}
+
+install_missing() {
+    [ -n "${missing-}" ] || return 0
+    set -- $missing
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "These Debian packages, or your system's counterparts, are missing: $*" >&2
+        exit 1
+    fi
+    if [ "$(id -u)" = 0 ]; then
+        sudo=
+    elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+        sudo=sudo
+    else
+        echo "Missing packages. Run this, then try again:" >&2
+        echo "  sudo apt-get install --yes --no-install-recommends $*" >&2
+        exit 1
+    fi
+    $sudo apt-get update -q
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -q --yes --no-install-recommends "$@"
+}
+
+need_package "$python" python3
+need_package mkfs.ext4 e2fsprogs
+if [ "$purpose" = test ]; then
+    need_package unshare util-linux
+    need_package cmp diffutils
+    need_package git git
+fi
+# Debian splits venv from Python; without ensurepip a virtual environment cannot be made.
+if command -v "$python" >/dev/null 2>&1 && ! "$python" -c 'import ensurepip' 2>/dev/null; then
+    missing="${missing-} python3-venv"
+fi
+install_missing
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "Watari needs Python 3.11 or later; $python is $("$python" --version)." >&2
+    echo "Name another one: make PYTHON=python3.12 ..." >&2
+    exit 1
+fi
+
+# Installed again only when the project's requirements or the purpose have changed.
+stamp="$venv/.installed-$purpose"
+[ "$stamp" -nt pyproject.toml ] && exit 0
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+extra=
+[ "$purpose" = test ] && extra='[dev]'
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".$extra"
+touch "$stamp"

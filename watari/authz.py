@@ -1,0 +1,153 @@
+"""Who may call what: one table, deny by default.
+
+A rule names the caller's role and where it comes from: its own provider (the server's domain) or
+another provider of the federation. Which *objects* a permitted caller may touch (a tenant's own
+machines, a manager's own records and reservations) is the service's business.
+"""
+
+import enum
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from watari import errors
+from watari.identity.spiffe import Role, SpiffeId
+
+
+class Scope(enum.Enum):
+    """Where a caller comes from, seen from the server."""
+
+    OWN = "own"
+    FOREIGN = "foreign"
+    ANY = "any"
+
+
+@dataclass(frozen=True)
+class Party:
+    """A kind of caller."""
+
+    role: Role
+    scope: Scope
+
+    def matches(self, peer: SpiffeId, own_domain: str) -> bool:
+        """Whether `peer` is such a caller at a server of `own_domain`."""
+        scope = Scope.OWN if peer.domain == own_domain else Scope.FOREIGN
+        return self.role == peer.role and self.scope in (Scope.ANY, scope)
+
+
+_Parties = frozenset[Party]
+
+ANYONE: _Parties = frozenset(Party(role, Scope.ANY) for role in Role)
+"""Every authenticated party of the federation."""
+
+_OWN_USER = Party(Role.USER, Scope.OWN)
+_ANY_USER = Party(Role.USER, Scope.ANY)
+_ANY_BROKER = Party(Role.BROKER, Scope.ANY)
+_OWN_MANAGER = Party(Role.MANAGER, Scope.OWN)
+_ANY_MANAGER = Party(Role.MANAGER, Scope.ANY)
+
+_USERS: _Parties = frozenset({_OWN_USER})
+_USERS_AND_BROKERS: _Parties = frozenset({_OWN_USER, _ANY_BROKER})
+_MANAGERS: _Parties = frozenset({_ANY_MANAGER})
+_ADMISSION: _Parties = frozenset({_ANY_MANAGER, _OWN_USER})
+_PLACEMENT: _Parties = frozenset({_ANY_USER, _ANY_MANAGER})
+_PLACEMENT_POLICY: _Parties = frozenset({_OWN_USER, _OWN_MANAGER})
+_HOST: _Parties = frozenset({_OWN_MANAGER, _OWN_USER})
+_AGENTS: _Parties = frozenset({Party(Role.AGENT, Scope.ANY)})
+
+
+def _rules(service: str, parties: _Parties, *methods: str) -> dict[str, _Parties]:
+    return {f"/{service}/{method}": parties for method in methods}
+
+
+TABLE = MappingProxyType(
+    # Managers write their own cloud's records; everyone of the federation reads.
+    _rules(
+        "watari.v1.DirectoryService",
+        _MANAGERS,
+        *("GrantLease", "RenewLease", "RevokeLease", "Publish"),
+    )
+    | _rules("watari.v1.DirectoryService", ANYONE, *("GetRecord", "QueryRecords", "WatchRecords"))
+    # The provider's users; a broker may read, and ask for a migration, never resolve or cancel one.
+    | _rules(
+        "watari.v1.ManagerService",
+        _USERS_AND_BROKERS,
+        *("GetCloudStatus", "ListVms", "GetVm", "ListInventories"),
+        *("MigrateVm", "EstimateMigration"),
+        *("GetMigration", "ListMigrations", "WatchMigration"),
+        *("GetEvacuation", "WatchEvacuation"),
+    )
+    | _rules(
+        "watari.v1.ManagerService",
+        _USERS,
+        *("CancelMigration", "SetMigrationLimit", "ResolveMigration"),
+        *("StartEvacuation", "CancelEvacuation"),
+    )
+    # Manager to manager; the operator may look and give back.
+    | _rules(
+        "watari.v1.ReservationService",
+        _ADMISSION,
+        *("GetReservation", "ReleaseReservation"),
+    )
+    | _rules(
+        "watari.v1.ReservationService",
+        _MANAGERS,
+        *("Reserve", "ExtendReservation", "ConfirmReservation", "HandOverVm"),
+    )
+    | _rules("watari.v1.ReservationService", _USERS, "ListReservations")
+    | _rules(
+        "watari.v1.AccountingService",
+        _USERS,
+        *("ListUsageRecords", "ListQuotas", "PutQuota", "ListLedgerEntries"),
+        *("ListInvoices", "GetInvoice"),
+    )
+    | _rules("watari.v1.AccountingService", _ADMISSION, "GetSettlement")
+    | _rules(
+        "watari.v1.AccountingService",
+        _ADMISSION | {_ANY_BROKER},
+        "IssueQuote",
+    )
+    # Anyone's users may ask where to go; policies and plans are the broker's own provider's.
+    | _rules("watari.v1.BrokerService", _PLACEMENT, *("Place", "Migrate"))
+    | _rules(
+        "watari.v1.BrokerService",
+        _PLACEMENT_POLICY,
+        *("PutPolicy", "ListPolicies", "DeletePolicy"),
+        *("ListPlans", "GetPlan", "WatchPlan", "ApprovePlan", "CancelPlan"),
+    )
+    # A host obeys its own provider only.
+    | _rules(
+        "watari.v1.AgentService",
+        _HOST,
+        *("GetHost", "ListGuests", "GetGuest", "ListRetained", "ListIncoming", "ListEvents"),
+        *("HoldGuest", "UnholdGuest", "RetireGuest", "PurgeRetained"),
+        *("StartGuest", "StopGuest"),
+        *("StartTransfer", "GetTransfer", "WatchTransfer", "CancelTransfer"),
+        *("SetTransferLimit", "EstimateTransfer"),
+        *("ActivateIncoming", "DiscardIncoming"),
+    )
+    # Agent to agent; the grant that is shown decides the rest.
+    | _rules(
+        "watari.v1.TransferService",
+        _AGENTS,
+        *("OpenSession", "CompleteSession", "AbortSession"),
+    )
+    # Whether a server is up, and what it speaks, is no secret among those who may connect.
+    | _rules("grpc.health.v1.Health", ANYONE, *("Check", "List", "Watch"))
+    | _rules("grpc.reflection.v1alpha.ServerReflection", ANYONE, "ServerReflectionInfo")
+    | _rules("grpc.reflection.v1.ServerReflection", ANYONE, "ServerReflectionInfo")
+)
+"""Full method name to the parties that may call it."""
+
+
+def check(method: str, peer: SpiffeId, own_domain: str) -> None:
+    """Raises Denied NOT_ALLOWED unless the table lets `peer` call `method` at `own_domain`."""
+    parties = TABLE.get(method, frozenset())
+    if any(party.matches(peer, own_domain) for party in parties):
+        return
+    may = sorted(f"{party.scope.value} {party.role}" for party in parties) or ["nobody"]
+    raise errors.Denied(
+        "NOT_ALLOWED",
+        f"{peer} may not call {method} at {own_domain}",
+        hint=f"callers: {', '.join(may)}",
+        method=method,
+    )

@@ -1,0 +1,172 @@
+"""What happens to every call before and after its servicer.
+
+In this order: the peer's certificate is verified, the access table asked, ids bound to the log, the
+servicer called, its error mapped to a status, one line written to the access log.
+"""
+
+import contextvars
+import re
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NoReturn
+
+import grpc
+from grpc_status import rpc_status
+
+from watari import authz, errors, logs
+from watari.clock import Clock
+from watari.identity import Identity, SpiffeId
+from watari.rpc.settings import MIGRATION_ID_KEY, REQUEST_ID_KEY
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_log = logs.get(__name__)
+_peer: contextvars.ContextVar[SpiffeId] = contextvars.ContextVar("watari_peer")
+
+
+def current_peer() -> SpiffeId:
+    """Who makes the call that this thread serves. Raises LookupError outside a call."""
+    return _peer.get()
+
+
+class Guard(grpc.ServerInterceptor):
+    """Stands before every method of a server, of all four kinds."""
+
+    def __init__(self, identity: Identity, clock: Clock) -> None:
+        self._identity = identity
+        self._clock = clock
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Any],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = continuation(handler_call_details)
+        if handler is None:
+            return None  # gRPC answers UNIMPLEMENTED
+        kinds = {
+            (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+            (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+            (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+            (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+        }
+        kind, make = kinds[handler.request_streaming, handler.response_streaming]
+        serve = self._serve_stream if handler.response_streaming else self._serve_one
+        behaviour, method = getattr(handler, kind), handler_call_details.method
+
+        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+            return serve(_Call(self._identity, self._clock, method, context), behaviour, request)
+
+        return make(guarded, handler.request_deserializer, handler.response_serializer)
+
+    @staticmethod
+    def _serve_one(call: "_Call", behaviour: Callable[..., Any], request: Any) -> Any:
+        # Each call gets variables of its own: threads are shared by calls.
+        return contextvars.copy_context().run(call.answer, behaviour, request)
+
+    @staticmethod
+    def _serve_stream(call: "_Call", behaviour: Callable[..., Any], request: Any) -> Iterator[Any]:
+        variables = contextvars.copy_context()
+        responses = variables.run(call.responses, behaviour, request)
+        # Every step runs among the call's own variables, in whichever thread gRPC takes it; so does
+        # the end of a call that its peer cancels.
+        try:
+            while (response := variables.run(next, responses, _END)) is not _END:
+                yield response
+        finally:
+            variables.run(responses.close)
+
+
+_END = object()
+
+
+class _Call:
+    """One call on its way through the guard."""
+
+    def __init__(
+        self, identity: Identity, clock: Clock, method: str, context: grpc.ServicerContext
+    ) -> None:
+        self._identity = identity
+        self._clock = clock
+        self._method = method
+        self._context = context
+        self._began = clock.monotonic()
+        self._peer_name = "unknown"
+
+    def answer(self, behaviour: Callable[..., Any], request: Any) -> Any:
+        with logs.context(**_ids(self._context)):
+            try:
+                self._admit()
+                response = behaviour(request, self._context)
+            except Exception as error:  # noqa: BLE001 - mapped and raised again
+                self._fail(error)
+            self._done("OK")
+            return response
+
+    def responses(self, behaviour: Callable[..., Any], request: Any) -> Generator[Any, None, None]:
+        with logs.context(**_ids(self._context)):
+            try:
+                self._admit()
+                yield from behaviour(request, self._context)
+            except GeneratorExit:
+                self._done("CANCELLED")
+                raise
+            except Exception as error:  # noqa: BLE001 - mapped and raised again
+                self._fail(error)
+            self._done("OK")
+
+    def _admit(self) -> None:
+        certificates = self._context.auth_context().get("x509_pem_cert", ())
+        if not certificates:
+            raise errors.Unauthenticated(
+                "PEER_UNAUTHENTICATED", "no client certificate", hint="connect with mutual TLS"
+            )
+        # The type stubs say bytes; it is a list with one PEM certificate.
+        peer = self._identity.trust.verify_peer(bytes(certificates[0]), self._clock.now())
+        self._peer_name = str(peer)
+        authz.check(self._method, peer, self._identity.spiffe_id.domain)
+        _peer.set(peer)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        if not isinstance(error, errors.WatariError):
+            if _status_is_set(self._context):
+                raise error  # the servicer aborted by gRPC's own means, or the call was cancelled
+            error = _unexpected(error, self._method)
+        self._done(error.code.name, reason=error.reason, problem=error.message)
+        self._context.abort_with_status(rpc_status.to_status(errors.to_status(error)))
+
+    def _done(self, code: str, **details: str) -> None:
+        _log.info(
+            "call",
+            method=self._method,
+            peer=self._peer_name,
+            code=code,
+            ms=round((self._clock.monotonic() - self._began) * 1000, 1),
+            **details,
+        )
+
+
+def _unexpected(error: Exception, method: str) -> errors.Internal:
+    """The peer learns an incident number; the log has the rest under it."""
+    incident = uuid.uuid4().hex
+    _log.error("unexpected error", incident=incident, method=method, exc_info=error)
+    return errors.Internal(
+        "INTERNAL",
+        f"internal error, incident {incident}",
+        hint="the server's log has this incident",
+        incident=incident,
+    )
+
+
+def _status_is_set(context: grpc.ServicerContext) -> bool:
+    code = getattr(context, "code", None)
+    return code is not None and code() is not None
+
+
+def _ids(context: grpc.ServicerContext) -> dict[str, str | None]:
+    """What the caller says the call belongs to; malformed ids are replaced or left out."""
+    said = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+    request_id, migration_id = said.get(REQUEST_ID_KEY, ""), said.get(MIGRATION_ID_KEY, "")
+    return {
+        "request_id": request_id if _ID.fullmatch(request_id) else uuid.uuid4().hex,
+        "migration_id": migration_id if _ID.fullmatch(migration_id) else None,
+    }

@@ -1,0 +1,93 @@
+"""The main function that the four servers share: arguments, settings, logs, identity, serve.
+
+Never: knows what a service does. `assemble` builds it and registers what must be stopped, in
+reverse order, once the last call has drained.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from watari import __version__, clock, config, configshow, errors, identity, logs
+from watari.rpc.server import Server
+from watari.settings import IdentitySettings, LogSettings
+
+EXIT_BAD_SETTINGS = 2
+"""Exit status when the settings, keys or address cannot be used; messages say why."""
+
+
+class ServiceSettings(Protocol):
+    """What every service's settings have."""
+
+    @property
+    def identity(self) -> IdentitySettings:
+        """Who the process is."""
+
+    @property
+    def log(self) -> LogSettings:
+        """How it logs."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a service is given to assemble itself from."""
+
+    clock: clock.Clock
+    identity: identity.Identity
+    stack: ExitStack
+    """Closed after the server has drained: register clean-up here."""
+
+
+_Settings = TypeVar("_Settings", bound=ServiceSettings)
+
+
+def main(
+    name: str,
+    settings_cls: type[_Settings],
+    assemble: Callable[[_Settings, Context], Server],
+) -> None:
+    """Runs service `name` until SIGTERM or SIGINT; ends the process with its exit status."""
+    arguments = _arguments(name)
+    try:
+        settings = config.load(settings_cls, arguments.config, os.environ, section=name)
+        if arguments.show_config:
+            sys.stdout.write(configshow.show(settings, name))
+            return
+        logs.configure(name, settings.log.level, json=settings.log.format == "json")
+        _serve(settings, assemble)
+    except errors.WatariError as error:
+        sys.stderr.write(f"watari-{name}: {error.reason}: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"  Next: {error.hint}\n")
+        sys.exit(EXIT_BAD_SETTINGS)
+
+
+def _serve(settings: _Settings, assemble: Callable[[_Settings, Context], Server]) -> None:
+    with ExitStack() as stack:
+        context = Context(
+            clock=clock.SystemClock(),
+            identity=identity.Identity.load(
+                settings.identity.certificate, settings.identity.key, settings.identity.trust
+            ),
+            stack=stack,
+        )
+        assemble(settings, context).serve_forever()
+
+
+def _arguments(name: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"watari-{name}",
+        description=f"The Watari {name}. Every setting may also come from the environment, "
+        f"as in WATARI_{name.upper()}_ADDRESS.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file to read")
+    parser.add_argument(
+        "--show-config", action="store_true", help="print the settings in force and end"
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser.parse_args()
