@@ -1,0 +1,66 @@
+"""Small durable files: written whole or not at all, and on stable storage when the call returns."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+
+
+def ensure_folder(path: Path) -> Path:
+    """Makes a private folder with its parents, if it is not there."""
+    path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    return path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replaces a file atomically."""
+    partial = path.with_name(f".{path.name}.partial")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(partial, flags, FILE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Replaces a UTF-8 file atomically."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, record: Mapping[str, object]) -> None:
+    """Replaces a JSON file atomically."""
+    write_bytes(path, json.dumps(record).encode())
+
+
+def rename(source: Path, target: Path) -> None:
+    """Moves within the file system; durable when it returns."""
+    source.rename(target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def remove(path: Path) -> None:
+    """Removes a file if it is there."""
+    path.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Flushes a folder's entries."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def allocated_bytes(folder: Path) -> int:
+    """Bytes on disk of the files directly in a folder."""
+    return sum(each.lstat().st_blocks * 512 for each in folder.iterdir())

@@ -1,0 +1,83 @@
+"""Checks grants: without a valid one an agent neither sends nor takes a byte.
+
+A grant is signed by the destination's manager and countersigned by the source's. Each agent
+believes its own manager for its own side, and a certificate of the other provider for the other.
+"""
+
+import datetime
+import hashlib
+
+from google.protobuf.message import DecodeError
+
+from watari import errors, identity
+from watari.identity import SpiffeId, TrustStore
+from watari.v1 import common_pb2
+
+PURPOSE = "grant"
+PURPOSE_COUNTERSIGNED = "grant-countersigned"
+
+
+def digest(signed: common_pb2.SignedGrant) -> bytes:
+    """SHA-256 of a signed grant, as session transcripts carry it."""
+    return hashlib.sha256(signed.SerializeToString(deterministic=True)).digest()
+
+
+def check(
+    signed: common_pb2.SignedGrant, trust: TrustStore, now: datetime.datetime
+) -> common_pb2.Grant:
+    """The grant, with both signatures and its validity checked. Raises Denied GRANT_INVALID, and
+    Unauthenticated SIGNATURE_INVALID or PROVIDER_UNKNOWN.
+    """
+    payload, granted_by = identity.verify(trust, signed.granted, PURPOSE, now=now)
+    countersigned, countersigned_by = identity.verify(
+        trust, signed.countersigned, PURPOSE_COUNTERSIGNED, now=now
+    )
+    try:
+        grant = common_pb2.Grant.FromString(payload)
+        covered = common_pb2.SignedDocument.FromString(countersigned)
+    except DecodeError:
+        raise _invalid("it cannot be read") from None
+    if covered != signed.granted:
+        raise _invalid("the countersignature is on another grant")
+    if str(granted_by) != grant.destination_manager:
+        raise _invalid("it is not signed by the destination's manager")
+    if str(countersigned_by) != grant.source_manager:
+        raise _invalid("it is not countersigned by the source's manager")
+    _same_provider(grant.source_agent, grant.source_manager)
+    _same_provider(grant.destination_agent, grant.destination_manager)
+    if grant.expires_at.ToDatetime(tzinfo=datetime.UTC) <= now:
+        raise _invalid("it has expired")
+    return grant
+
+
+def check_sender(grant: common_pb2.Grant, agent: SpiffeId, manager: str, vm_id: str) -> None:
+    """Whether `agent`, of `manager`'s cloud, may send machine `vm_id`. Raises Denied."""
+    if grant.source_agent != str(agent) or grant.source_manager != manager:
+        raise _invalid("it names another source")
+    if grant.vm_id != vm_id:
+        raise _invalid("it is for another machine")
+
+
+def check_receiver(
+    grant: common_pb2.Grant, agent: SpiffeId, manager: str, peer: SpiffeId, migration_id: str
+) -> None:
+    """Whether `agent`, of `manager`'s cloud, may take `migration_id` from `peer`. Raises Denied."""
+    if grant.destination_agent != str(agent) or grant.destination_manager != manager:
+        raise _invalid("it names another destination")
+    if grant.source_agent != str(peer):
+        raise _invalid("it names another source")
+    if grant.migration_id != migration_id:
+        raise _invalid("it is for another migration")
+
+
+def _same_provider(agent: str, manager: str) -> None:
+    if SpiffeId.parse(agent).domain != SpiffeId.parse(manager).domain:
+        raise _invalid(f"{agent} and {manager} are of different providers")
+
+
+def _invalid(why: str) -> errors.Denied:
+    return errors.Denied(
+        "GRANT_INVALID",
+        f"the grant does not allow this: {why}",
+        hint="start a new migration; it gets a grant of its own",
+    )

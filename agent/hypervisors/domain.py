@@ -1,0 +1,183 @@
+"""Libvirt domain XML: what a transfer has to know of it, and the little it may change. Pure.
+
+Format: https://libvirt.org/formatdomain.html. A definition may come from a stranger: it is size
+limited, may have no document type (so no entities), and never decides a path on this host.
+"""
+
+import uuid
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from watari import errors
+
+DEFINITION_BYTES_MAX = 1024 * 1024
+"""Bytes of one definition."""
+
+DISKS_MAX = 64
+NAME_CHARACTERS_MAX = 255
+METADATA_NAMESPACE = "https://watari.dev/ns/domain/1"
+"""Namespace of `<watari:vm tenant="..."/>` in the domain's metadata."""
+
+_UNITS = {
+    "b": 1,
+    "bytes": 1,
+    "kb": 10**3,
+    "k": 2**10,
+    "kib": 2**10,
+    "mb": 10**6,
+    "m": 2**20,
+    "mib": 2**20,
+    "gb": 10**9,
+    "g": 2**30,
+    "gib": 2**30,
+    "tb": 10**12,
+    "t": 2**40,
+    "tib": 2**40,
+}
+
+
+@dataclass(frozen=True)
+class DomainDisk:
+    """A disk as the definition names it."""
+
+    disk_id: str
+    source: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a definition says."""
+
+    vm_id: str
+    name: str
+    tenant: str
+    vcpus: int
+    memory_bytes: int
+    disks: tuple[DomainDisk, ...]
+
+
+def parse(xml: str) -> Domain:
+    """Reads a definition. Raises FailedPrecondition VM_DEFINITION_INVALID, saying what is wrong."""
+    root = _root(xml)
+    metadata = root.find(f"metadata/{{{METADATA_NAMESPACE}}}vm")
+    tenant = metadata.get("tenant", "") if metadata is not None else ""
+    return Domain(
+        vm_id=_uuid(_text(root, "uuid")),
+        name=_name(_text(root, "name")),
+        tenant=tenant or "default",
+        vcpus=_vcpus(root),
+        memory_bytes=_memory(root),
+        disks=_disks(root),
+    )
+
+
+def with_disks(xml: str, paths: Mapping[str, Path]) -> str:
+    """The definition with every disk's source replaced by `paths[disk_id]`, format raw, and nothing
+    else changed. Raises FailedPrecondition VM_DEFINITION_INVALID.
+    """
+    ET.register_namespace("watari", METADATA_NAMESPACE)
+    root = _root(xml)
+    for element in _disk_elements(root):
+        source = element.find("source")
+        if source is None:
+            source = ET.SubElement(element, "source")
+        source.attrib.clear()
+        source.set("file", str(paths[_target(element)]))
+        element.set("type", "file")
+        driver = element.find("driver")
+        if driver is not None:
+            driver.set("type", "raw")
+    return ET.tostring(root, encoding="unicode")
+
+
+def _root(xml: str) -> ET.Element:
+    if len(xml.encode()) > DEFINITION_BYTES_MAX:
+        raise invalid(f"the definition is larger than {DEFINITION_BYTES_MAX} bytes")
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise invalid("the definition has a document type declaration, which libvirt never writes")
+    try:
+        # Without a document type expat knows the five standard entities only.
+        root = ET.fromstring(xml)  # noqa: S314
+    except ET.ParseError as error:
+        raise invalid(f"the definition is no XML: {error}") from error
+    if root.tag != "domain":
+        raise invalid(f"the definition's root is <{root.tag}>, not <domain>")
+    return root
+
+
+def _disks(root: ET.Element) -> tuple[DomainDisk, ...]:
+    disks = []
+    for element in _disk_elements(root):
+        source = element.find("source")
+        path = source.get("file") or source.get("dev") if source is not None else None
+        if not path:
+            raise invalid(f"disk {_target(element)} is backed by no file or device")
+        driver = element.find("driver")
+        kind = driver.get("type", "raw") if driver is not None else "raw"
+        disks.append(DomainDisk(_target(element), path, kind))
+    names = [disk.disk_id for disk in disks]
+    if len(set(names)) != len(names):
+        raise invalid("two disks have the same target")
+    return tuple(sorted(disks, key=lambda disk: disk.disk_id))
+
+
+def _disk_elements(root: ET.Element) -> list[ET.Element]:
+    elements = [
+        element
+        for element in root.findall("devices/disk")
+        if element.get("device", "disk") in {"disk", "lun"}
+    ]
+    if len(elements) > DISKS_MAX:
+        raise invalid(f"{len(elements)} disks, at most {DISKS_MAX} can be moved")
+    return elements
+
+
+def _target(element: ET.Element) -> str:
+    target = element.find("target")
+    name = target.get("dev", "") if target is not None else ""
+    if not name.isalnum() or not name.isascii() or len(name) > 32:
+        raise invalid(f"a disk has the target {name!r}; it takes 1 to 32 letters and digits")
+    return name
+
+
+def _vcpus(root: ET.Element) -> int:
+    text = _text(root, "vcpu", "1")
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise invalid(f"<vcpu> is {text!r}")
+    return int(text)
+
+
+def _memory(root: ET.Element) -> int:
+    element = root.find("memory")
+    text = (element.text or "").strip() if element is not None else ""
+    unit = _UNITS.get(element.get("unit", "KiB").lower()) if element is not None else None
+    if not text.isdecimal() or unit is None or not 0 < int(text) * unit < 1 << 60:
+        raise invalid(f"<memory> is {text!r}")
+    return int(text) * unit
+
+
+def _name(text: str) -> str:
+    if not 0 < len(text) <= NAME_CHARACTERS_MAX or "/" in text or not text.isprintable():
+        raise invalid(f"<name> is {text[:NAME_CHARACTERS_MAX]!r}")
+    return text
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise invalid(f"<uuid> is {text!r}") from None
+
+
+def _text(root: ET.Element, tag: str, default: str = "") -> str:
+    return (root.findtext(tag) or default).strip()
+
+
+def invalid(what: str) -> errors.FailedPrecondition:
+    """The error of a definition that cannot be used."""
+    return errors.FailedPrecondition(
+        "VM_DEFINITION_INVALID", what, hint="correct the machine's domain XML"
+    )

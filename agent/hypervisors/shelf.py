@@ -1,0 +1,267 @@
+"""The shelf: a folder of powered-off machines. No hypervisor is needed, and none is pretended.
+
+```
+SHELF/vms/<any name>/domain.xml      a libvirt domain definition, its raw disks beside it,
+                     hold.json       while a migration holds the machine,
+                     origin.json     when it arrived by migration: which, and its epoch
+SHELF/retained/<migration id>/       what was handed over: the same, and retained.json
+SHELF/incoming/<migration id>/       what arrives (agent.transfer); becomes vms/<vm id> by rename
+```
+
+Every change is one rename, so a crash leaves the state before or after it.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent import files
+from agent.disks import raw
+from agent.hypervisors import Disk, Guest, Retained, domain
+from watari import clock, errors
+from watari.v1 import agent_pb2
+
+DEFINITION = "domain.xml"
+UNREADABLE_SHOWN_MAX = 1024
+"""Characters that are shown of a definition that cannot be read."""
+_HOLD, _ORIGIN, _RETAINED = "hold.json", "origin.json", "retained.json"
+
+
+class Shelf:
+    """The driver. One agent per shelf: it takes a lock on the folder for as long as it lives."""
+
+    name = "shelf"
+
+    def __init__(self, folder: Path, time: clock.Clock, retention_seconds: int) -> None:
+        self._clock = time
+        self._retention_seconds = retention_seconds
+        self._vms = files.ensure_folder(folder / "vms")
+        self._kept = files.ensure_folder(folder / "retained")
+        self._lock = threading.RLock()
+        self._lock_file = _claim(folder / ".lock")
+
+    def guests(self) -> Sequence[Guest]:
+        """Every machine on the shelf."""
+        found = [self._read(folder) for folder in self._folders()]
+        return sorted(found, key=lambda guest: (guest.name, guest.vm_id))
+
+    def guest(self, vm_id: str) -> Guest:
+        """One machine."""
+        return self._read(self._folder(vm_id))
+
+    def hold(self, vm_id: str, migration_id: str) -> Guest:
+        """Writes the hold beside the definition."""
+        with self._lock:
+            folder = self._folder(vm_id)
+            guest = self._read(folder)
+            if guest.problem:
+                raise guest.problem
+            if guest.held_by not in {"", migration_id}:
+                raise _busy(guest.name, guest.held_by)
+            files.write_json(folder / _HOLD, {"migration_id": migration_id})
+            return self._read(folder)
+
+    def unhold(self, vm_id: str, migration_id: str) -> None:
+        """Removes the hold."""
+        with self._lock:
+            folder = self._find(vm_id)
+            if folder and _json(folder / _HOLD).get("migration_id") == migration_id:
+                files.remove(folder / _HOLD)
+
+    def retire(self, vm_id: str, migration_id: str) -> Retained:
+        """Moves the machine's folder to what is retained."""
+        with self._lock:
+            kept = self._kept / migration_id
+            if not kept.is_dir():
+                folder = self._folder(vm_id)
+                holder = _json(folder / _HOLD).get("migration_id", "")
+                if holder not in {"", migration_id}:
+                    raise _busy(vm_id, holder)
+                expires = self._clock.now().timestamp() + self._retention_seconds
+                files.write_json(folder / _RETAINED, {"vm_id": vm_id, "expires_at": expires})
+                files.rename(folder, kept)
+            return self._read_retained(kept)
+
+    def retained(self) -> Sequence[Retained]:
+        """What is kept."""
+        return [self._read_retained(each) for each in sorted(self._kept.iterdir())]
+
+    def purge(self, migration_id: str) -> None:
+        """Deletes one retained folder."""
+        with self._lock:
+            shutil.rmtree(self._kept / migration_id, ignore_errors=False, onerror=_absent_is_fine)
+
+    def purge_expired(self) -> None:
+        """Deletes what has been kept for its time."""
+        now = self._clock.now().timestamp()
+        for each in self.retained():
+            if each.expires_at_seconds <= now:
+                self.purge(each.migration_id)
+
+    def activate(self, staging: Path, vm_id: str, definition_xml: str, epoch: int) -> Guest:
+        """Writes the definition and the origin into `staging` and renames it into place."""
+        with self._lock:
+            present = self._find(vm_id)
+            if present:
+                raise _busy(vm_id, "it is on this host already")
+            folder = self._vms / vm_id
+            disks = domain.parse(definition_xml).disks
+            paths = {disk.disk_id: folder / staged_disk(disk.disk_id) for disk in disks}
+            xml = domain.with_disks(definition_xml, paths)
+            files.write_text(staging / DEFINITION, xml)
+            files.write_json(staging / _ORIGIN, {"migration_id": staging.name, "epoch": epoch})
+            files.rename(staging, folder)
+            return self._read(folder)
+
+    def arrived_by(self, migration_id: str) -> Guest | None:
+        """The machine that a migration brought here, if it is still here."""
+        for folder in self._folders():
+            if _json(folder / _ORIGIN).get("migration_id") == migration_id:
+                return self._read(folder)
+        return None
+
+    def _folder(self, vm_id: str) -> Path:
+        folder = self._find(vm_id)
+        if folder is None:
+            raise errors.NotFound(
+                "VM_NOT_FOUND",
+                f"this host has no machine {vm_id}",
+                hint="see `watari vm list`",
+                vm=vm_id,
+            )
+        return folder
+
+    def _find(self, vm_id: str) -> Path | None:
+        named = self._vms / vm_id
+        for folder in [named] if (named / DEFINITION).is_file() else self._folders():
+            if self._read(folder).vm_id == vm_id:
+                return folder
+        return None
+
+    def _folders(self) -> list[Path]:
+        """Folders that hold a machine; one whose name starts with a dot is still being filled."""
+        return [
+            each
+            for each in self._vms.iterdir()
+            if not each.name.startswith(".") and (each / DEFINITION).is_file()
+        ]
+
+    def _read(self, folder: Path) -> Guest:
+        xml = ""
+        try:
+            xml = (folder / DEFINITION).read_text()
+            found = domain.parse(xml)
+        except (OSError, UnicodeDecodeError) as error:
+            return _unreadable(folder, xml, domain.invalid(f"{DEFINITION}: {error}"))
+        except errors.WatariError as error:
+            return _unreadable(folder, xml, error)
+        disks, problem = _disks(folder, found)
+        return Guest(
+            vm_id=found.vm_id,
+            name=found.name,
+            tenant=found.tenant,
+            vcpus=found.vcpus,
+            memory_bytes=found.memory_bytes,
+            disks=disks,
+            definition_xml=xml,
+            held_by=_json(folder / _HOLD).get("migration_id", ""),
+            epoch=_json(folder / _ORIGIN).get("epoch", 0),
+            state=agent_pb2.GUEST_STATE_SHUT_OFF,
+            problem=problem,
+        )
+
+    def _read_retained(self, folder: Path) -> Retained:
+        record = _json(folder / _RETAINED)
+        return Retained(
+            vm_id=record.get("vm_id", ""),
+            migration_id=folder.name,
+            allocated_bytes=files.allocated_bytes(folder),
+            expires_at_seconds=record.get("expires_at", 0.0),
+        )
+
+
+def staged_disk(disk_id: str) -> str:
+    """File name of a disk in a machine's folder."""
+    return f"{disk_id}.raw"
+
+
+def _disks(
+    folder: Path, found: domain.Domain
+) -> tuple[tuple[Disk, ...], errors.WatariError | None]:
+    disks: list[Disk] = []
+    problem: errors.WatariError | None = None
+    for each in found.disks:
+        try:
+            disks.append(_disk(folder, each))
+        except errors.WatariError as error:
+            problem = problem or error
+    return tuple(disks), problem
+
+
+def _disk(folder: Path, disk: domain.DomainDisk) -> Disk:
+    """Resolves a disk's path; it must be a file of the machine's own folder, whatever a definition
+    that came from elsewhere says.
+    """
+    path = folder / disk.source
+    if path.parent.resolve() != folder.resolve() or path.is_symlink():
+        raise raw.unreadable(path, "it is not a file of the machine's own folder")
+    if disk.format != "raw":
+        raise domain.invalid(f"disk {disk.disk_id} is {disk.format}; the shelf holds raw disks")
+    with raw.RawReader(path) as reader:
+        allocated = os.fstat(reader.descriptor).st_blocks * 512
+        return Disk(disk.disk_id, path, disk.format, reader.size, allocated)
+
+
+def _unreadable(folder: Path, xml: str, problem: errors.WatariError) -> Guest:
+    return Guest(
+        vm_id="",
+        name=folder.name,
+        tenant="default",
+        vcpus=0,
+        memory_bytes=0,
+        disks=(),
+        definition_xml=xml[:UNREADABLE_SHOWN_MAX],
+        problem=problem,
+    )
+
+
+def _busy(name: str, holder: str) -> errors.FailedPrecondition:
+    return errors.FailedPrecondition(
+        "VM_BUSY",
+        f"machine {name} is taken: {holder}",
+        hint="see `watari migration list`; wait for the migration or cancel it",
+        vm=name,
+        holder=holder,
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _absent_is_fine(_function: object, path: str, failure: Any) -> None:
+    if not isinstance(failure[1], FileNotFoundError):
+        raise raw.disk_error(failure[1], Path(path))
+
+
+def _claim(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise errors.FailedPrecondition(
+            "CONFIG_INVALID",
+            f"another agent uses the shelf {path.parent}",
+            hint="give each agent a shelf of its own, or stop the other one",
+        ) from None
+    return descriptor

@@ -1,0 +1,125 @@
+"""Settings of the agent: table `[agent]` of its configuration file."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from watari.rpc.settings import RpcSettings
+from watari.settings import IdentitySettings, LogSettings
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """What the host offers. Unset values are read from the machine."""
+
+    vcpus: int | None = field(default=None, metadata={"min": 1, "max": 65535})
+    """Virtual CPUs; by default the machine's logical CPUs."""
+
+    memory_bytes: int | None = field(default=None, metadata={"min": 1})
+    """Memory for machines; by default all of the machine's memory."""
+
+    disk_bytes: int | None = field(default=None, metadata={"min": 1})
+    """Apparent size of all disks together; by default the size of the shelf's file system."""
+
+    traits: tuple[str, ...] = ()
+    """Further traits, beside the driver's own."""
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """How disks are moved, and the bounds that keep an agent's memory small."""
+
+    streams: int = field(default=2, metadata={"min": 1, "max": 16})
+    """Data connections of a transfer, as sender and at most as receiver."""
+
+    workers: int = field(default=2, metadata={"min": 1, "max": 32})
+    """Threads that read, hash and compress; each holds one piece of 1 MiB."""
+
+    compression_level: int = field(default=3, metadata={"min": -7, "max": 19})
+    """zstd level: on root file systems 3 came to 36 %, and higher levels hardly below that."""
+
+    cipher_key_bits: int = 128
+    """AES-GCM key length, 128 or 256; 128 as in the paper."""
+
+    queue_frames_max: int = field(default=8, metadata={"min": 1, "max": 256})
+    """Frames of up to 1 MiB that wait for a data connection."""
+
+    credit_bytes: int = field(default=32 * 1024 * 1024, metadata={"min": 1 << 21, "max": 1 << 28})
+    """Sealed bytes that may be under way to the receiver, over all connections."""
+
+    window_bytes: int = field(default=8 * 1024 * 1024, metadata={"min": 1 << 16, "max": 1 << 27})
+    """HTTP/2 window of one incoming data connection: what a sender without manners can pin."""
+
+    sending_max: int = field(default=4, metadata={"min": 1, "max": 64})
+    """Transfers that are sent at once."""
+
+    receiving_max: int = field(default=4, metadata={"min": 1, "max": 64})
+    """Sessions that are open at once."""
+
+    stall_seconds_max: float = field(default=60.0, metadata={"min": 1})
+    """A data connection without progress for so long is given up; a new attempt may follow."""
+
+    transfer_seconds_max: float = field(default=7 * 86400.0, metadata={"min": 1})
+    """Deadline of one attempt as a whole."""
+
+    complete_seconds_max: float = field(default=900.0, metadata={"min": 1})
+    """Deadline for the destination to flush, check and sign."""
+
+    connect_seconds_max: float = field(default=10.0, metadata={"min": 0.1})
+    """Deadline of a control call to the other agent."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The agent."""
+
+    identity: IdentitySettings
+    """Certificate, key and trust."""
+
+    cloud_id: str
+    """The cloud that the host belongs to."""
+
+    host_id: str
+    """The host's name, unique in its cloud."""
+
+    manager: str
+    """SPIFFE id of the cloud's own manager: the only one whose grants let data in or out."""
+
+    shelf: Path
+    """Folder of the shelf driver."""
+
+    driver: Literal["shelf"] = "shelf"
+    """Hypervisor driver."""
+
+    address: str = "127.0.0.1:7443"
+    """Where control calls are taken, host:port."""
+
+    data_address: str = "127.0.0.1:7444"
+    """Where sealed frames are taken, host:port."""
+
+    advertised_address: str = ""
+    """What others dial for control; empty is `address`."""
+
+    advertised_data_address: str = ""
+    """What others dial for data; empty is `data_address`."""
+
+    retention_seconds: int = field(default=7 * 86400, metadata={"min": 0})
+    """How long the disks of a machine that was handed over are kept."""
+
+    discarded_kept_seconds: int = field(default=7 * 86400, metadata={"min": 3600})
+    """How long a discarded migration's data stays refused; longer than any grant is valid."""
+
+    sweep_seconds: float = field(default=5.0, metadata={"min": 0.05})
+    """How often stalled sessions and expired disks are looked for."""
+
+    host: HostSettings = HostSettings()
+    """What the host offers."""
+
+    transfer: TransferSettings = TransferSettings()
+    """How disks are moved."""
+
+    rpc: RpcSettings = RpcSettings()
+    """The control port."""
+
+    log: LogSettings = LogSettings()
+    """Logs."""

@@ -1,0 +1,130 @@
+"""What keeps a transfer within its bounds: a queue, credit, a rate. Each can be broken off at once.
+
+All three end with the *first* error that anyone reported, for everyone who waits.
+"""
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+from watari import clock, errors
+
+_Item = TypeVar("_Item")
+
+WAIT_SECONDS_MAX = 5.0
+"""How long a waiter sleeps before it looks again; only a bound, a change wakes it at once."""
+
+
+class Failure:
+    """The first error of a transfer, and the bell that wakes everyone who waits for anything."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.error: errors.WatariError | None = None
+
+    def fail(self, error: errors.WatariError) -> None:
+        """Records the first error; later ones are consequences and are dropped."""
+        with self.changed:
+            self.error = self.error or error
+            self.changed.notify_all()
+
+    def check(self) -> None:
+        """Raises the error if there is one."""
+        if self.error is not None:
+            raise self.error
+
+
+class Channel(Generic[_Item]):
+    """A bounded queue between workers and streams."""
+
+    def __init__(self, failure: Failure, items_max: int) -> None:
+        self._failure = failure
+        self._items_max = items_max
+        self._items: deque[_Item] = deque()
+        self._closed = False
+
+    def put(self, item: _Item) -> None:
+        """Waits for room. Raises the transfer's first error."""
+        with self._failure.changed:
+            while len(self._items) >= self._items_max:
+                self._failure.check()
+                self._failure.changed.wait(WAIT_SECONDS_MAX)
+            self._failure.check()
+            self._items.append(item)
+            self._failure.changed.notify_all()
+
+    def get(self) -> _Item | None:
+        """The next item, or None once it is closed and empty. Raises the first error."""
+        with self._failure.changed:
+            while not self._items:
+                self._failure.check()
+                if self._closed:
+                    return None
+                self._failure.changed.wait(WAIT_SECONDS_MAX)
+            self._failure.check()
+            item = self._items.popleft()
+            self._failure.changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Nothing more will be put."""
+        with self._failure.changed:
+            self._closed = True
+            self._failure.changed.notify_all()
+
+
+class Credit:
+    """Bytes that may be under way: taken before sending, given back by acknowledgements."""
+
+    def __init__(self, failure: Failure, bytes_max: int) -> None:
+        self._failure = failure
+        self._bytes_max = bytes_max
+        self._taken = 0
+
+    def take(self, amount: int) -> None:
+        """Waits until `amount` fits; one item larger than all credit goes alone."""
+        with self._failure.changed:
+            while self._taken and self._taken + amount > self._bytes_max:
+                self._failure.check()
+                self._failure.changed.wait(WAIT_SECONDS_MAX)
+            self._failure.check()
+            self._taken += amount
+
+    def give_back(self, amount: int) -> None:
+        """Returns credit."""
+        with self._failure.changed:
+            self._taken -= amount
+            self._failure.changed.notify_all()
+
+
+class Throttle:
+    """A bandwidth cap that can be changed while it is waited for."""
+
+    BURST_SECONDS = 0.25
+    """What may be sent at once after a pause, as time at the cap."""
+
+    def __init__(self, failure: Failure, time: clock.Clock, bytes_per_second: int) -> None:
+        self._failure = failure
+        self._clock = time
+        self._rate = bytes_per_second
+        self._next = time.monotonic()
+
+    def set(self, bytes_per_second: int) -> None:
+        """Changes the cap; 0 removes it."""
+        with self._failure.changed:
+            self._rate = bytes_per_second
+            self._next = self._clock.monotonic()
+            self._failure.changed.notify_all()
+
+    def pace(self, amount: int) -> None:
+        """Waits until `amount` bytes may go. Raises the first error."""
+        with self._failure.changed:
+            while True:
+                self._failure.check()
+                now = self._clock.monotonic()
+                if not self._rate or self._next <= now:
+                    break
+                self._failure.changed.wait(min(self._next - now, WAIT_SECONDS_MAX))
+            if self._rate:
+                earliest = now - self.BURST_SECONDS
+                self._next = max(self._next, earliest) + amount / self._rate

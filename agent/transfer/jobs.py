@@ -1,0 +1,223 @@
+"""Transfers that this host sends: one background thread each, looked up by migration id."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from agent.hypervisors import Hypervisor
+from agent.settings import Settings
+from agent.transfer.attempt import Attempt, checked_grant
+from agent.transfer.flow import Failure, Throttle
+from agent.transfer.meter import Meter
+from watari import clock, errors, logs
+from watari.identity import Identity
+from watari.rpc import client
+from watari.v1 import agent_pb2, common_pb2
+
+FINISHED_KEPT_MAX = 256
+"""Ended transfers that can still be asked about; the manager keeps what matters durably."""
+
+WATCH_SECONDS = 0.25
+"""Shortest time between two progress messages to one watcher."""
+
+_RUNNING = frozenset(
+    {
+        agent_pb2.TRANSFER_STATE_OPENING,
+        agent_pb2.TRANSFER_STATE_COPYING,
+        agent_pb2.TRANSFER_STATE_COMPLETING,
+    }
+)
+
+_log = logs.get(__name__)
+
+
+class Job:
+    """One transfer: its state, and the handles that steer it."""
+
+    def __init__(
+        self, transfer: agent_pb2.Transfer, failure: Failure, throttle: Throttle, meter: Meter
+    ) -> None:
+        self._transfer = transfer
+        self.failure = failure
+        self.throttle = throttle
+        self.meter = meter
+        self.changed = threading.Condition()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._transfer.state in _RUNNING
+
+    def enter(self, state: "agent_pb2.TransferState.ValueType", **fields: object) -> None:
+        """Moves to a state, setting further fields of the transfer, and wakes the watchers."""
+        with self.changed:
+            self._transfer.MergeFrom(agent_pb2.Transfer(state=state, **fields))  # type: ignore[arg-type]
+            self.changed.notify_all()
+
+    def snapshot(self) -> agent_pb2.Transfer:
+        """The transfer as it stands."""
+        with self.changed:
+            copy = agent_pb2.Transfer()
+            copy.CopyFrom(self._transfer)
+        copy.progress.CopyFrom(self.meter.progress())
+        return copy
+
+
+class Jobs:
+    """All transfers that this host sends."""
+
+    def __init__(
+        self, hypervisor: Hypervisor, own: Identity, settings: Settings, time: clock.Clock
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._own = own
+        self._settings = settings
+        self._clock = time
+        self._channels = client.ChannelPool(own)
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(
+            settings.transfer.sending_max, thread_name_prefix="transfer"
+        )
+
+    def start(self, request: agent_pb2.StartTransferRequest) -> agent_pb2.Transfer:
+        """Starts, joins, or starts again after a failure. Raises WatariError."""
+        with self._lock:
+            earlier = self._jobs.get(request.migration_id)
+            state = earlier.snapshot().state if earlier else None
+            if earlier and (earlier.running or state == agent_pb2.TRANSFER_STATE_SUCCEEDED):
+                return earlier.snapshot()
+            guest = self._hypervisor.guest(request.vm_id)
+            if guest.problem:
+                raise guest.problem
+            if guest.held_by != request.migration_id:
+                raise errors.FailedPrecondition(
+                    "VM_BUSY", f"machine {guest.name} is not held by this migration"
+                )
+            grant = checked_grant(request, guest, self._own, self._settings, self._clock)
+            if sum(job.running for job in self._jobs.values()) >= (
+                self._settings.transfer.sending_max
+            ):
+                raise errors.Exhausted(
+                    "TOO_MANY_TRANSFERS",
+                    f"this host sends {self._settings.transfer.sending_max} machines already",
+                    hint="try again when one has gone, or raise [agent.transfer] sending_max",
+                    retryable=True,
+                )
+            number = earlier.meter.attempt + 1 if earlier else 1
+            job = self._new_job(request, grant, number)
+            self._remember(request.migration_id, job)
+        attempt = Attempt(
+            request,
+            guest,
+            self._own,
+            self._settings,
+            self._clock,
+            self._channels,
+            job.failure,
+            job.throttle,
+            job.meter,
+            job.enter,
+        )
+        self._pool.submit(self._run, job, attempt)
+        return job.snapshot()
+
+    def get(self, migration_id: str) -> Job:
+        """Raises NotFound TRANSFER_NOT_FOUND."""
+        job = self._jobs.get(migration_id)
+        if job is None:
+            raise errors.NotFound(
+                "TRANSFER_NOT_FOUND",
+                f"this host sends nothing for migration {migration_id}",
+                migration=migration_id,
+            )
+        return job
+
+    def watch(self, migration_id: str, stopping: threading.Event) -> Iterator[agent_pb2.Transfer]:
+        """The transfer at every change of state and a few times a second, until it has ended."""
+        job = self.get(migration_id)
+        while not stopping.is_set():
+            running = job.running
+            snapshot = job.snapshot()
+            yield snapshot
+            if not running:
+                return
+            with job.changed:
+                if job.snapshot().state == snapshot.state:
+                    job.changed.wait(WATCH_SECONDS)
+
+    def cancel(self, migration_id: str) -> agent_pb2.Transfer:
+        """Ends a running transfer as CANCELLED; one that has ended stays as it is."""
+        job = self.get(migration_id)
+        job.failure.fail(errors.Cancelled("CANCELLED", "the transfer was cancelled"))
+        return job.snapshot()
+
+    def set_limit(self, migration_id: str, bytes_per_second: int) -> agent_pb2.Transfer:
+        """Changes the bandwidth cap of a transfer."""
+        job = self.get(migration_id)
+        job.throttle.set(bytes_per_second)
+        return job.snapshot()
+
+    def close(self) -> None:
+        """Ends every transfer as failed, so that another attempt may follow."""
+        for job in list(self._jobs.values()):
+            job.failure.fail(errors.Unavailable("SERVER_UNAVAILABLE", "the agent is stopping"))
+        self._pool.shutdown()
+        self._channels.close()
+
+    def _new_job(
+        self, request: agent_pb2.StartTransferRequest, grant: common_pb2.Grant, number: int
+    ) -> Job:
+        failure = Failure()
+        caps = (grant.rate_bytes_per_second_max, request.options.limit_bytes_per_second)
+        throttle = Throttle(failure, self._clock, min((cap for cap in caps if cap), default=0))
+        meter = Meter(self._clock, sum(disk.size_bytes for disk in grant.disks), number)
+        transfer = agent_pb2.Transfer(
+            migration_id=request.migration_id,
+            vm_id=request.vm_id,
+            sending=True,
+            state=agent_pb2.TRANSFER_STATE_OPENING,
+        )
+        transfer.started_at.FromDatetime(self._clock.now())
+        return Job(transfer, failure, throttle, meter)
+
+    def _remember(self, migration_id: str, job: Job) -> None:
+        self._jobs.pop(migration_id, None)
+        self._jobs[migration_id] = job
+        ended = [name for name, each in self._jobs.items() if not each.running]
+        for name in ended[: max(0, len(ended) - FINISHED_KEPT_MAX)]:
+            del self._jobs[name]
+
+    def _run(self, job: Job, attempt: Attempt) -> None:
+        migration_id = attempt.request.migration_id
+        with logs.context(migration_id=migration_id):
+            try:
+                outcome = attempt.run()
+            except errors.Cancelled as error:
+                self._end(job, agent_pb2.TRANSFER_STATE_CANCELLED, error)
+            except errors.WatariError as error:
+                self._end(job, agent_pb2.TRANSFER_STATE_FAILED, error)
+            except Exception:  # noqa: BLE001 - a thread's top: logged, and shown as INTERNAL
+                _log.exception("transfer broke")
+                broken = errors.Internal("INTERNAL", "the transfer broke; see the agent's log")
+                self._end(job, agent_pb2.TRANSFER_STATE_FAILED, broken)
+            else:
+                self._ended(
+                    job,
+                    agent_pb2.TRANSFER_STATE_SUCCEEDED,
+                    receipt=outcome.receipt,
+                    source_view=outcome.source_view,
+                )
+
+    def _end(
+        self, job: Job, state: "agent_pb2.TransferState.ValueType", error: errors.WatariError
+    ) -> None:
+        _log.warning("transfer ended", reason=error.reason, problem=error.message)
+        self._ended(job, state, problem=errors.to_problem(error))
+
+    def _ended(
+        self, job: Job, state: "agent_pb2.TransferState.ValueType", **fields: object
+    ) -> None:
+        ended = agent_pb2.Transfer()
+        ended.ended_at.FromDatetime(self._clock.now())
+        job.enter(state, ended_at=ended.ended_at, **fields)

@@ -1,0 +1,102 @@
+"""Counts what a transfer does and tells how far, how fast and held back by what."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from watari import clock
+from watari.v1 import common_pb2
+
+WINDOW_SECONDS = 5.0
+"""Rate and ETA come from the last few seconds: long enough to be calm, short enough to be true."""
+
+SAMPLE_SECONDS = 0.25
+
+
+@dataclass
+class Busy:
+    """Seconds that the parts of a transfer were busy, or waited for the network, over threads."""
+
+    read: float = 0.0
+    cpu: float = 0.0
+    network: float = 0.0
+
+
+@dataclass
+class Meter:
+    """Counters of one attempt; any thread may add."""
+
+    time: clock.Clock
+    total_bytes: int
+    attempt: int = 1
+    read_bytes: int = 0
+    zero_bytes: int = 0
+    sent_bytes: int = 0
+    wire_bytes: int = 0
+    settled_bytes: int = 0
+    busy: Busy = field(default_factory=Busy)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._samples: deque[tuple[float, int]] = deque([(self.time.monotonic(), 0)])
+
+    def add(
+        self,
+        *,
+        read: int = 0,
+        zero: int = 0,
+        sent: int = 0,
+        wire: int = 0,
+        settled: int = 0,
+    ) -> None:
+        """Adds bytes to the counters."""
+        with self._lock:
+            self.read_bytes += read
+            self.zero_bytes += zero
+            self.sent_bytes += sent
+            self.wire_bytes += wire
+            self.settled_bytes += settled
+
+    def add_busy(self, *, read: float = 0.0, cpu: float = 0.0, network: float = 0.0) -> None:
+        """Adds seconds of a worker."""
+        with self._lock:
+            self.busy.read += read
+            self.busy.cpu += cpu
+            self.busy.network += network
+
+    def progress(self) -> common_pb2.Progress:
+        """The counters as they stand, with rate and ETA."""
+        with self._lock:
+            rate = self._rate(self.time.monotonic())
+            left = self.total_bytes - self.settled_bytes
+            progress = common_pb2.Progress(
+                total_bytes=self.total_bytes,
+                done_bytes=self.settled_bytes,
+                read_bytes=self.read_bytes,
+                zero_bytes=self.zero_bytes,
+                sent_bytes=self.sent_bytes,
+                wire_bytes=self.wire_bytes,
+                rate_bytes_per_second=int(rate),
+                eta_seconds=left / rate if rate else -1.0,
+                bottleneck=self._bottleneck(),
+                attempt=self.attempt,
+            )
+        progress.measured_at.FromDatetime(self.time.now())
+        return progress
+
+    def _rate(self, now: float) -> float:
+        if now - self._samples[-1][0] >= SAMPLE_SECONDS:
+            self._samples.append((now, self.settled_bytes))
+        while len(self._samples) > 2 and now - self._samples[0][0] > WINDOW_SECONDS:
+            self._samples.popleft()
+        since, settled = self._samples[0]
+        return (self.settled_bytes - settled) / (now - since) if now > since else 0.0
+
+    def _bottleneck(self) -> "common_pb2.Bottleneck.ValueType":
+        shares = {
+            common_pb2.BOTTLENECK_READ: self.busy.read,
+            common_pb2.BOTTLENECK_CPU: self.busy.cpu,
+            common_pb2.BOTTLENECK_NETWORK: self.busy.network,
+        }
+        kind = max(shares, key=lambda each: shares[each])
+        return kind if shares[kind] else common_pb2.BOTTLENECK_UNSPECIFIED

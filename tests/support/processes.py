@@ -1,0 +1,113 @@
+"""Real server processes of the project: started, watched, killed, and always cleaned up."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from watari import rpc
+from watari.identity import Identity, SpiffeId
+from watari.rpc import client
+
+START_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 20.0
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """`python -m <module> --config FILE`, restartable on the same files."""
+
+    def __init__(
+        self,
+        module: str,
+        config: Path,
+        target: rpc.Target,
+        caller: Identity,
+        prefix: tuple[str, ...] = (),
+    ) -> None:
+        self._command = [*prefix, sys.executable, "-m", module, "--config", str(config)]
+        self._target = target
+        self._caller = caller
+        self._log = config.with_suffix(".log")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, environ: Mapping[str, str] | None = None) -> None:
+        """Starts and waits until it serves; `environ` is added to the environment."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stderr=log, stdout=log, env={**os.environ, **(environ or {})}
+            )
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self._serving():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"it does not serve:\n{self.log()}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """kill -9, and waits for the end."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(STOP_SECONDS_MAX)
+
+    def wait_killed(self, seconds: float) -> None:
+        """Waits for a kill -9 that comes from within (a fail point)."""
+        assert self._process is not None
+        assert self._process.wait(seconds) == -signal.SIGKILL, self.log()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(STOP_SECONDS_MAX)
+                raise AssertionError(f"it did not stop on SIGTERM:\n{self.log()}") from None
+        return self._process.returncode
+
+    def log(self) -> str:
+        """What it wrote, the end of it."""
+        return self._log.read_text()[-6000:]
+
+    def peak_rss_bytes(self) -> int:
+        """Largest resident set so far, VmHWM of proc(5)."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no VmHWM")
+
+    def _serving(self) -> bool:
+        with client.connect(self._caller, self._target) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            try:
+                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
+            except grpc.RpcError:
+                return False
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def target(port: int, spiffe_id: str) -> rpc.Target:
+    """A server on this machine."""
+    return rpc.Target(f"127.0.0.1:{port}", SpiffeId.parse(spiffe_id))
