@@ -28,6 +28,7 @@ def main() -> None:
 def assemble(settings: Settings, context: service.Context) -> Server:
     """Joins the parts; what must be stopped is on the context's stack."""
     shelf = Shelf(settings.shelf, context.clock, settings.retention_seconds)
+    context.stack.callback(shelf.close)
     jobs = Jobs(shelf, context.identity, settings, context.clock)
     sessions, data_address = _data_port(settings, context, shelf)
     stopping = threading.Event()

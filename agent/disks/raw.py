@@ -20,10 +20,15 @@ class RawReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self.descriptor = os.open(path, flags)
         except OSError as error:
             raise unreadable(path, error.strerror) from error
+        mode = os.fstat(self.descriptor).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            os.close(self.descriptor)
+            raise unreadable(path, "it is no file and no block device")
         self._identity = self._stat()
         self.size = size_of(self.descriptor)
 

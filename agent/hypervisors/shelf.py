@@ -45,6 +45,10 @@ class Shelf:
         self._lock = threading.RLock()
         self._lock_file = _claim(folder / ".lock")
 
+    def close(self) -> None:
+        """Lets another agent have the shelf."""
+        os.close(self._lock_file)
+
     def guests(self) -> Sequence[Guest]:
         """Every machine on the shelf."""
         found = [self._read(folder) for folder in self._folders()]

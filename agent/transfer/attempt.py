@@ -56,8 +56,6 @@ class Attempt:
         """Runs to the end. Raises the first WatariError."""
         grant = checked_grant(self.request, self.guest, self.own, self.settings, self.clock)
         target = client.Target.of(self.request.destination_control)
-        if str(target.spiffe_id) != grant.destination_agent:
-            raise errors.Denied("GRANT_INVALID", "the grant names another destination agent")
         stub = agent_pb2_grpc.TransferServiceStub(self.channels.get(target))
         with ExitStack() as stack:
             disks = sorted(self.guest.disks, key=lambda disk: disk.disk_id)
@@ -185,6 +183,8 @@ def checked_grant(
     """The grant, if it lets this agent send this machine as it is. Raises WatariError."""
     grant = grants.check(request.grant, own.trust, time.now())
     grants.check_sender(grant, own.spiffe_id, settings.manager, guest.vm_id)
+    if grant.destination_agent != request.destination_control.spiffe_id:
+        raise errors.Denied("GRANT_INVALID", "the grant names another destination agent")
     if grant.migration_id != request.migration_id:
         raise errors.Denied("GRANT_INVALID", "the grant is for another migration")
     granted = {disk.disk_id: disk.size_bytes for disk in grant.disks}

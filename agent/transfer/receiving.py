@@ -37,7 +37,7 @@ class Offer:
     session_id: str
     grant: common_pb2.Grant
     definition_xml: str
-    digest_key: bytes
+    digest_keys: DigestKeys
     streams: int
 
 
@@ -55,7 +55,7 @@ class Receiving:
         self.offer = offer
         self.problem: errors.WatariError | None = None
         self._keys = keys
-        self._digest_keys = DigestKeys(offer.digest_key)
+        self._digest_keys = offer.digest_keys
         self._clock = time
         self._changed = threading.Condition()
         self._cuts: dict[int, Callable[[], object]] = {}

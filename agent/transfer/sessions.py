@@ -18,6 +18,7 @@ from agent.hypervisors import Guest, Hypervisor, domain
 from agent.settings import Settings
 from agent.transfer import geometry, handshake
 from agent.transfer.dataplane import StreamId
+from agent.transfer.merkle import DigestKeys
 from agent.transfer.receiving import Offer, Receiving
 from watari import clock, errors, identity, logs
 from watari.identity import Identity, SpiffeId
@@ -66,7 +67,7 @@ class Sessions:
             session_id=request.session_id,
             grant=grant,
             definition_xml=request.definition_xml,
-            digest_key=request.digest_key,
+            digest_keys=DigestKeys(request.digest_key),
             streams=max(1, min(request.streams, self._settings.transfer.streams)),
         )
         self._check_machine(offer)
