@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from watari import __version__, clock, config, configshow, errors, identity, logs
+from watari import __version__, clock, config, configshow, errors, failpoint, identity, logs
 from watari.rpc.server import Server
 from watari.settings import IdentitySettings, LogSettings
 
@@ -59,6 +59,7 @@ def main(
             sys.stdout.write(configshow.show(settings, name))
             return
         logs.configure(name, settings.log.level, json=settings.log.format == "json")
+        failpoint.arm_from_environment(os.environ)
         _serve(settings, assemble)
     except errors.WatariError as error:
         sys.stderr.write(f"watari-{name}: {error.reason}: {error.message}\n")

@@ -21,6 +21,7 @@ ADDRESS_BYTES_MAX = 300
 SHOWN_CHARS_MAX = 64
 """Refused values are quoted in messages up to this length."""
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _CLOUD_ID = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:\[\]/]+):([0-9]{1,5})", re.ASCII)
@@ -79,15 +80,15 @@ def require_address(value: str, field: str) -> str:
 def require_text(value: str, field: str, *, bytes_max: int, empty: bool = True) -> str:
     """Text of at most `bytes_max` bytes of UTF-8 without control characters. Raises INVALID_FIELD.
 
-    With `empty=False` it must not be empty either. Control characters would let a peer forge lines
-    in a terminal or a log.
+    With `empty=False` it must not be empty either. Control characters, and those that turn the
+    direction of writing, would let a peer forge what a terminal or a log shows.
     """
     size = len(value.encode())
     if size > bytes_max:
         raise invalid_field(field, f"{size} bytes are too long", f"at most {bytes_max} bytes")
     if not value and not empty:
         raise invalid_field(field, "must not be empty", f"1 to {bytes_max} bytes")
-    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in value):
+    if _CONTROL.search(value):
         raise invalid_field(field, "contains a control character", "printable text only")
     return value
 

@@ -86,7 +86,7 @@ def test_text_is_measured_in_bytes_of_utf8() -> None:
         validate.require_text("é" * 5, "display_name", bytes_max=8)
 
 
-@pytest.mark.parametrize("value", ["a\nb", "\x1b[2J", "\x00", "\x7f", "\x9b"])
+@pytest.mark.parametrize("value", ["a\nb", "\x1b[2J", "\x00", "\x7f", "\x9b", "\u202e"])
 def test_text_without_control_characters_only(value: str) -> None:
     with pytest.raises(errors.InvalidArgument, match="control character"):
         validate.require_text(value, "display_name", bytes_max=64)

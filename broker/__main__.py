@@ -1,0 +1,53 @@
+"""`python -m broker`: the broker as a process."""
+
+from functools import partial
+
+import grpc
+
+from broker.catalogue import Catalogue
+from broker.migrate import Migrator
+from broker.peers import Peers
+from broker.service import BrokerServicer
+from broker.settings import Settings
+from watari import rpc, service
+from watari.v1 import broker_pb2_grpc
+
+
+def main() -> None:
+    """Runs the broker until SIGTERM or SIGINT."""
+    service.main("broker", Settings, assemble)
+
+
+def assemble(settings: Settings, context: service.Context) -> rpc.Server:
+    """The broker's server, not yet started."""
+    pool = rpc.ChannelPool(context.identity)
+    context.stack.callback(pool.close)
+    peers = Peers(pool, context.clock)
+    catalogue = Catalogue(
+        [peers.directory(endpoint) for endpoint in settings.directories],
+        settings.catalogue,
+        context.clock,
+    )
+    migrator = Migrator(
+        catalogue=catalogue,
+        managers=partial(peers.manager, call_seconds_max=settings.manager_call_seconds_max),
+        clock=context.clock,
+        submissions_max=settings.submissions_max,
+    )
+    servicer = BrokerServicer(catalogue, migrator, context.clock)
+
+    def register(server: grpc.Server) -> None:
+        broker_pb2_grpc.add_BrokerServiceServicer_to_server(servicer, server)
+
+    return rpc.Server(
+        "broker",
+        context.identity,
+        settings.address,
+        clock=context.clock,
+        servicers=register,
+        settings=settings.rpc,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""NO_CANDIDATE: an error that says in a few words why no cloud fits, and what would. Pure."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from broker.feasible import Rejection
+from broker.place import Placement
+from watari import errors
+
+CLOUDS_MAX = 5
+"""Clouds that the error explains: all of them travel in HTTP/2 trailers, which are small."""
+
+CLOUD_CHARS_MAX = 180
+"""Longest explanation of one cloud in the error."""
+
+RULED_OUT = frozenset({"cloud", "excluded_cloud", "source"})
+"""Constraints by which the caller has ruled a cloud out: the least worth telling."""
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The offer of a cloud that misses least."""
+
+    cloud_id: str
+    misses: tuple[Rejection, ...]
+
+    def __str__(self) -> str:
+        text = f"{self.cloud_id}: {', '.join(miss.reason for miss in self.misses)}"
+        return text if len(text) <= CLOUD_CHARS_MAX else f"{text[: CLOUD_CHARS_MAX - 3]}..."
+
+    @property
+    def remedy(self) -> str:
+        """What would have made it fit; empty unless every miss has a remedy."""
+        remedies = [miss.would_fit for miss in self.misses]
+        return f"{self.cloud_id} {', '.join(remedies)}" if all(remedies) else ""
+
+
+def no_candidate(vm: str, placement: Placement) -> errors.FailedPrecondition:
+    """The error; its message and metadata explain the clouds that are nearest to fitting."""
+    clouds = nearest(placement)
+    told = clouds[:CLOUDS_MAX]
+    more = f"; {len(clouds) - CLOUDS_MAX} more clouds" if len(clouds) > CLOUDS_MAX else ""
+    untried = len({candidate.fit.cloud.cloud_id for candidate in placement.candidates})
+    more += f"; {untried} more candidates were not tried" if untried else ""
+    why = "; ".join(map(str, told)) or "the directory lists no cloud"
+    remedies = [cloud.remedy for cloud in told if cloud.remedy]
+    error = errors.FailedPrecondition(
+        "NO_CANDIDATE",
+        f"no cloud fits machine {vm}: {why}{more}",
+        hint=remedies[0] if remedies else "Place with these requirements lists every rejection",
+        rejections=len(placement.rejections),
+        directory_revision=placement.snapshot.revision,
+    )
+    error.metadata |= {f"cloud.{cloud.cloud_id}": str(cloud) for cloud in told}
+    return error
+
+
+def nearest(placement: Placement) -> list[Nearest]:
+    """Each rejected cloud by its nearest offer; the fewest misses first."""
+    misses: dict[str, dict[str, list[Rejection]]] = defaultdict(lambda: defaultdict(list))
+    for rejection in placement.rejections:
+        misses[rejection.cloud_id][rejection.offer].append(rejection)
+    found = []
+    for cloud_id, by_offer in misses.items():
+        cloud = placement.snapshot.clouds.get(cloud_id)
+        offers = [by_offer.get(offer.name, []) for offer in cloud.offers] if cloud else []
+        own = min(offers, key=len, default=[])
+        found.append(Nearest(cloud_id, (*by_offer.get("", []), *own)))
+    # A cloud with another offer that fits has no misses here, and is no subject.
+    rejected = [one for one in found if one.misses]
+    rejected.sort(key=lambda one: (_ruled_out(one), len(one.misses), one.cloud_id))
+    return rejected
+
+
+def _ruled_out(cloud: Nearest) -> bool:
+    return any(miss.constraint in RULED_OUT for miss in cloud.misses)

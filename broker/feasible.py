@@ -1,0 +1,88 @@
+"""Which offers fit, and for each that does not, every constraint that it misses. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from broker import constraints, pricing
+from broker.constraints import Miss, Question
+from broker.snapshot import Capacity, Cloud, Offer
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An offer that meets every hard constraint."""
+
+    cloud: Cloud
+    offer: Offer
+    capacity: Capacity
+    hourly: pricing.Price | None
+    """What the machine would cost; None when the offer has no usable prices."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One constraint that a cloud (`offer` empty) or an offer misses."""
+
+    cloud_id: str
+    offer: str
+    constraint: str
+    reason: str
+    would_fit: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All offers of a snapshot, judged; both sides in the order of cloud and offer."""
+
+    fits: tuple[Fit, ...]
+    rejections: tuple[Rejection, ...]
+
+
+def judge(question: Question) -> Verdict:
+    """Judges every offer of the snapshot, and names clouds asked for that do not exist."""
+    fits: list[Fit] = []
+    rejections = list(_unknown_clouds(question))
+    for cloud in question.snapshot.clouds.values():
+        whole = list(_cloud_rejections(question, cloud))
+        rejections += whole
+        for offer in cloud.offers:
+            own = list(_offer_rejections(question, cloud, offer))
+            rejections += own
+            if not whole and not own:
+                fits.append(_fit(question, cloud, offer))
+    # A stable sort: within an offer the constraints keep the order of their table.
+    rejections.sort(key=lambda rejection: (rejection.cloud_id, rejection.offer))
+    return Verdict(tuple(fits), tuple(rejections))
+
+
+def _unknown_clouds(question: Question) -> Iterator[Rejection]:
+    known = question.snapshot.clouds
+    for cloud_id in question.criteria.clouds:
+        if cloud_id not in known:
+            reason = f"the directory has no such cloud at revision {question.snapshot.revision}"
+            yield Rejection(cloud_id, "", "cloud", reason, "")
+
+
+def _cloud_rejections(question: Question, cloud: Cloud) -> Iterator[Rejection]:
+    for name, constraint in constraints.CLOUD_CONSTRAINTS.items():
+        for miss in constraint(question, cloud):
+            yield _rejection(cloud, "", name, miss)
+
+
+def _offer_rejections(question: Question, cloud: Cloud, offer: Offer) -> Iterator[Rejection]:
+    for name, constraint in constraints.OFFER_CONSTRAINTS.items():
+        for miss in constraint(question, cloud, offer):
+            yield _rejection(cloud, offer.name, name, miss)
+
+
+def _rejection(cloud: Cloud, offer: str, constraint: str, miss: Miss) -> Rejection:
+    return Rejection(cloud.cloud_id, offer, constraint, miss.reason, miss.would_fit)
+
+
+def _fit(question: Question, cloud: Cloud, offer: Offer) -> Fit:
+    return Fit(
+        cloud=cloud,
+        offer=offer,
+        capacity=cloud.capacities[offer.region],
+        hourly=pricing.hourly(offer.prices, question.criteria.needed) if offer.prices else None,
+    )

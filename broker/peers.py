@@ -1,0 +1,108 @@
+"""The calls that the broker makes: to directories, and to the managers of sources."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+
+from broker.catalogue import Source
+from watari import errors, rpc
+from watari.clock import Clock
+from watari.identity import SpiffeId
+from watari.retry import Backoff
+from watari.settings import EndpointSettings
+from watari.v1 import directory_pb2, directory_pb2_grpc, manager_pb2, manager_pb2_grpc
+
+BACKOFF = Backoff(attempts_max=2)
+"""A person waits for the answer: one more try, for a connection that was lost while idle."""
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Channels to whoever is named by an endpoint. May be used from any thread."""
+
+    pool: rpc.ChannelPool
+    clock: Clock
+
+    def directory(self, endpoint: EndpointSettings) -> Source:
+        """A directory to read from. Raises InvalidArgument INVALID_FIELD for a bad SPIFFE id."""
+        target = _target(endpoint)
+
+        def query(
+            request: directory_pb2.QueryRecordsRequest, timeout_seconds: float
+        ) -> directory_pb2.QueryRecordsResponse:
+            stub = directory_pb2_grpc.DirectoryServiceStub(self.pool.get(target))
+            return _reached(
+                target,
+                lambda: rpc.call(stub.QueryRecords, request, timeout_seconds=timeout_seconds),
+            )
+
+        return Source(endpoint.address, query)
+
+    def manager(self, endpoint: EndpointSettings, call_seconds_max: float) -> "ManagerPeer":
+        """A source's manager. Raises Unauthenticated PROVIDER_UNKNOWN."""
+        target = _target(endpoint)
+        stub = manager_pb2_grpc.ManagerServiceStub(self.pool.get(target))
+        return ManagerPeer(stub, target, call_seconds_max, self.clock)
+
+
+@dataclass(frozen=True)
+class ManagerPeer:
+    """A manager behind its stub; see `broker.migrate.Manager`."""
+
+    stub: manager_pb2_grpc.ManagerServiceStub
+    target: rpc.Target
+    call_seconds_max: float
+    clock: Clock
+
+    def get_vm(self, vm: str) -> manager_pb2.Vm:
+        """ManagerService.GetVm."""
+        return self._call(self.stub.GetVm, manager_pb2.GetVmRequest(vm=vm)).vm
+
+    def get_migration(self, migration_id: str) -> manager_pb2.Migration:
+        """ManagerService.GetMigration."""
+        request = manager_pb2.GetMigrationRequest(migration_id=migration_id)
+        return self._call(self.stub.GetMigration, request).migration
+
+    def migrate_vm(self, order: manager_pb2.MigrateVmRequest) -> manager_pb2.Migration:
+        """ManagerService.MigrateVm; repeatable, since the caller made the id."""
+        return self._call(self.stub.MigrateVm, order).migration
+
+    def _call(
+        self, method: "grpc.UnaryUnaryMultiCallable[_Request, _Answer]", request: _Request
+    ) -> _Answer:
+        return _reached(
+            self.target,
+            lambda: rpc.call(
+                method,
+                request,
+                timeout_seconds=self.call_seconds_max,
+                idempotent=True,
+                backoff=BACKOFF,
+                clock=self.clock,
+            ),
+        )
+
+
+def _target(endpoint: EndpointSettings) -> rpc.Target:
+    return rpc.Target(endpoint.address, SpiffeId.parse(endpoint.spiffe_id))
+
+
+def _reached(target: rpc.Target, attempt: Callable[[], _Answer]) -> _Answer:
+    """What `attempt` returns; that nobody answers is told with who and where."""
+    try:
+        return attempt()
+    except errors.Unavailable as error:
+        if error.reason != "PEER_UNAVAILABLE" or error.metadata:
+            raise
+        raise errors.Unavailable(
+            "PEER_UNAVAILABLE",
+            f"{target.spiffe_id} at {target.address} does not answer: {error.message}",
+            hint="check that it runs and that the address is right",
+            peer=target.spiffe_id,
+            address=target.address,
+        ) from error

@@ -1,0 +1,103 @@
+"""Price sheets, and what a machine costs by them. Pure.
+
+    hourly = vcpu_hour x vCPUs + memory_gib_hour x GiB + disk_gib_month / 730 x GiB
+
+rounded once, to 10^-9 of the currency's unit, halves to even. Further resource classes have no
+price in the contract and cost nothing here.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+
+from broker import amounts
+from watari import errors, money, validate
+from watari.v1 import common_pb2, directory_pb2
+
+HOURS_PER_MONTH = 730
+"""Of the contract: a month of disk is 730 hours."""
+
+UNIT_PRICE_MAX = 1_000_000
+"""A sheet with a larger price is not used. With it no machine's price exceeds what Money holds."""
+
+_GIB = 1024**3
+_DIGITS = 60
+"""Working precision: products of 64-bit integers stay exact, quotients err far below 10^-9."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """An amount, exact to 10^-9 of the currency's unit."""
+
+    currency: str
+    amount: Decimal
+
+    def __str__(self) -> str:
+        """Such as "0.0412 EUR/h": exact, with two digits at least."""
+        plain = f"{self.amount.normalize():f}"
+        whole, _, fraction = plain.partition(".")
+        return f"{whole}.{fraction:0<2} {self.currency}/h"
+
+    def message(self) -> common_pb2.Money:
+        """As it travels."""
+        return money.from_decimal(self.amount, self.currency)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The prices of an offer, all of one currency."""
+
+    version: int
+    currency: str
+    vcpu_hour: Decimal
+    memory_gib_hour: Decimal
+    disk_gib_month: Decimal
+
+
+def hourly(sheet: Sheet, needed: amounts.Amounts) -> Price:
+    """What a machine costs an hour."""
+    with localcontext(prec=_DIGITS):
+        amount = (
+            sheet.vcpu_hour * needed["vcpus"]
+            + sheet.memory_gib_hour * needed["memory"] / _GIB
+            + sheet.disk_gib_month * needed["disk"] / _GIB / HOURS_PER_MONTH
+        )
+        rounded = money.to_decimal(money.from_decimal(amount, sheet.currency))
+    return Price(sheet.currency, rounded)
+
+
+def read(message: directory_pb2.PriceSheet | None) -> tuple[Sheet | None, str]:
+    """The sheet, or None and why it cannot be used, in words. A price left out is 0."""
+    if message is None:
+        return None, "publishes no prices"
+    given = (message.vcpu_hour, message.memory_gib_hour, message.disk_gib_month)
+    currencies = sorted({price.currency_code for price in given if price.ByteSize()})
+    if not currencies:
+        return None, "publishes no prices"
+    if len(currencies) > 1:
+        return None, f"publishes prices of {len(currencies)} currencies in one sheet"
+    try:
+        vcpu_hour, memory_gib_hour, disk_gib_month = map(_unit_price, given)
+    except errors.InvalidArgument as error:
+        return None, f"publishes a price that cannot be used: {error.message}"
+    sheet = Sheet(message.version, currencies[0], vcpu_hour, memory_gib_hour, disk_gib_month)
+    return sheet, ""
+
+
+def require_price(message: common_pb2.Money, field: str) -> Price:
+    """A price of a request, not negative. Raises InvalidArgument INVALID_FIELD."""
+    try:
+        amount = money.to_decimal(message)
+    except errors.InvalidArgument as error:
+        raise validate.invalid_field(field, error.message, error.hint) from error
+    if amount < 0:
+        raise validate.invalid_field(field, f"{amount} is negative", "0 or more")
+    return Price(message.currency_code, amount)
+
+
+def _unit_price(message: common_pb2.Money) -> Decimal:
+    amount = money.to_decimal(message) if message.ByteSize() else Decimal()
+    if not 0 <= amount <= UNIT_PRICE_MAX:
+        raise validate.invalid_field(
+            "prices", f"{amount} is out of bounds", f"0 to {UNIT_PRICE_MAX}"
+        )
+    return amount

@@ -1,0 +1,38 @@
+"""BrokerService: checks requests and calls the domain. Policies and plans are not served yet."""
+
+import grpc
+
+from broker import criteria, place
+from broker.catalogue import Catalogue
+from broker.migrate import Migrator
+from watari import rpc, validate
+from watari.clock import Clock
+from watari.v1 import broker_pb2, broker_pb2_grpc
+
+VM_BYTES_MAX = 256
+"""Longest name of a machine."""
+
+
+class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
+    """Placement."""
+
+    def __init__(self, catalogue: Catalogue, migrator: Migrator, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._migrator = migrator
+        self._clock = clock
+
+    def Place(
+        self, request: broker_pb2.PlaceRequest, _context: grpc.ServicerContext
+    ) -> broker_pb2.PlaceResponse:
+        validate.require_uuid(request.request_id, "request_id")
+        wanted = criteria.of_place(request)
+        placement = place.place(self._catalogue.current(), wanted, self._clock.now())
+        return place.response(placement, wanted.candidates_max)
+
+    def Migrate(
+        self, request: broker_pb2.MigrateRequest, _context: grpc.ServicerContext
+    ) -> broker_pb2.MigrateResponse:
+        validate.require_uuid(request.migration_id, "migration_id")
+        validate.require_text(request.vm, "vm", bytes_max=VM_BYTES_MAX, empty=False)
+        criteria.of_migrate(request)
+        return self._migrator.migrate(request, rpc.current_peer())

@@ -1,0 +1,65 @@
+"""What an operator sets for a broker: section [broker]."""
+
+from dataclasses import dataclass, field
+
+from watari.rpc.settings import RpcSettings
+from watari.settings import EndpointSettings, IdentitySettings, LogSettings
+
+
+@dataclass(frozen=True)
+class CatalogueSettings:
+    """How the directory is read."""
+
+    call_seconds_max: float = field(default=3.0, metadata={"min": 0.1})
+    """Deadline in seconds of one page."""
+
+    read_seconds_max: float = field(default=8.0, metadata={"min": 0.1})
+    """A whole read, all pages and directories together, that takes longer has failed: shorter than
+    the 10 s that callers wait by default, so that they still get the last snapshot."""
+
+    page_size: int = field(default=500, metadata={"min": 1, "max": 1000})
+    """Records a page; most have a few hundred bytes."""
+
+    records_max: int = field(default=100_000, metadata={"min": 1})
+    """A catalogue with more records is not read: it bounds the broker's memory."""
+
+    refresh_seconds_min: float = field(default=2.0, metadata={"min": 0.0})
+    """Answers within this many seconds share one read, and one failure to read."""
+
+    snapshot_age_seconds_max: float = field(default=60.0, metadata={"min": 0.0})
+    """While no directory answers, a snapshot is used up to this age in seconds; prices and room
+    seldom change faster, and the destination's manager has the last word in any case."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A broker."""
+
+    identity: IdentitySettings
+    """Who this broker is, and whom it believes."""
+
+    directories: tuple[EndpointSettings, ...]
+    """Directories to read, in order of preference; one at least."""
+
+    address: str = "127.0.0.1:7446"
+    """host:port to listen on."""
+
+    catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
+    """How the directory is read."""
+
+    manager_call_seconds_max: float = field(default=4.0, metadata={"min": 0.1})
+    """Deadline in seconds of a call to a source's manager: two tries are within the 10 s that
+    callers wait by default."""
+
+    submissions_max: int = field(default=5, metadata={"min": 1, "max": 100})
+    """Candidates that the source's manager is asked to migrate to before the broker gives up."""
+
+    log: LogSettings = field(default_factory=LogSettings)
+    """How it logs."""
+
+    rpc: RpcSettings = field(default_factory=RpcSettings)
+    """Limits of the server and of its channels."""
+
+    def __post_init__(self) -> None:
+        if not self.directories:
+            raise ValueError("directories is empty: a broker reads at least one")
