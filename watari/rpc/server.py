@@ -18,8 +18,8 @@ from watari.identity import Identity
 from watari.rpc import interceptors
 from watari.rpc.settings import RpcSettings, server_options
 
-DRAIN_POLL_SECONDS = 0.1
-"""How often a draining server looks for a second signal."""
+SIGNAL_POLL_SECONDS = 0.2
+"""How often the main thread looks for a signal, while it serves and while it drains."""
 
 _log = logs.get(__name__)
 
@@ -116,7 +116,10 @@ class Server:
 
         handlers = {kind: signal.signal(kind, on_signal) for kind in _SIGNALS}
         try:
-            woken.wait()
+            # In steps: the kernel may hand the signal to a thread of gRPC, and Python runs the
+            # handler only once this thread comes back from its wait.
+            while not woken.wait(SIGNAL_POLL_SECONDS):
+                pass
             _log.info("stopping", signal=signal.Signals(self._signals[0]).name)
             self._drain()
         finally:
@@ -125,7 +128,7 @@ class Server:
 
     def _drain(self) -> None:
         done = self.stop()
-        while not done.wait(DRAIN_POLL_SECONDS):
+        while not done.wait(SIGNAL_POLL_SECONDS):
             if len(self._signals) > 1:
                 _log.warning("stopping at once")
                 # Not sys.exit: it waits for the pool's threads, which may be what hangs.
