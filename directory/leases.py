@@ -1,0 +1,132 @@
+"""Leases in memory, and the thread that lets them expire.
+
+Deadlines are monotonic and never stored: a renewal costs no disk write, setting the machine's date
+expires nothing, and after a restart every lease has its whole ttl again.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from watari import clock, errors, logs
+from watari.v1 import directory_pb2
+
+JOIN_SECONDS_MAX = 10
+"""How long stopping waits for a sweep that is under way."""
+
+_log = logs.get(__name__)
+
+
+@dataclass
+class Held:
+    """A lease and the moment at which it expires."""
+
+    lease_id: str
+    cloud_id: str
+    owner: str
+    ttl_seconds: int
+    deadline: float
+    """By `clock.monotonic`."""
+
+
+class LeaseTable:
+    """The leases that are alive. Its user locks: it is not thread-safe by itself."""
+
+    def __init__(self, time: clock.Clock) -> None:
+        self._clock = time
+        self._held: dict[str, Held] = {}
+
+    def hold(self, lease_id: str, cloud_id: str, owner: str, ttl_seconds: int) -> Held:
+        """Adds the lease, or replaces it, with its whole ttl ahead."""
+        deadline = self._clock.monotonic() + ttl_seconds
+        held = self._held[lease_id] = Held(lease_id, cloud_id, owner, ttl_seconds, deadline)
+        return held
+
+    def find(self, lease_id: str) -> Held | None:
+        """The lease unless it is unknown or has expired, swept or not."""
+        held = self._held.get(lease_id)
+        return held if held and held.deadline > self._clock.monotonic() else None
+
+    def require(self, lease_id: str, owner: str) -> Held:
+        """The lease. Raises NotFound LEASE_NOT_FOUND, Denied NOT_RECORD_OWNER."""
+        held = self.find(lease_id)
+        if held is None:
+            raise errors.NotFound(
+                "LEASE_NOT_FOUND",
+                f"lease {lease_id} is unknown or has expired",
+                hint="grant a new lease and publish the records again",
+                lease_id=lease_id,
+            )
+        require_owner(held.cloud_id, held.owner, owner)
+        return held
+
+    def renew(self, lease_id: str, owner: str) -> Held:
+        """The lease with its whole ttl ahead. Raises as `require`."""
+        held = self.require(lease_id, owner)
+        held.deadline = self._clock.monotonic() + held.ttl_seconds
+        return held
+
+    def drop(self, lease_id: str) -> None:
+        """Forgets the lease; nothing when there is none."""
+        self._held.pop(lease_id, None)
+
+    def expired(self) -> list[Held]:
+        """Leases whose time has passed and that have not been dropped."""
+        now = self._clock.monotonic()
+        return [held for held in self._held.values() if held.deadline <= now]
+
+    def count(self, cloud_id: str) -> int:
+        """Leases of that cloud."""
+        return sum(held.cloud_id == cloud_id for held in self._held.values())
+
+    def to_proto(self, held: Held) -> directory_pb2.Lease:
+        """The lease as the contract has it."""
+        lease = directory_pb2.Lease(
+            lease_id=held.lease_id, cloud_id=held.cloud_id, ttl_seconds=held.ttl_seconds
+        )
+        remaining = timedelta(seconds=held.deadline - self._clock.monotonic())
+        lease.expires_at.FromDatetime(self._clock.now() + remaining)
+        return lease
+
+
+def require_owner(cloud_id: str, owner: str, caller: str) -> None:
+    """Raises Denied NOT_RECORD_OWNER unless the caller's domain owns the cloud."""
+    if caller != owner:
+        raise errors.Denied(
+            "NOT_RECORD_OWNER",
+            f"cloud {cloud_id} does not belong to {caller}",
+            hint="a cloud id belongs to the provider that used it first; choose another id",
+            cloud=cloud_id,
+        )
+
+
+class Sweeper:
+    """Calls `sweep` at an interval in a thread of its own. A sweep that fails is logged and comes
+    again: what it left is still due."""
+
+    def __init__(
+        self, sweep: Callable[[], None], time: clock.Clock, interval_seconds: float
+    ) -> None:
+        self._sweep = sweep
+        self._clock = time
+        self._interval_seconds = interval_seconds
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="directory-sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Begins to sweep, first after one interval."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread and waits for it."""
+        self._stopped.set()
+        self._thread.join(JOIN_SECONDS_MAX)
+
+    def _run(self) -> None:
+        while not self._clock.wait(self._stopped, self._interval_seconds):
+            try:
+                self._sweep()
+            except Exception:  # noqa: BLE001 - logged, and due again
+                # The loop must outlive a full disk: without it no lease would ever expire.
+                _log.exception("sweep failed")
