@@ -1,0 +1,140 @@
+"""Who may reserve for which machine, and what a reservation's refusals say: functions of values."""
+
+from datetime import datetime
+
+from manager.reservation_rows import Reservation, State
+from manager.store import moment
+from manager.vms import VmRow
+from watari import errors
+from watari.identity import SpiffeId
+from watari.settings import EndpointSettings
+from watari.v1 import manager_pb2
+
+
+def require_speaks_for(
+    request: manager_pb2.ReserveRequest,
+    caller: SpiffeId,
+    *,
+    own_cloud: str,
+    known: EndpointSettings | None,
+) -> None:
+    """Raises Denied NOT_ALLOWED for who asks in the name of another cloud or another's agent.
+
+    `known` is the manager that the asking cloud is known to have, if any.
+    """
+    other = known is not None and known.spiffe_id != str(caller)
+    stranger = SpiffeId.parse(request.source_agent).domain != caller.domain
+    if other or stranger or request.from_cloud == own_cloud:
+        raise errors.Denied(
+            "NOT_ALLOWED",
+            f"{caller} does not speak for cloud {request.from_cloud} "
+            f"and agent {request.source_agent}",
+            hint="a manager reserves for its own cloud and its own agents",
+        )
+
+
+def require_foreign(
+    request: manager_pb2.ReserveRequest, known: VmRow | None, own_cloud: str
+) -> None:
+    """Raises FailedPrecondition when what is known of the machine contradicts the request.
+
+    VM_ALREADY_THERE when this cloud owns it. EPOCH_MISMATCH when another one is known to own it at
+    this epoch, or a later one is known: what we know may be old, never wrong.
+    """
+    if known is None:
+        return
+    if known.cloud_id == own_cloud:
+        raise errors.FailedPrecondition(
+            "VM_ALREADY_THERE",
+            f"cloud {own_cloud} owns machine {request.vm_id} already",
+            hint="nothing needs to be moved",
+            vm_id=request.vm_id,
+        )
+    older = request.source_epoch < known.epoch
+    contradicts = request.source_epoch == known.epoch and request.from_cloud != known.cloud_id
+    if older or contradicts:
+        raise errors.FailedPrecondition(
+            "EPOCH_MISMATCH",
+            f"cloud {known.cloud_id} owns machine {request.vm_id} at epoch {known.epoch}, "
+            f"not {request.from_cloud} at epoch {request.source_epoch}",
+            hint="the asking cloud holds an old copy: ask the owner",
+            vm_id=request.vm_id,
+            epoch=known.epoch,
+        )
+
+
+def require_below(limit: int, live: int) -> None:
+    """Raises Exhausted INSUFFICIENT_CAPACITY when as many reservations are open as may."""
+    if live >= limit:
+        raise errors.Exhausted(
+            "INSUFFICIENT_CAPACITY",
+            f"{limit} reservations are open already",
+            hint="try again when some have ended",
+            retryable=True,
+            resource="reservations",
+            asked=1,
+            free=0,
+        )
+
+
+def require_not_expired(row: Reservation) -> None:
+    """Raises FailedPrecondition RESERVATION_EXPIRED."""
+    if row.state is State.EXPIRED:
+        ended: datetime = moment(row.expires_at)
+        raise errors.FailedPrecondition(
+            "RESERVATION_EXPIRED",
+            f"reservation {row.reservation_id} expired at {ended.isoformat(timespec='seconds')}",
+            hint="reserve again with a new id",
+            reservation_id=row.reservation_id,
+        )
+
+
+def require_swapped(swapped: bool) -> None:
+    """Raises Conflict GENERATION_CONFLICT when a compare-and-swap lost."""
+    if not swapped:
+        raise errors.Conflict(
+            "GENERATION_CONFLICT",
+            "the reservation changed meanwhile",
+            hint="repeat the call",
+            retryable=True,
+        )
+
+
+def wrong_state(row: Reservation, needed: State) -> errors.FailedPrecondition:
+    """The error for a step that the reservation's state does not allow."""
+    return errors.FailedPrecondition(
+        "RESERVATION_STATE",
+        f"reservation {row.reservation_id} is {row.state}, not {needed}",
+        hint="a reservation is confirmed before the machine is handed over, and used once",
+        state=row.state,
+    )
+
+
+def committed(row: Reservation) -> errors.FailedPrecondition:
+    """The error for releasing what was handed over."""
+    return errors.FailedPrecondition(
+        "MIGRATION_COMMITTED",
+        f"machine {row.vm_id} was handed over under reservation {row.reservation_id}",
+        hint="move it back with a migration of its own",
+        state=row.state,
+    )
+
+
+def not_found(reservation_id: str) -> errors.NotFound:
+    """The error for a reservation that the caller did not make."""
+    return errors.NotFound(
+        "RESERVATION_NOT_FOUND",
+        f"no reservation {reservation_id} that you made",
+        hint="reserve first",
+        reservation_id=reservation_id,
+    )
+
+
+def reused(field: str, value: str) -> errors.AlreadyExists:
+    """The error for an id that was used before with other content."""
+    return errors.AlreadyExists(
+        "ID_REUSED",
+        f"{field} {value} was used before with other content",
+        hint="make a new UUID",
+        field=field,
+    )

@@ -1,0 +1,129 @@
+"""Puts a manager together: what knows what, and in which order it starts and stops."""
+
+import threading
+
+import grpc
+
+from manager import catalogue
+from manager.agents import Agents
+from manager.directories import Directories
+from manager.events import Board
+from manager.handover import HandOvers
+from manager.hosts import Hosts
+from manager.janitor import Janitor
+from manager.migrations import Migrations
+from manager.owed import OwedCalls
+from manager.peers import Peers
+from manager.publisher import Publisher
+from manager.reservations import Reservations
+from manager.saga.actions import Actions
+from manager.saga.driver import Driver
+from manager.service import AccountingServicer, Domain, ManagerServicer, ReservationServicer
+from manager.settings import Settings
+from manager.store import Store
+from watari import errors, service, validate
+from watari.identity import SpiffeId
+from watari.periodic import Periodic
+from watari.rpc import ChannelPool, Server
+from watari.v1 import manager_pb2_grpc
+
+
+def assemble(settings: Settings, context: service.Context) -> Server:
+    """A manager that works, and whose server is ready to start.
+
+    Its hosts have been looked at once. Raises InvalidArgument CONFIG_INVALID.
+    """
+    check(settings, context.identity.spiffe_id)
+    clock, stack, own = context.clock, context.stack, context.identity
+    store = Store(settings.store)
+    stack.callback(store.close)
+    channels = ChannelPool(own)
+    stack.callback(channels.close)
+
+    agents = Agents(settings.agents, channels, settings.hosts)
+    directories = Directories(settings.directories, channels, settings.publish)
+    peers = Peers(settings.peers, store, clock, directories, channels, settings.migrations)
+    board = Board(clock, settings.watchers_max)
+    actions = Actions(
+        settings.cloud_id, own, clock, store, agents, peers, board, settings.migrations
+    )
+    driver = Driver(store, clock, actions, board, settings.migrations)
+    reservations = Reservations(store, clock, own, settings, peers.known)
+    hand_overs = HandOvers(store, clock, own, settings.cloud_id, agents)
+    publisher = Publisher(settings, store, clock, own, directories)
+    hosts = Hosts(settings, store, clock, agents)
+    janitor = Janitor(
+        store, clock, reservations, hand_overs, OwedCalls(store, agents, peers), agents
+    )
+
+    stopping = threading.Event()
+    domain = Domain(
+        settings=settings,
+        provider_domain=own.spiffe_id.domain,
+        store=store,
+        migrations=Migrations(settings, store, clock, agents, peers, driver, board),
+        reservations=reservations,
+        hand_overs=hand_overs,
+        publisher=publisher,
+        stopping=stopping,
+    )
+    server = _server(settings, context, domain)
+
+    hosts.poll()
+    if directories.configured:
+        publishing = Periodic("publish", settings.publish.check_seconds, clock, publisher.check)
+        stack.enter_context(publishing)
+    stack.enter_context(Periodic("poll", settings.hosts.poll_seconds, clock, hosts.poll))
+    stack.enter_context(Periodic("janitor", settings.janitor_seconds, clock, janitor.tidy))
+    stack.enter_context(
+        Periodic("orphans", settings.orphans_seconds, clock, janitor.discard_orphans)
+    )
+    stack.callback(driver.stop)
+    driver.start()
+    return server
+
+
+def _server(settings: Settings, context: service.Context, domain: Domain) -> Server:
+    def add(grpc_server: grpc.Server) -> None:
+        manager_pb2_grpc.add_ManagerServiceServicer_to_server(ManagerServicer(domain), grpc_server)
+        manager_pb2_grpc.add_ReservationServiceServicer_to_server(
+            ReservationServicer(domain), grpc_server
+        )
+        manager_pb2_grpc.add_AccountingServiceServicer_to_server(
+            AccountingServicer(domain), grpc_server
+        )
+
+    return Server(
+        "manager",
+        context.identity,
+        settings.address,
+        clock=context.clock,
+        servicers=add,
+        settings=settings.rpc,
+        stopping=domain.stopping,
+    )
+
+
+def check(settings: Settings, own: SpiffeId) -> None:
+    """What the types of the settings cannot say. Raises InvalidArgument CONFIG_INVALID."""
+    try:
+        validate.require_cloud_id(settings.cloud_id, "cloud_id")
+        validate.require_name(settings.region, "region")
+        for host_id, agent in settings.agents.items():
+            validate.require_name(host_id, "agents")
+            if SpiffeId.parse(agent.spiffe_id).domain != own.domain:
+                raise validate.invalid_field(
+                    f"agents.{host_id}.spiffe_id", "is another provider's", f"one of {own.domain}"
+                )
+        for endpoint in (*settings.directories, *settings.peers.values()):
+            SpiffeId.parse(endpoint.spiffe_id)
+            validate.require_address(endpoint.address, "address")
+        catalogue.price_sheet(settings.prices)
+        if settings.watchers_max >= settings.rpc.workers_max:
+            raise validate.invalid_field(
+                "watchers_max", "leaves no thread for calls", "less than rpc.workers_max"
+            )
+    except errors.InvalidArgument as error:
+        raise errors.InvalidArgument(
+            "CONFIG_INVALID", f"manager: {error.message}", hint=error.hint
+        ) from error

@@ -1,0 +1,125 @@
+"""What the directory is told of this cloud: records as a function of settings and inventory.
+
+Coarse on purpose: amounts are rounded down, so that a record changes when it matters to somebody
+who chooses a cloud, and not with every machine.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+
+from manager import inventory
+from manager.inventory import Amounts, HostView
+from manager.settings import PriceSettings, Settings
+from watari import money, validate
+from watari.v1 import common_pb2, directory_pb2
+
+MEMORY_STEP_BYTES = 256 * 1024 * 1024
+DISK_STEP_BYTES = 1024 * 1024 * 1024
+
+_STEPS = {inventory.MEMORY: MEMORY_STEP_BYTES, inventory.DISK: DISK_STEP_BYTES}
+
+
+def records(
+    settings: Settings,
+    provider_domain: str,
+    manager: common_pb2.Endpoint,
+    hosts: Sequence[HostView],
+    traits: Mapping[str, Sequence[str]],
+) -> list[directory_pb2.Record]:
+    """The cloud, its offer, its capacity and its hosts; `traits` are the hosts' own."""
+    common = sorted({*settings.traits, *(trait for each in traits.values() for trait in each)})
+    found = [
+        _record(settings, directory_pb2.RECORD_KIND_CLOUD, "main"),
+        _record(settings, directory_pb2.RECORD_KIND_OFFER, settings.region),
+        _record(settings, directory_pb2.RECORD_KIND_CAPACITY, settings.region),
+    ]
+    found[0].cloud.CopyFrom(_cloud(settings, provider_domain, manager, common))
+    found[1].offer.CopyFrom(_offer(settings, hosts, common))
+    found[2].capacity.CopyFrom(_capacity(settings, hosts))
+    for host in hosts:
+        record = _record(settings, directory_pb2.RECORD_KIND_HOST, host.host_id)
+        fit = inventory.largest_fit([host])
+        record.host.region = settings.region
+        record.host.traits.extend(sorted(traits.get(host.host_id, ())))
+        record.host.largest_fit.CopyFrom(_coarse(fit))
+        found.append(record)
+    return found
+
+
+def _record(
+    settings: Settings, kind: directory_pb2.RecordKind.ValueType, name: str
+) -> directory_pb2.Record:
+    key = directory_pb2.RecordKey(kind=kind, cloud_id=settings.cloud_id, name=name)
+    return directory_pb2.Record(key=key, labels=settings.labels)
+
+
+def _cloud(
+    settings: Settings,
+    provider_domain: str,
+    manager: common_pb2.Endpoint,
+    traits: Sequence[str],
+) -> directory_pb2.Cloud:
+    drivers = [trait for trait in traits if trait.startswith("driver:")]
+    return directory_pb2.Cloud(
+        provider_domain=provider_domain,
+        display_name=settings.display_name or settings.cloud_id,
+        jurisdiction=settings.jurisdiction,
+        regions=[settings.region],
+        manager=manager,
+        capabilities=["mode:cold", *drivers],
+        taints=settings.taints,
+    )
+
+
+def _offer(
+    settings: Settings, hosts: Sequence[HostView], traits: Sequence[str]
+) -> directory_pb2.Offer:
+    capacities = [host.capacity for host in hosts]
+    largest = max(capacities, key=lambda each: each.get(inventory.MEMORY, 0), default={})
+    return directory_pb2.Offer(
+        region=settings.region,
+        prices=price_sheet(settings.prices),
+        vm_max=_coarse(largest),
+        traits=traits,
+    )
+
+
+def _capacity(settings: Settings, hosts: Sequence[HostView]) -> directory_pb2.Capacity:
+    reachable = [host for host in hosts if host.reachable]
+    return directory_pb2.Capacity(
+        region=settings.region,
+        total=_coarse(inventory.total(host.capacity for host in hosts)),
+        free=_coarse(inventory.total(host.free for host in reachable)),
+        largest_fit=_coarse(inventory.largest_fit(reachable)),
+    )
+
+
+def price_sheet(prices: PriceSettings) -> directory_pb2.PriceSheet:
+    """The message of the price settings. Raises InvalidArgument for an amount that is none."""
+
+    def amount(text: str) -> common_pb2.Money:
+        try:
+            value = Decimal(text)
+        except InvalidOperation:
+            value = Decimal("NaN")
+        if not value.is_finite() or value < 0:
+            raise validate.invalid_field("prices", f"{text!r} is no price", 'write it as in "2.50"')
+        return money.from_decimal(value, prices.currency)
+
+    return directory_pb2.PriceSheet(
+        version=prices.version,
+        vcpu_hour=amount(prices.vcpu_hour),
+        memory_gib_hour=amount(prices.memory_gib_hour),
+        disk_gib_month=amount(prices.disk_gib_month),
+        egress_gib=amount(prices.egress_gib),
+        migration_flat=amount(prices.migration_flat),
+    )
+
+
+def _coarse(amounts: Amounts) -> common_pb2.Resources:
+    rounded = {
+        name: amount - amount % _STEPS.get(name, 1)
+        for name, amount in amounts.items()
+        if name != inventory.STORAGE
+    }
+    return inventory.to_resources(rounded)

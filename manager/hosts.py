@@ -1,0 +1,205 @@
+"""Keeping up with the hosts: what they have, which machines are on them.
+
+A host tells what is there; who owns it is decided here. A machine that nobody knew is adopted at
+epoch 1. A machine that a host does not list any more, or a host that does not answer, changes what
+is shown and never who owns what.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from manager import inventory, reservation_rows, tables, vms
+from manager.agents import Agents
+from manager.saga import records
+from manager.saga.states import State
+from manager.settings import Settings
+from manager.store import Store, micros
+from watari import errors, logs
+from watari.clock import Clock
+from watari.v1 import agent_pb2, common_pb2, manager_pb2
+
+POLLS_CONCURRENT_MAX = 8
+"""Hosts that are looked at at a time: one that hangs delays the others by its deadline at most."""
+
+_HOSTS = tables.hosts.c
+_log = logs.get(__name__)
+
+
+class Hosts:
+    """Polls every configured host."""
+
+    def __init__(self, settings: Settings, store: Store, clock: Clock, agents: Agents) -> None:
+        self._cloud_id = settings.cloud_id
+        self._store = store
+        self._clock = clock
+        self._agents = agents
+
+    def poll(self) -> None:
+        """Look at every host once."""
+        with ThreadPoolExecutor(POLLS_CONCURRENT_MAX, thread_name_prefix="poll") as pool:
+            list(pool.map(self.poll_one, self._agents.host_ids))
+
+    def poll_one(self, host_id: str) -> None:
+        """Look at one host; one that does not answer is noted as unreachable."""
+        with logs.context(host_id=host_id):
+            asked_at = micros(self._clock.now())
+            try:
+                host = self._agents.host(host_id)
+                self._require_ours(host_id, host)
+                guests = self._agents.guests(host_id)
+            except errors.WatariError as error:
+                self._unreachable(host_id, error)
+                return
+            with self._store.write() as connection:
+                self._seen(connection, host)
+                stale = self._reconcile(connection, host_id, guests, asked_at)
+            for guest in stale:
+                self._unhold(host_id, guest)
+
+    def _require_ours(self, host_id: str, host: agent_pb2.Host) -> None:
+        """A wrong address in the settings must not mix up two hosts."""
+        told = (host.host_id, host.cloud_id)
+        if told != (host_id, self._cloud_id):
+            raise errors.FailedPrecondition(
+                "PEER_ERROR",
+                f"the agent at agents.{host_id} says it is host {told[0]} of cloud {told[1]}",
+                hint="correct its address in the settings",
+            )
+        inventory.require_resources(host.total, "host.total")
+
+    def _seen(self, connection: Connection, host: agent_pb2.Host) -> None:
+        now, blob = micros(self._clock.now()), host.SerializeToString(deterministic=True)
+        row = connection.execute(
+            sa.select(tables.hosts).where(_HOSTS.host_id == host.host_id)
+        ).one_or_none()
+        if row is None:
+            connection.execute(
+                tables.hosts.insert().values(
+                    host_id=host.host_id, host=blob, reachable=True, seen_at=now, generation=1
+                )
+            )
+            return
+        changed = row.host != blob or not row.reachable
+        connection.execute(
+            tables.hosts.update()
+            .where(_HOSTS.host_id == host.host_id)
+            .values(host=blob, reachable=True, seen_at=now, generation=row.generation + changed)
+        )
+        if not row.reachable:
+            _log.info("host answers again")
+
+    def _unreachable(self, host_id: str, error: errors.WatariError) -> None:
+        with self._store.write() as connection:
+            changed = connection.execute(
+                tables.hosts.update()
+                .where(_HOSTS.host_id == host_id, _HOSTS.reachable.is_(True))
+                .values(reachable=False, generation=_HOSTS.generation + 1)
+            )
+        if changed.rowcount:
+            _log.warning("host does not answer", reason=error.reason, problem=error.message)
+
+    def _reconcile(
+        self,
+        connection: Connection,
+        host_id: str,
+        guests: list[agent_pb2.Guest],
+        asked_at: int,
+    ) -> list[agent_pb2.Guest]:
+        """Bring the rows in line; returns the guests that ended migrations still hold."""
+        known = {row.vm_id: row for row in vms.on_host(connection, self._cloud_id, host_id)}
+        for guest in guests:
+            if not guest.vm_id:
+                _log.warning("machine without a readable UUID", guest=guest.name)
+                continue
+            row = known.pop(guest.vm_id, None) or vms.get(connection, guest.vm_id)
+            if row is None:
+                self._adopt(connection, host_id, guest)
+            elif row.cloud_id == self._cloud_id:
+                self._refresh(connection, host_id, row, guest)
+        for row in known.values():
+            # One that arrived after the host was asked is not missing.
+            if row.seen_at < asked_at:
+                self._missing(connection, row)
+        return [guest for guest in guests if self._held_in_vain(connection, guest)]
+
+    def _adopt(self, connection: Connection, host_id: str, guest: agent_pb2.Guest) -> None:
+        # What is arriving becomes a machine by its hand-over, and by nothing else.
+        if reservation_rows.live_for_vm(connection, guest.vm_id):
+            return
+        # A host that was told an epoch knows better than a database that was lost.
+        epoch = max(1, guest.epoch)
+        vms.put(connection, self._row(host_id, guest, epoch, None), counted=True)
+        _log.info("adopted a machine", vm_id=guest.vm_id, epoch=epoch)
+
+    def _refresh(
+        self, connection: Connection, host_id: str, row: vms.VmRow, guest: agent_pb2.Guest
+    ) -> None:
+        lost = row.body.problem.reason == "VM_NOT_FOUND"
+        if row.host_id != host_id and not lost:
+            _log.warning("machine is on two hosts", vm_id=row.vm_id, counted_on=row.host_id)
+            return
+        seen = self._row(host_id, guest, row.epoch, row.migration_id)
+        if replace(seen, seen_at=row.seen_at) == row:
+            vms.touch(connection, row.vm_id, seen.seen_at)
+        else:
+            vms.put(connection, seen, counted=True)
+
+    def _missing(self, connection: Connection, row: vms.VmRow) -> None:
+        """The row stays, with its problem: a machine is never disowned by silence."""
+        if row.body.problem.reason == "VM_NOT_FOUND":
+            return
+        problem = common_pb2.Problem(
+            reason="VM_NOT_FOUND",
+            code=errors.NotFound.code.value[0],
+            message=f"host {row.host_id} does not list the machine any more",
+            hint="look at the host; the machine is owned and counted until it is found",
+        )
+        connection.execute(
+            tables.vms.update()
+            .where(tables.vms.c.vm_id == row.vm_id)
+            .values(body=_with_problem(row.body, problem).SerializeToString(deterministic=True))
+        )
+        _log.warning("machine is gone from its host", vm_id=row.vm_id)
+
+    def _held_in_vain(self, connection: Connection, guest: agent_pb2.Guest) -> bool:
+        if not guest.held_by:
+            return False
+        record = records.get(connection, guest.held_by)
+        return record is not None and record.state in (State.FAILED, State.CANCELLED)
+
+    def _unhold(self, host_id: str, guest: agent_pb2.Guest) -> None:
+        try:
+            self._agents.unhold(host_id, guest.vm_id, guest.held_by)
+        except errors.WatariError as error:
+            # The next look finds it again.
+            _log.warning("hold not ended", vm_id=guest.vm_id, reason=error.reason)
+
+    def _row(
+        self, host_id: str, guest: agent_pb2.Guest, epoch: int, migration_id: str | None
+    ) -> vms.VmRow:
+        return vms.VmRow(
+            vm_id=guest.vm_id,
+            name=guest.name,
+            cloud_id=self._cloud_id,
+            epoch=epoch,
+            host_id=host_id,
+            tenant=guest.tenant or "default",
+            migration_id=migration_id,
+            body=manager_pb2.Vm(
+                state=vms.state_text(guest.state),
+                resources=guest.resources,
+                disks=guest.disks,
+                problem=guest.problem if guest.HasField("problem") else None,
+            ),
+            seen_at=micros(self._clock.now()),
+        )
+
+
+def _with_problem(body: manager_pb2.Vm, problem: common_pb2.Problem) -> manager_pb2.Vm:
+    changed = manager_pb2.Vm()
+    changed.CopyFrom(body)
+    changed.problem.CopyFrom(problem)
+    return changed

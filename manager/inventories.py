@@ -1,0 +1,41 @@
+"""Inventories as the contract shows them."""
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from manager import capacity, inventory, tables
+from manager.inventory import STORAGE, Amounts, HostView
+from manager.settings import AgentSettings
+from manager.store import moment
+from watari.v1 import manager_pb2
+
+
+def page(
+    connection: Connection, agents: dict[str, AgentSettings], *, after: str, limit: int
+) -> list[manager_pb2.Inventory]:
+    """Inventories by host id, after a host."""
+    rows = connection.execute(sa.select(tables.hosts.c.host_id, tables.hosts.c.seen_at)).all()
+    seen = {row.host_id: row.seen_at for row in rows}
+    hosts = [host for host in capacity.views(connection, agents) if host.host_id > after]
+    return [_message(host, seen[host.host_id]) for host in hosts[:limit]]
+
+
+def _message(host: HostView, seen_at: int) -> manager_pb2.Inventory:
+    shown = manager_pb2.Inventory(
+        host_id=host.host_id,
+        total=inventory.to_resources(host.total),
+        reserved=inventory.to_resources(host.reserved),
+        allocation_ratio=dict(host.ratios),
+        allocated=inventory.to_resources(host.allocated),
+        held=inventory.to_resources(host.held),
+        free=inventory.to_resources(_writable(host.free)),
+        generation=host.generation,
+        reachable=host.reachable,
+    )
+    shown.seen_at.FromDatetime(moment(seen_at))
+    return shown
+
+
+def _writable(free: Amounts) -> Amounts:
+    """What is free as an operator understands it: no more disk than can really be written."""
+    return free | {inventory.DISK: min(free.get(inventory.DISK, 0), free[STORAGE])}

@@ -1,0 +1,255 @@
+"""Asking for migrations, looking at them, cancelling them. What drives them is `manager.saga`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+from sqlalchemy.engine import Connection
+
+from manager import vms
+from manager.agents import Agents
+from manager.events import Board
+from manager.peers import Peers
+from manager.saga import records, states
+from manager.saga.driver import Driver
+from manager.saga.records import Record
+from manager.saga.states import State
+from manager.settings import Settings
+from manager.store import Store, micros
+from watari import errors, failpoint, identity
+from watari.clock import Clock
+from watari.settings import EndpointSettings
+from watari.v1 import common_pb2, manager_pb2
+
+AFTER_REQUEST = failpoint.declare("manager.saga.after_request")
+AFTER_CANCEL = failpoint.declare("manager.saga.after_cancel")
+
+
+class Migrations:
+    """The migrations that leave this cloud."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        agents: Agents,
+        peers: Peers,
+        driver: Driver,
+        board: Board,
+    ) -> None:
+        self._cloud_id = settings.cloud_id
+        self._active_max = settings.migrations.active_max
+        self._brokers = frozenset(settings.brokers)
+        self._store = store
+        self._clock = clock
+        self._agents = agents
+        self._peers = peers
+        self._driver = driver
+        self._board = board
+
+    def start(
+        self, request: manager_pb2.MigrateVmRequest, caller: identity.SpiffeId
+    ) -> manager_pb2.Migration:
+        """Record a migration and let it be driven; idempotent by its id.
+
+        Raises NotFound VM_NOT_FOUND and CLOUD_NOT_FOUND, FailedPrecondition VM_BUSY,
+        VM_ALREADY_THERE and what the machine's own problem is, AlreadyExists ID_REUSED, Denied
+        NOT_ALLOWED for a broker that the operator has not admitted.
+        """
+        self._require_admitted(caller)
+        with self._store.read() as connection:
+            known = records.get(connection, request.migration_id)
+        if known is not None:
+            return self._repeated(known, request, caller)
+        if request.to_cloud == self._cloud_id:
+            raise _already_there(request)
+        with self._store.read() as connection:
+            vms.find(connection, self._cloud_id, request.vm)
+        manager = self._peers.find(request.to_cloud)
+        with self._store.write() as connection:
+            # Again under the lock: the same call may have come twice at once.
+            known = records.get(connection, request.migration_id)
+            if known is None:
+                created = self._record(connection, request, caller, manager)
+        if known is not None:
+            return self._repeated(known, request, caller)
+        failpoint.hit(AFTER_REQUEST)
+        self._driver.submit(created.migration_id)
+        return self._shown(created)
+
+    def get(self, migration_id: str) -> manager_pb2.Migration:
+        """A migration. Raises NotFound MIGRATION_NOT_FOUND."""
+        with self._store.read() as connection:
+            return self._shown(records.require(connection, migration_id))
+
+    def page(
+        self, *, active_only: bool, vm_id: str, after: records.Position | None, limit: int
+    ) -> list[tuple[records.Position, manager_pb2.Migration]]:
+        """Migrations with their positions, newest first."""
+        with self._store.read() as connection:
+            found = records.page(
+                connection, active_only=active_only, vm_id=vm_id, after=after, limit=limit
+            )
+        return [((record.created_at, record.migration_id), self._shown(record)) for record in found]
+
+    def active_count(self) -> int:
+        """How many have not ended."""
+        with self._store.read() as connection:
+            return records.active_count(connection)
+
+    def watch(
+        self, migration_id: str, gone: Callable[[], bool]
+    ) -> AbstractContextManager[Iterator[manager_pb2.Migration]]:
+        """The migration at once and at every change, until it has ended or `gone` says so."""
+        return self._board.watching(migration_id, lambda: self.get(migration_id), gone)
+
+    def cancel(self, migration_id: str) -> manager_pb2.Migration:
+        """Ask for the end of a migration that has not committed; idempotent.
+
+        Raises NotFound MIGRATION_NOT_FOUND, FailedPrecondition MIGRATION_COMMITTED and
+        MIGRATION_STATE.
+        """
+        with self._store.write() as connection:
+            record = records.require(connection, migration_id)
+            if not record.cancel_requested:
+                _require_cancellable(record)
+                record = records.note(connection, record, cancel_requested=True)
+            elif record.state in (State.SUCCEEDED, State.FAILED):
+                _require_cancellable(record)
+        failpoint.hit(AFTER_CANCEL)
+        self._driver.interrupt(migration_id)
+        return self._shown(record)
+
+    def set_limit(self, migration_id: str, limit: int) -> manager_pb2.Migration:
+        """Change the bandwidth cap in bytes per second, 0 for none; it holds for every attempt.
+
+        Raises NotFound MIGRATION_NOT_FOUND, FailedPrecondition MIGRATION_STATE, Unavailable when
+        the agent cannot be told now (its next attempt is).
+        """
+        with self._store.write() as connection:
+            record = records.require(connection, migration_id)
+            if record.state not in states.LIMITABLE:
+                raise errors.FailedPrecondition(
+                    "MIGRATION_STATE",
+                    f"the migration is {record.state}: no content crosses any more",
+                    state=record.state,
+                )
+            record = records.note(connection, record, limit_bytes_per_second=limit)
+        if record.state is State.COPYING:
+            self._agents.set_transfer_limit(record.host_id, migration_id, limit)
+        return self._shown(record)
+
+    def _record(
+        self,
+        connection: Connection,
+        request: manager_pb2.MigrateVmRequest,
+        caller: identity.SpiffeId,
+        manager: EndpointSettings,
+    ) -> Record:
+        vm = vms.find(connection, self._cloud_id, request.vm)
+        _require_movable(vm)
+        if records.active_count(connection) >= self._active_max:
+            raise _too_many(self._active_max)
+        if not vms.claim(connection, vm.vm_id, request.migration_id):
+            raise _busy(vm)
+        now = micros(self._clock.now())
+        new = Record(
+            migration_id=request.migration_id,
+            vm_id=vm.vm_id,
+            vm_name=vm.name,
+            tenant=vm.tenant,
+            host_id=vm.host_id,
+            to_cloud=request.to_cloud,
+            to_manager=manager.spiffe_id,
+            state=State.REQUESTED,
+            generation=1,
+            source_epoch=vm.epoch,
+            requested_by=str(caller),
+            request=request,
+            created_at=now,
+            state_changed_at=now,
+        )
+        records.insert(connection, new)
+        return new
+
+    def _repeated(
+        self, known: Record, request: manager_pb2.MigrateVmRequest, caller: identity.SpiffeId
+    ) -> manager_pb2.Migration:
+        if known.request != request or known.requested_by != str(caller):
+            raise errors.AlreadyExists(
+                "ID_REUSED",
+                f"migration_id {request.migration_id} was used before with other content",
+                hint="make a new UUID",
+                field="migration_id",
+            )
+        # The first call may have been cut off between its record and this.
+        self._driver.submit(known.migration_id)
+        return self._shown(known)
+
+    def _require_admitted(self, caller: identity.SpiffeId) -> None:
+        if caller.role is identity.Role.BROKER and str(caller) not in self._brokers:
+            raise errors.Denied(
+                "NOT_ALLOWED",
+                f"broker {caller} may not start migrations in cloud {self._cloud_id}",
+                hint="the operator admits brokers with the setting manager.brokers",
+            )
+
+    def _shown(self, record: Record) -> manager_pb2.Migration:
+        shown = self._board.fill(record.message(self._cloud_id))
+        if record.receipt is not None and not shown.HasField("progress"):
+            # Measured by a process that is gone: the receipt still says what crossed.
+            receipt = common_pb2.Receipt.FromString(record.receipt.payload)
+            shown.progress.total_bytes = shown.progress.done_bytes = receipt.raw_bytes
+            shown.progress.wire_bytes = receipt.wire_bytes
+        return shown
+
+
+def _require_movable(vm: vms.VmRow) -> None:
+    if vm.migration_id is not None:
+        raise _busy(vm)
+    if vm.body.HasField("problem"):
+        problem = vm.body.problem
+        raise errors.FailedPrecondition(
+            problem.reason, f"machine {vm.name}: {problem.message}", hint=problem.hint
+        )
+
+
+def _require_cancellable(record: Record) -> None:
+    if record.state in states.COMMITTED and not record.final:
+        raise errors.FailedPrecondition(
+            "MIGRATION_COMMITTED",
+            f"the machine belongs to cloud {record.to_cloud} already",
+            hint="let it finish, then migrate it back",
+            state=record.state,
+        )
+    if record.state not in states.CANCELLABLE:
+        raise errors.FailedPrecondition(
+            "MIGRATION_STATE",
+            f"the migration is {record.state}: there is nothing to cancel",
+            state=record.state,
+        )
+
+
+def _busy(vm: vms.VmRow) -> errors.FailedPrecondition:
+    return errors.FailedPrecondition(
+        "VM_BUSY",
+        f"machine {vm.name} is in migration {vm.migration_id}",
+        hint="watch or cancel that one",
+        migration_id=vm.migration_id,
+    )
+
+
+def _already_there(request: manager_pb2.MigrateVmRequest) -> errors.FailedPrecondition:
+    return errors.FailedPrecondition(
+        "VM_ALREADY_THERE",
+        f"machine {request.vm} is in cloud {request.to_cloud} already",
+        hint="name another cloud",
+    )
+
+
+def _too_many(limit: int) -> errors.Unavailable:
+    return errors.Unavailable(
+        "SERVER_UNAVAILABLE",
+        f"{limit} migrations have not ended yet",
+        hint="repeat when some have; or raise migrations.active_max",
+    )

@@ -1,0 +1,114 @@
+"""What the manager accepts from outside: shape and bounds of requests, nothing about state.
+
+Each function returns the request it checked or raises InvalidArgument; Unimplemented NOT_SERVED for
+what the contract has and this release does not do.
+"""
+
+from collections.abc import Iterable
+
+from manager import inventory
+from watari import errors, validate
+from watari.identity import SpiffeId
+from watari.v1 import common_pb2, manager_pb2
+
+DISKS_MAX = 64
+DISK_ID_BYTES_MAX = 32
+FORMAT_BYTES_MAX = 32
+NAME_BYTES_MAX = 256
+TENANT_BYTES_MAX = 256
+SPIFFE_BYTES_MAX = 512
+STREAMS_MAX = 16
+COMPRESSION_LEVELS = (-7, 19)
+TTL_SECONDS = (10, 86_400)
+CIPHER_KEY_BITS = (0, 128, 256)
+RATE_MAX = 2**53
+
+_COLD = (common_pb2.MIGRATION_MODE_UNSPECIFIED, common_pb2.MIGRATION_MODE_COLD)
+
+
+def migrate(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmRequest:
+    """Checks MigrateVm."""
+    validate.require_uuid(request.migration_id, "migration_id")
+    validate.require_text(request.vm, "vm", bytes_max=NAME_BYTES_MAX, empty=False)
+    validate.require_cloud_id(request.to_cloud, "to_cloud")
+    _options(request.options)
+    if request.mode not in _COLD:
+        raise _not_served("migrations other than cold ones", "stop the machine and use COLD")
+    if request.HasField("delegation"):
+        raise _not_served(
+            "signed delegations", "the operator admits brokers with the setting manager.brokers"
+        )
+    return request
+
+
+def limit(request: manager_pb2.SetMigrationLimitRequest) -> manager_pb2.SetMigrationLimitRequest:
+    """Checks SetMigrationLimit."""
+    validate.require_uuid(request.migration_id, "migration_id")
+    field = "limit_bytes_per_second"
+    validate.require_range(request.limit_bytes_per_second, field, 0, RATE_MAX)
+    return request
+
+
+def reserve(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
+    """Checks Reserve."""
+    for field in ("reservation_id", "migration_id", "vm_id"):
+        validate.require_uuid(getattr(request, field), field)
+    validate.require_cloud_id(request.from_cloud, "from_cloud")
+    validate.require_text(request.vm_name, "vm_name", bytes_max=NAME_BYTES_MAX, empty=False)
+    validate.require_text(request.tenant, "tenant", bytes_max=TENANT_BYTES_MAX, empty=False)
+    validate.require_range(request.source_epoch, "source_epoch", 1, 2**62)
+    validate.require_range(request.ttl_seconds, "ttl_seconds", *TTL_SECONDS)
+    inventory.require_resources(request.resources, "resources")
+    _disks(request.disks, request.resources.disk_bytes)
+    agent_id(request.source_agent, "source_agent")
+    if request.HasField("quote"):
+        raise _not_served("quotes", "leave `quote` unset: the current price sheet holds")
+    return request
+
+
+def agent_id(text: str, field: str) -> SpiffeId:
+    """An agent's SPIFFE id."""
+    validate.require_text(text, field, bytes_max=SPIFFE_BYTES_MAX, empty=False)
+    parsed = SpiffeId.parse(text)
+    if parsed.role != "agent":
+        raise validate.invalid_field(field, f"{text} is no agent", "an id with the role agent")
+    return parsed
+
+
+def _options(options: common_pb2.TransferOptions) -> None:
+    validate.require_range(options.streams, "options.streams", 0, STREAMS_MAX)
+    level = options.compression_level
+    validate.require_range(level, "options.compression_level", *COMPRESSION_LEVELS)
+    validate.require_range(
+        options.limit_bytes_per_second, "options.limit_bytes_per_second", 0, RATE_MAX
+    )
+    if options.cipher_key_bits not in CIPHER_KEY_BITS:
+        raise validate.invalid_field(
+            "options.cipher_key_bits", f"{options.cipher_key_bits} is no key length", "128 or 256"
+        )
+
+
+def _disks(disks: Iterable[common_pb2.DiskSpec], declared_bytes: int) -> None:
+    listed = list(disks)
+    validate.require_count(len(listed), "disks", DISKS_MAX)
+    for disk in listed:
+        validate.require_text(
+            disk.disk_id, "disks.disk_id", bytes_max=DISK_ID_BYTES_MAX, empty=False
+        )
+        validate.require_text(disk.format, "disks.format", bytes_max=FORMAT_BYTES_MAX)
+        most = inventory.AMOUNT_MAX
+        validate.require_range(disk.size_bytes, "disks.size_bytes", 0, most)
+        validate.require_range(disk.allocated_bytes, "disks.allocated_bytes", 0, most)
+    if len({disk.disk_id for disk in listed}) != len(listed):
+        raise validate.invalid_field("disks", "a disk_id stands twice", "each disk once")
+    needed = sum(disk.size_bytes for disk in listed)
+    if declared_bytes < needed:
+        raise validate.invalid_field(
+            "resources.disk_bytes",
+            f"{declared_bytes} bytes, but the disks have {needed}",
+            "at least the sum of the disks' sizes",
+        )
+
+
+def _not_served(what: str, hint: str) -> errors.Unimplemented:
+    return errors.Unimplemented("NOT_SERVED", f"this release does not serve {what}", hint=hint)

@@ -1,0 +1,211 @@
+"""The rows of reservations and their states. Runs in the caller's transaction; decides nothing.
+
+PENDING ---> CONFIRMED ---> USED
+   |             |
+   |             +--------> RELEASED     (never once a hand-over is recorded)
+   +----------------------> RELEASED
+   +----------------------> EXPIRED
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from manager import store, tables
+from watari.v1 import common_pb2, manager_pb2
+
+_ROWS = tables.reservations.c
+
+Position = tuple[int, str]
+"""Creation and id of the last reservation of a page."""
+
+
+class State(StrEnum):
+    """Where a reservation stands."""
+
+    PENDING = "PENDING"
+    CONFIRMED = "CONFIRMED"
+    USED = "USED"
+    RELEASED = "RELEASED"
+    EXPIRED = "EXPIRED"
+
+
+LIVE = frozenset({State.PENDING, State.CONFIRMED})
+"""States that hold room."""
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.PENDING: frozenset({State.CONFIRMED, State.RELEASED, State.EXPIRED}),
+    State.CONFIRMED: frozenset({State.USED, State.RELEASED}),
+    State.USED: frozenset(),
+    State.RELEASED: frozenset(),
+    State.EXPIRED: frozenset(),
+}
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Room held for one machine."""
+
+    reservation_id: str
+    migration_id: str
+    vm_id: str
+    from_cloud: str
+    requested_by: str
+    host_id: str
+    state: State
+    expires_at: int
+    created_at: int
+    price_version: int
+    request: manager_pb2.ReserveRequest
+    grant: common_pb2.SignedDocument
+    hand_over: common_pb2.SignedDocument | None = None
+
+    def message(self) -> manager_pb2.Reservation:
+        """The reservation as the contract shows it."""
+        shown = manager_pb2.Reservation(
+            reservation_id=self.reservation_id,
+            migration_id=self.migration_id,
+            vm_id=self.vm_id,
+            vm_name=self.request.vm_name,
+            tenant=self.request.tenant,
+            from_cloud=self.from_cloud,
+            requested_by=self.requested_by,
+            resources=self.request.resources,
+            host_id=self.host_id,
+            state=manager_pb2.ReservationState.Value(f"RESERVATION_STATE_{self.state}"),
+            price_version=self.price_version,
+        )
+        shown.expires_at.FromDatetime(store.moment(self.expires_at))
+        shown.created_at.FromDatetime(store.moment(self.created_at))
+        return shown
+
+
+def insert(connection: Connection, new: Reservation) -> None:
+    """Write a new reservation."""
+    connection.execute(
+        tables.reservations.insert().values(
+            reservation_id=new.reservation_id,
+            migration_id=new.migration_id,
+            vm_id=new.vm_id,
+            from_cloud=new.from_cloud,
+            requested_by=new.requested_by,
+            host_id=new.host_id,
+            state=new.state.value,
+            expires_at=new.expires_at,
+            created_at=new.created_at,
+            price_version=new.price_version,
+            request=new.request.SerializeToString(deterministic=True),
+            grant=new.grant.SerializeToString(deterministic=True),
+        )
+    )
+
+
+def get(connection: Connection, reservation_id: str) -> Reservation | None:
+    """The reservation, or None."""
+    return _one(connection, _ROWS.reservation_id == reservation_id)
+
+
+def of_migration(connection: Connection, migration_id: str) -> Reservation | None:
+    """The reservation of a migration, or None."""
+    return _one(connection, _ROWS.migration_id == migration_id)
+
+
+def live_for_vm(connection: Connection, vm_id: str) -> bool:
+    """Whether a machine is arriving."""
+    states = [state.value for state in LIVE]
+    query = sa.select(_ROWS.reservation_id).where(_ROWS.vm_id == vm_id, _ROWS.state.in_(states))
+    return connection.scalar(query.limit(1)) is not None
+
+
+def page(
+    connection: Connection, *, active_only: bool, after: Position | None, limit: int
+) -> list[Reservation]:
+    """Reservations, newest first, after a position."""
+    query = sa.select(tables.reservations)
+    if active_only:
+        query = query.where(_ROWS.state.in_([state.value for state in LIVE]))
+    if after is not None:
+        query = query.where(
+            (_ROWS.created_at < after[0])
+            | ((_ROWS.created_at == after[0]) & (_ROWS.reservation_id > after[1]))
+        )
+    rows = connection.execute(
+        query.order_by(_ROWS.created_at.desc(), _ROWS.reservation_id).limit(limit)
+    ).mappings()
+    return [_row(row) for row in rows]
+
+
+def due(connection: Connection, now: int) -> list[Reservation]:
+    """Pending reservations whose time has run out."""
+    query = sa.select(tables.reservations).where(
+        _ROWS.state == State.PENDING.value, _ROWS.expires_at <= now
+    )
+    return [_row(row) for row in connection.execute(query).mappings()]
+
+
+def handed_over(connection: Connection) -> list[str]:
+    """Ids of reservations with a recorded hand-over that has not been finished."""
+    query = sa.select(_ROWS.reservation_id).where(
+        _ROWS.state == State.CONFIRMED.value, _ROWS.hand_over.is_not(None)
+    )
+    return list(connection.scalars(query))
+
+
+def live_count(connection: Connection) -> int:
+    """Number of reservations that hold room."""
+    query = sa.select(sa.func.count()).where(_ROWS.state.in_([state.value for state in LIVE]))
+    return connection.scalar(query) or 0
+
+
+def move(connection: Connection, row: Reservation, to: State) -> bool:
+    """Change the state, unless another did meanwhile: then False and nothing is changed."""
+    if to not in TRANSITIONS[row.state]:
+        raise AssertionError(f"reservation: {row.state} never becomes {to}")
+    return _update(connection, row, {"state": to.value})
+
+
+def extend(connection: Connection, row: Reservation, expires_at: int) -> bool:
+    """Move the expiry, unless the state changed meanwhile."""
+    return _update(connection, row, {"expires_at": expires_at})
+
+
+def record_hand_over(
+    connection: Connection, row: Reservation, document: common_pb2.SignedDocument
+) -> bool:
+    """Keep the hand-over, unless the state changed meanwhile."""
+    return _update(connection, row, {"hand_over": document.SerializeToString(deterministic=True)})
+
+
+def _update(connection: Connection, row: Reservation, values: dict[str, object]) -> bool:
+    # Compare-and-swap on all that a decision looked at: a hand-over that another transaction
+    # recorded must stop a release as surely as a change of state does.
+    unchanged = _ROWS.hand_over.is_(None) if row.hand_over is None else _ROWS.hand_over.is_not(None)
+    changed = connection.execute(
+        tables.reservations.update()
+        .where(
+            _ROWS.reservation_id == row.reservation_id,
+            _ROWS.state == row.state.value,
+            _ROWS.expires_at == row.expires_at,
+            unchanged,
+        )
+        .values(**values)
+    )
+    return changed.rowcount == 1
+
+
+def _one(connection: Connection, condition: sa.ColumnElement[bool]) -> Reservation | None:
+    query = sa.select(tables.reservations).where(condition)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else _row(row)
+
+
+def _row(row: RowMapping) -> Reservation:
+    values = dict(row)
+    values["state"] = State(values["state"])
+    values["request"] = manager_pb2.ReserveRequest.FromString(values["request"])
+    values["grant"] = common_pb2.SignedDocument.FromString(values["grant"])
+    if values["hand_over"] is not None:
+        values["hand_over"] = common_pb2.SignedDocument.FromString(values["hand_over"])
+    return Reservation(**values)

@@ -1,0 +1,241 @@
+"""Admission in two phases: pending until confirmed, released or expired.
+
+Each method is one transaction. Expiry and confirmation look at the same row under the same
+transaction, so one of them wins and the other sees it. Room is counted before it is promised, in
+the transaction that promises it.
+"""
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy.engine import Connection
+
+from manager import admission, capacity, grants, inventory, outbox, reservation_rows, vms
+from manager import store as stores
+from manager.reservation_rows import LIVE, Reservation, State
+from manager.settings import AgentSettings, Settings
+from watari import failpoint
+from watari.clock import Clock
+from watari.identity import Identity, SpiffeId
+from watari.settings import EndpointSettings
+from watari.v1 import common_pb2, manager_pb2
+
+BEFORE_RESERVE = failpoint.declare("manager.reservation.before_reserve")
+AFTER_RESERVE = failpoint.declare("manager.reservation.after_reserve")
+BEFORE_CONFIRM = failpoint.declare("manager.reservation.before_confirm")
+AFTER_CONFIRM = failpoint.declare("manager.reservation.after_confirm")
+BEFORE_RELEASE = failpoint.declare("manager.reservation.before_release")
+AFTER_RELEASE = failpoint.declare("manager.reservation.after_release")
+
+
+class Reservations:
+    """The reservations of one cloud."""
+
+    def __init__(
+        self,
+        store: stores.Store,
+        clock: Clock,
+        identity: Identity,
+        settings: Settings,
+        manager_of: Callable[[str], EndpointSettings | None],
+    ) -> None:
+        self._manager_of = manager_of
+        self._store = store
+        self._clock = clock
+        self._identity = identity
+        self._cloud_id = settings.cloud_id
+        self._limits = settings.reservations
+        self._price_version = settings.prices.version
+        self._agents: Mapping[str, AgentSettings] = settings.agents
+
+    def reserve(
+        self, request: manager_pb2.ReserveRequest, caller: SpiffeId
+    ) -> manager_pb2.ReserveResponse:
+        """Hold room for a machine and grant its migration; idempotent by reservation id.
+
+        Raises Exhausted INSUFFICIENT_CAPACITY, FailedPrecondition VM_ALREADY_THERE and
+        EPOCH_MISMATCH, AlreadyExists ID_REUSED, Denied NOT_ALLOWED for who asks in another cloud's
+        name.
+        """
+        admission.require_speaks_for(
+            request,
+            caller,
+            own_cloud=self._cloud_id,
+            known=self._manager_of(request.from_cloud),
+        )
+        self.expire_due()
+        failpoint.hit(BEFORE_RESERVE)
+        with self._store.write() as connection:
+            row = reservation_rows.get(connection, request.reservation_id)
+            if row is None:
+                row = self._admit(connection, request, caller)
+            elif row.request != request or row.requested_by != str(caller):
+                raise admission.reused("reservation_id", request.reservation_id)
+        failpoint.hit(AFTER_RESERVE)
+        return manager_pb2.ReserveResponse(
+            reservation=row.message(), grant=row.grant, agent_control=self._control(row.host_id)
+        )
+
+    def get(self, reservation_id: str, caller: SpiffeId) -> Reservation:
+        """A reservation, for who made it and for this provider. Raises NotFound."""
+        with self._store.read() as connection:
+            row = reservation_rows.get(connection, reservation_id)
+        if row is None or not (self._made(row, caller) or self._own(caller)):
+            raise admission.not_found(reservation_id)
+        return row
+
+    def page(
+        self, *, active_only: bool, after: reservation_rows.Position | None, limit: int
+    ) -> list[Reservation]:
+        """Reservations, newest first."""
+        with self._store.read() as connection:
+            return reservation_rows.page(
+                connection, active_only=active_only, after=after, limit=limit
+            )
+
+    def extend(self, reservation_id: str, ttl_seconds: int, caller: SpiffeId) -> Reservation:
+        """Move the expiry of a pending reservation to `ttl_seconds` from now; never earlier.
+
+        Raises NotFound, FailedPrecondition RESERVATION_EXPIRED and RESERVATION_STATE.
+        """
+        self.expire_due()
+        with self._store.write() as connection:
+            row = self._of_caller(connection, reservation_id, caller)
+            admission.require_not_expired(row)
+            if row.state is not State.PENDING:
+                raise admission.wrong_state(row, State.PENDING)
+            expires_at = max(row.expires_at, self._expiry(ttl_seconds))
+            admission.require_swapped(reservation_rows.extend(connection, row, expires_at))
+            return self._reread(connection, row)
+
+    def confirm(self, reservation_id: str, caller: SpiffeId) -> Reservation:
+        """Make a pending reservation firm; idempotent.
+
+        Raises NotFound, FailedPrecondition RESERVATION_EXPIRED and RESERVATION_STATE.
+        """
+        self.expire_due()
+        failpoint.hit(BEFORE_CONFIRM)
+        with self._store.write() as connection:
+            row = self._of_caller(connection, reservation_id, caller)
+            admission.require_not_expired(row)
+            if row.state is State.RELEASED:
+                raise admission.wrong_state(row, State.PENDING)
+            if row.state is State.PENDING:
+                admission.require_swapped(reservation_rows.move(connection, row, State.CONFIRMED))
+            confirmed = self._reread(connection, row)
+        failpoint.hit(AFTER_CONFIRM)
+        return confirmed
+
+    def release(self, reservation_id: str, caller: SpiffeId) -> Reservation | None:
+        """Give a reservation back; None when it is unknown. What has arrived is owed to be deleted.
+
+        Raises FailedPrecondition MIGRATION_COMMITTED once the machine was handed over.
+        """
+        failpoint.hit(BEFORE_RELEASE)
+        with self._store.write() as connection:
+            row = reservation_rows.get(connection, reservation_id)
+            if row is None or not self._may_release(row, caller):
+                return None
+            if row.state is State.USED or row.hand_over is not None:
+                raise admission.committed(row)
+            if row.state in LIVE:
+                admission.require_swapped(self._end(connection, row, State.RELEASED))
+            released = self._reread(connection, row)
+        failpoint.hit(AFTER_RELEASE)
+        return released
+
+    def expire_due(self) -> int:
+        """Expire what has run out of time; how many were."""
+        now = self._now()
+        with self._store.read() as connection:
+            if not reservation_rows.due(connection, now):
+                return 0
+        with self._store.write() as connection:
+            rows = reservation_rows.due(connection, now)
+            return sum(self._end(connection, row, State.EXPIRED) for row in rows)
+
+    def _admit(
+        self, connection: Connection, request: manager_pb2.ReserveRequest, caller: SpiffeId
+    ) -> Reservation:
+        if reservation_rows.of_migration(connection, request.migration_id) is not None:
+            raise admission.reused("migration_id", request.migration_id)
+        known = vms.get(connection, request.vm_id)
+        admission.require_foreign(request, known, self._cloud_id)
+        admission.require_below(self._limits.pending_max, reservation_rows.live_count(connection))
+        asked = inventory.amounts(request.resources)
+        written = sum(min(disk.allocated_bytes, disk.size_bytes) for disk in request.disks)
+        if written:
+            asked[inventory.STORAGE] = written
+        host = inventory.choose(capacity.views(connection, self._agents), asked)
+        row = self._new(request, caller, host.host_id)
+        reservation_rows.insert(connection, row)
+        capacity.take(connection, host, capacity.RESERVATION, row.reservation_id, asked)
+        return row
+
+    def _new(
+        self, request: manager_pb2.ReserveRequest, caller: SpiffeId, host_id: str
+    ) -> Reservation:
+        return Reservation(
+            reservation_id=request.reservation_id,
+            migration_id=request.migration_id,
+            vm_id=request.vm_id,
+            from_cloud=request.from_cloud,
+            requested_by=str(caller),
+            host_id=host_id,
+            state=State.PENDING,
+            expires_at=self._expiry(request.ttl_seconds),
+            created_at=self._now(),
+            price_version=self._price_version,
+            request=request,
+            grant=grants.issue(
+                self._identity,
+                self._clock,
+                self._limits,
+                request,
+                source_manager=str(caller),
+                destination_agent=self._agents[host_id].spiffe_id,
+            ),
+        )
+
+    def _of_caller(
+        self, connection: Connection, reservation_id: str, caller: SpiffeId
+    ) -> Reservation:
+        row = reservation_rows.get(connection, reservation_id)
+        if row is None or not self._made(row, caller):
+            raise admission.not_found(reservation_id)
+        return row
+
+    def _end(self, connection: Connection, row: Reservation, state: State) -> bool:
+        if not reservation_rows.move(connection, row, state):
+            return False
+        capacity.give_back(connection, capacity.RESERVATION, row.reservation_id)
+        owed = outbox.OwedCall(outbox.Kind.DISCARD, row.migration_id, row.host_id, row.vm_id)
+        outbox.owe(connection, owed, self._now())
+        return True
+
+    def _control(self, host_id: str) -> common_pb2.Endpoint | None:
+        agent = self._agents.get(host_id)
+        if agent is None:
+            return None  # Taken out of the settings since: the caller refuses the answer.
+        return common_pb2.Endpoint(address=agent.address, spiffe_id=agent.spiffe_id)
+
+    def _may_release(self, row: Reservation, caller: SpiffeId) -> bool:
+        # A confirmed one may stand for a machine that its source has given up already: only the
+        # source knows, so an operator here may not end it.
+        return self._made(row, caller) or (self._own(caller) and row.state is not State.CONFIRMED)
+
+    def _made(self, row: Reservation, caller: SpiffeId) -> bool:
+        return row.requested_by == str(caller)
+
+    def _own(self, caller: SpiffeId) -> bool:
+        return caller.domain == self._identity.spiffe_id.domain
+
+    def _expiry(self, ttl_seconds: int) -> int:
+        return self._now() + min(ttl_seconds, self._limits.ttl_seconds_max) * 1_000_000
+
+    def _now(self) -> int:
+        return stores.micros(self._clock.now())
+
+    def _reread(self, connection: Connection, row: Reservation) -> Reservation:
+        found = reservation_rows.get(connection, row.reservation_id)
+        assert found is not None  # noqa: S101 - reservations are never deleted
+        return found

@@ -1,0 +1,217 @@
+"""The rows of migrations. Runs in the caller's transaction; enforces the table of states."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from google.protobuf.message import Message
+from sqlalchemy.engine import Connection, RowMapping
+
+from manager import store, tables
+from manager.saga import states
+from manager.saga.states import State
+from watari import errors
+from watari.v1 import common_pb2, manager_pb2
+
+_ROWS = tables.migrations.c
+
+Position = tuple[int, str]
+"""Creation and id of the last migration of a page."""
+
+_BLOBS: dict[str, type[Message]] = {
+    "request": manager_pb2.MigrateVmRequest,
+    "reserve_request": manager_pb2.ReserveRequest,
+    "grant": common_pb2.SignedGrant,
+    "destination_control": common_pb2.Endpoint,
+    "receipt": common_pb2.SignedDocument,
+    "hand_over": common_pb2.SignedDocument,
+    "problem": common_pb2.Problem,
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A migration as it is on disk. Moments are microseconds since 1970."""
+
+    migration_id: str
+    vm_id: str
+    vm_name: str
+    tenant: str
+    host_id: str
+    to_cloud: str
+    to_manager: str
+    state: State
+    generation: int
+    source_epoch: int
+    requested_by: str
+    request: manager_pb2.MigrateVmRequest
+    created_at: int
+    state_changed_at: int
+    cancel_requested: bool = False
+    transfers_failed: int = 0
+    limit_bytes_per_second: int | None = None
+    ended_at: int | None = None
+    reserve_request: manager_pb2.ReserveRequest | None = None
+    grant: common_pb2.SignedGrant | None = None
+    destination_control: common_pb2.Endpoint | None = None
+    reserved_seconds: int | None = None
+    receipt: common_pb2.SignedDocument | None = None
+    hand_over: common_pb2.SignedDocument | None = None
+    problem: common_pb2.Problem | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether it has ended."""
+        return self.state in states.FINAL
+
+    @property
+    def options(self) -> common_pb2.TransferOptions:
+        """What the transfer may use: as requested, with the cap that was set since."""
+        options = common_pb2.TransferOptions()
+        options.CopyFrom(self.request.options)
+        if self.limit_bytes_per_second is not None:
+            options.limit_bytes_per_second = self.limit_bytes_per_second
+        return options
+
+    def message(self, from_cloud: str) -> manager_pb2.Migration:
+        """The migration as the contract shows it, without what only memory knows."""
+        shown = manager_pb2.Migration(
+            migration_id=self.migration_id,
+            vm_id=self.vm_id,
+            vm_name=self.vm_name,
+            from_cloud=from_cloud,
+            to_cloud=self.to_cloud,
+            mode=common_pb2.MIGRATION_MODE_COLD,
+            state=manager_pb2.MigrationState.Value(f"MIGRATION_STATE_{self.state}"),
+            options=self.options,
+            problem=self.problem,
+            reservation_id=self.reserve_request.reservation_id if self.reserve_request else "",
+            source_epoch=self.source_epoch,
+            receipt=self.receipt,
+            generation=self.generation,
+            requested_by=self.requested_by,
+            cancel_requested=self.cancel_requested,
+        )
+        shown.created_at.FromDatetime(store.moment(self.created_at))
+        shown.state_changed_at.FromDatetime(store.moment(self.state_changed_at))
+        if self.ended_at is not None:
+            shown.ended_at.FromDatetime(store.moment(self.ended_at))
+        return shown
+
+
+def insert(connection: Connection, new: Record) -> None:
+    """Write a new migration."""
+    values = {column.name: getattr(new, column.name) for column in tables.migrations.columns}
+    connection.execute(tables.migrations.insert().values(**_stored(values)))
+
+
+def get(connection: Connection, migration_id: str) -> Record | None:
+    """The migration, or None."""
+    query = sa.select(tables.migrations).where(_ROWS.migration_id == migration_id)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else _row(row)
+
+
+def require(connection: Connection, migration_id: str) -> Record:
+    """The migration. Raises NotFound MIGRATION_NOT_FOUND."""
+    record = get(connection, migration_id)
+    if record is None:
+        raise errors.NotFound(
+            "MIGRATION_NOT_FOUND",
+            f"no migration {migration_id} from this cloud",
+            hint="ask the cloud that the machine left",
+            migration_id=migration_id,
+        )
+    return record
+
+
+def advance(
+    connection: Connection, record: Record, to: State, now: int, **values: object
+) -> Record:
+    """Change the state, and further columns with it.
+
+    Compare-and-swap: raises Conflict GENERATION_CONFLICT when the record changed since it was read,
+    so that a cancellation and a step forward can never both happen. Raises FailedPrecondition
+    MIGRATION_STATE for a step that the table has not.
+    """
+    states.check(record.state, to)
+    ended = {"ended_at": now} if to in states.FINAL else {}
+    changes = {"state": to, "generation": record.generation + 1, "state_changed_at": now}
+    return _update(connection, record, **(values | changes | ended))
+
+
+def note(connection: Connection, record: Record, **values: object) -> Record:
+    """Change columns within a state. Raises Conflict as `advance` does."""
+    return _update(connection, record, **values)
+
+
+def active(connection: Connection) -> list[Record]:
+    """Migrations that have not ended, oldest first."""
+    query = sa.select(tables.migrations).where(_not_ended())
+    rows = connection.execute(query.order_by(_ROWS.created_at, _ROWS.migration_id)).mappings()
+    return [_row(row) for row in rows]
+
+
+def active_count(connection: Connection) -> int:
+    """How many have not ended."""
+    query = sa.select(sa.func.count()).select_from(tables.migrations).where(_not_ended())
+    return connection.scalar(query) or 0
+
+
+def page(
+    connection: Connection, *, active_only: bool, vm_id: str, after: Position | None, limit: int
+) -> list[Record]:
+    """Migrations, newest first, after a position."""
+    query = sa.select(tables.migrations)
+    if active_only:
+        query = query.where(_not_ended())
+    if vm_id:
+        query = query.where(_ROWS.vm_id == vm_id)
+    if after is not None:
+        query = query.where(
+            (_ROWS.created_at < after[0])
+            | ((_ROWS.created_at == after[0]) & (_ROWS.migration_id > after[1]))
+        )
+    rows = connection.execute(
+        query.order_by(_ROWS.created_at.desc(), _ROWS.migration_id).limit(limit)
+    ).mappings()
+    return [_row(row) for row in rows]
+
+
+def _not_ended() -> sa.ColumnElement[bool]:
+    return _ROWS.state.not_in([state.value for state in states.FINAL])
+
+
+def _update(connection: Connection, record: Record, **values: object) -> Record:
+    changed = connection.execute(
+        tables.migrations.update()
+        .where(
+            _ROWS.migration_id == record.migration_id,
+            _ROWS.generation == record.generation,
+            _ROWS.cancel_requested == record.cancel_requested,
+        )
+        .values(**_stored(values))
+    )
+    if changed.rowcount != 1:
+        raise errors.Conflict(
+            "GENERATION_CONFLICT",
+            f"migration {record.migration_id} changed meanwhile",
+            hint="read it again",
+            migration_id=record.migration_id,
+        )
+    return require(connection, record.migration_id)
+
+
+def _stored(values: dict[str, object]) -> dict[str, object]:
+    return {
+        name: value.SerializeToString(deterministic=True) if isinstance(value, Message) else value
+        for name, value in values.items()
+    }
+
+
+def _row(row: RowMapping) -> Record:
+    values = dict(row)
+    values["state"] = State(values["state"])
+    for name, kind in _BLOBS.items():
+        if values[name] is not None:
+            values[name] = kind.FromString(values[name])
+    return Record(**values)

@@ -1,0 +1,249 @@
+"""What an operator sets for a cloud's manager: section [manager]."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from watari.rpc.settings import RpcSettings
+from watari.settings import EndpointSettings, IdentitySettings, LogSettings
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """One host of this cloud."""
+
+    address: str
+    """host:port of its agent's control port."""
+
+    spiffe_id: str
+    """Identity that the agent must prove; its provider is this cloud's."""
+
+    reserved_vcpus: int = field(default=0, metadata={"min": 0})
+    """Virtual CPUs that are kept back for the host itself."""
+
+    reserved_memory_bytes: int = field(default=0, metadata={"min": 0})
+    """Memory in bytes that is kept back for the host itself."""
+
+    reserved_disk_bytes: int = field(default=0, metadata={"min": 0})
+    """Disk in bytes that is kept back for the host itself."""
+
+    vcpu_allocation_ratio: float = field(default=1.0, metadata={"min": 0.1, "max": 64.0})
+    """Virtual CPUs sold per CPU of the host; memory and disk are never oversold."""
+
+
+@dataclass(frozen=True)
+class PriceSettings:
+    """The price sheet. Amounts are decimal strings, so that no rounding happens on the way."""
+
+    currency: str = "JPY"
+    """ISO 4217 code of all amounts."""
+
+    version: int = field(default=1, metadata={"min": 1})
+    """To be raised with every change of an amount: reservations record the version."""
+
+    vcpu_hour: str = "0"
+    """Per virtual CPU and hour."""
+
+    memory_gib_hour: str = "0"
+    """Per GiB of memory and hour."""
+
+    disk_gib_month: str = "0"
+    """Per GiB of disk and month of 730 hours."""
+
+    egress_gib: str = "0"
+    """Per GiB of sealed bytes that a migration takes out of the cloud."""
+
+    migration_flat: str = "0"
+    """Per migration."""
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """The database."""
+
+    path: Path = Path("manager.sqlite")
+    """SQLite file on a local file system (WAL needs one); its folder is made when missing. One
+    process at a time."""
+
+    connections_max: int = field(default=32, metadata={"min": 2, "max": 1024})
+    """Open connections at most: one per thread that serves or works."""
+
+    write_wait_seconds_max: float = field(default=10.0, metadata={"min": 0.1})
+    """A write that cannot begin within this time is refused as overloaded."""
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """How the manager keeps up with its hosts."""
+
+    poll_seconds: float = field(default=5.0, metadata={"min": 0.05})
+    """Between two looks at every host: how old its inventory gets."""
+
+    call_seconds_max: float = field(default=10.0, metadata={"min": 0.1})
+    """Deadline in seconds of a control call to an agent."""
+
+    guests_max: int = field(default=10_000, metadata={"min": 1})
+    """Machines that are read from one host at most; more is an error of the host."""
+
+
+@dataclass(frozen=True)
+class ReservationSettings:
+    """What this cloud grants to others."""
+
+    ttl_seconds_max: int = field(default=3600, metadata={"min": 10, "max": 86_400})
+    """Longest time in seconds that a pending reservation holds room without being extended."""
+
+    grant_ttl_seconds: int = field(default=86_400, metadata={"min": 10})
+    """A new data session may be opened for this many seconds; the reservation's end ends it too."""
+
+    grant_slack_percent: int = field(default=10, metadata={"min": 0, "max": 1000})
+    """Payload beyond the disks' sizes that a grant admits: frame headers and resent frames."""
+
+    rate_bytes_per_second_max: int = field(default=0, metadata={"min": 0})
+    """Bandwidth cap written into every grant; 0 is none."""
+
+    pending_max: int = field(default=1000, metadata={"min": 1})
+    """Pending and confirmed reservations at a time."""
+
+
+@dataclass(frozen=True)
+class MigrationSettings:
+    """How migrations that leave this cloud are driven."""
+
+    concurrent_max: int = field(default=4, metadata={"min": 1, "max": 64})
+    """Migrations between RESERVING and the commit point at a time; the others queue."""
+
+    finishers_max: int = field(default=4, metadata={"min": 1, "max": 64})
+    """Further threads, so that committed migrations and roll-backs never wait for copies."""
+
+    active_max: int = field(default=1000, metadata={"min": 1})
+    """Migrations that have not ended at a time; further ones are refused."""
+
+    reservation_ttl_seconds: int = field(default=900, metadata={"min": 10, "max": 86_400})
+    """What is asked for at the destination; extended after a third of what is given."""
+
+    peer_call_seconds_max: float = field(default=10.0, metadata={"min": 0.1})
+    """Deadline in seconds of a control call to another cloud's manager."""
+
+    hand_over_seconds_max: float = field(default=60.0, metadata={"min": 0.1})
+    """Deadline in seconds of HandOverVm, which waits for the receiving agent to activate."""
+
+    agent_wait_seconds_max: float = field(default=60.0, metadata={"min": 0.0})
+    """How long an agent of this cloud may not answer before the migration is rolled back."""
+
+    peer_wait_seconds_max: float = field(default=120.0, metadata={"min": 0.0})
+    """How long the destination's manager may not answer before the migration is rolled back."""
+
+    copying_seconds_max: float = field(default=86_400.0, metadata={"min": 1.0})
+    """Longest COPYING, all attempts together; then the migration is rolled back."""
+
+    transfer_attempts_max: int = field(default=12, metadata={"min": 1})
+    """Transfers that may fail retryably before the migration is rolled back."""
+
+    watch_seconds_max: float = field(default=15.0, metadata={"min": 0.05})
+    """Longest single watch of a transfer: how late an extension or a deadline is noticed."""
+
+    rollback_wait_seconds_max: float = field(default=30.0, metadata={"min": 0.0})
+    """How long a roll-back tries in person; what is not reached then is owed and tried for ever."""
+
+    retry_initial_seconds: float = field(default=0.2, metadata={"min": 0.001})
+    """First delay before a step is repeated; it doubles."""
+
+    retry_max_seconds: float = field(default=15.0, metadata={"min": 0.001})
+    """Longest delay before a step is repeated: how late a peer that came back is noticed."""
+
+
+@dataclass(frozen=True)
+class PublishSettings:
+    """What the directory is told, and when."""
+
+    check_seconds: float = field(default=2.0, metadata={"min": 0.05})
+    """Between two comparisons of what is published with what is true."""
+
+    refresh_seconds: float = field(default=300.0, metadata={"min": 1.0})
+    """Records are written again after this time even when nothing changed."""
+
+    lease_ttl_seconds: int = field(default=30, metadata={"min": 5, "max": 3600})
+    """Records go stale this long after the manager stopped renewing; renewed at a third."""
+
+    call_seconds_max: float = field(default=5.0, metadata={"min": 0.1})
+    """Deadline in seconds of a call to the directory."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A cloud's manager."""
+
+    cloud_id: str
+    """The cloud: lower-case letters, digits, hyphens; unique in the federation."""
+
+    identity: IdentitySettings
+    """Who this manager is, and whom it believes."""
+
+    address: str = "127.0.0.1:7443"
+    """host:port to listen on."""
+
+    advertise_address: str = ""
+    """host:port under which other clouds reach it; empty is `address`."""
+
+    display_name: str = ""
+    """Name for people; empty is the cloud's id."""
+
+    jurisdiction: str = ""
+    """ISO 3166-1 alpha-2 code of the law that the cloud is under."""
+
+    region: str = "default"
+    """Region that the cloud's hosts are in."""
+
+    traits: tuple[str, ...] = ()
+    """Traits of the offer, besides those of the hosts."""
+
+    taints: tuple[str, ...] = ()
+    """Reasons to keep new machines away, such as "draining"."""
+
+    labels: dict[str, str] = field(default_factory=dict)
+    """Published with the cloud's record, for filters and policies."""
+
+    agents: dict[str, AgentSettings] = field(default_factory=dict)
+    """The cloud's hosts by host id."""
+
+    directories: tuple[EndpointSettings, ...] = ()
+    """Directories to publish to and to ask, in order of preference; none is allowed."""
+
+    peers: dict[str, EndpointSettings] = field(default_factory=dict)
+    """Managers of other clouds by cloud id, used before the directory is asked."""
+
+    brokers: tuple[str, ...] = ()
+    """SPIFFE ids of brokers that may start migrations here; no other broker may."""
+
+    prices: PriceSettings = field(default_factory=PriceSettings)
+    """The price sheet."""
+
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """The database."""
+
+    hosts: HostSettings = field(default_factory=HostSettings)
+    """How hosts are polled."""
+
+    reservations: ReservationSettings = field(default_factory=ReservationSettings)
+    """What is granted to others."""
+
+    migrations: MigrationSettings = field(default_factory=MigrationSettings)
+    """How migrations are driven."""
+
+    publish: PublishSettings = field(default_factory=PublishSettings)
+    """What the directory is told."""
+
+    janitor_seconds: float = field(default=2.0, metadata={"min": 0.02})
+    """Between two rounds of expiry, owed calls and unfinished hand-overs."""
+
+    orphans_seconds: float = field(default=60.0, metadata={"min": 0.02})
+    """Between two searches for arrivals that have no reservation."""
+
+    watchers_max: int = field(default=16, metadata={"min": 1})
+    """WatchMigration streams at a time; each pins a server thread."""
+
+    log: LogSettings = field(default_factory=LogSettings)
+    """How it logs."""
+
+    rpc: RpcSettings = field(default_factory=RpcSettings)
+    """Limits of the server and of its channels."""

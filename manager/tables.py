@@ -1,0 +1,157 @@
+"""The manager's tables: portable SQLAlchemy Core, no query in here.
+
+Moments are whole microseconds since 1970 UTC. Columns hold what is asked for or compared; the rest
+of an object is a serialized message of the contract in a blob. Consumption is one row per consumer,
+host and resource class in `allocations`, so that capacity is one sum whoever consumes.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+SCHEMA_VERSION = 1
+"""Raised with every change of a table; a database of another version is refused."""
+
+metadata = MetaData()
+
+schema = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("host_id", String(128), primary_key=True),
+    Column("host", LargeBinary, nullable=False),  # agent.Host, as it was last seen
+    Column("reachable", Boolean, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    # Grows with every change of what the host has or what is consumed on it; the compare-and-swap
+    # that keeps two admissions from counting the same room.
+    Column("generation", BigInteger, nullable=False),
+)
+
+# Machines that this cloud owns or once owned: a row outlives its hand-over, so that the copy that
+# the source still holds is never taken for a new machine.
+vms = Table(
+    "vms",
+    metadata,
+    Column("vm_id", String(36), primary_key=True),
+    Column("name", String(256), nullable=False),
+    Column("cloud_id", String(63), nullable=False),  # the owner
+    Column("epoch", BigInteger, nullable=False),
+    Column("host_id", String(128), nullable=False),
+    Column("tenant", String(256), nullable=False),
+    Column("migration_id", String(36)),  # the one that moves it, not ended
+    Column("body", LargeBinary, nullable=False),  # manager.Vm: state, resources, disks, problem
+    Column("seen_at", BigInteger, nullable=False),
+    CheckConstraint("epoch >= 1", name="vms_epoch_positive"),
+    Index("vms_by_name", "cloud_id", "name", "vm_id"),
+    Index("vms_by_host", "host_id"),
+)
+
+allocations = Table(
+    "allocations",
+    metadata,
+    Column("consumer_id", String(36), primary_key=True),  # machine or reservation
+    Column("kind", String(16), primary_key=True),  # "vm", "reservation"
+    Column("resource_class", String(64), primary_key=True),
+    Column("host_id", String(128), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    CheckConstraint("amount >= 0", name="allocations_amount_positive"),
+    Index("allocations_by_host", "host_id"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("reservation_id", String(36), primary_key=True),
+    Column("migration_id", String(36), nullable=False),
+    Column("vm_id", String(36), nullable=False),
+    Column("from_cloud", String(63), nullable=False),
+    Column("requested_by", String(512), nullable=False),
+    Column("host_id", String(128), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("price_version", BigInteger, nullable=False),
+    Column("request", LargeBinary, nullable=False),  # manager.ReserveRequest
+    Column("grant", LargeBinary, nullable=False),  # common.SignedDocument of a Grant
+    Column("hand_over", LargeBinary),  # common.SignedDocument: from then on it ends as USED only
+    UniqueConstraint("migration_id", name="reservations_one_per_migration"),
+    Index("reservations_by_state", "state", "expires_at"),
+    Index("reservations_by_vm", "vm_id"),
+)
+
+migrations = Table(
+    "migrations",
+    metadata,
+    Column("migration_id", String(36), primary_key=True),
+    Column("vm_id", String(36), nullable=False),
+    Column("vm_name", String(256), nullable=False),
+    Column("tenant", String(256), nullable=False),
+    Column("host_id", String(128), nullable=False),
+    Column("to_cloud", String(63), nullable=False),
+    Column("to_manager", String(512), nullable=False),  # SPIFFE id, pinned when it was requested
+    Column("state", String(16), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("source_epoch", BigInteger, nullable=False),
+    Column("requested_by", String(512), nullable=False),
+    Column("request", LargeBinary, nullable=False),  # manager.MigrateVmRequest
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("transfers_failed", Integer, nullable=False),
+    Column("limit_bytes_per_second", BigInteger),  # set after the request, instead of its own
+    Column("created_at", BigInteger, nullable=False),
+    Column("state_changed_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("reserve_request", LargeBinary),  # manager.ReserveRequest: repeated byte for byte
+    Column("grant", LargeBinary),  # common.SignedGrant, from COPYING on
+    Column("destination_control", LargeBinary),  # common.Endpoint, from COPYING on
+    Column("reserved_seconds", Integer),  # time that the destination gave, from COPYING on
+    Column("receipt", LargeBinary),  # common.SignedDocument, from CONFIRMING on
+    Column("hand_over", LargeBinary),  # common.SignedDocument, from HANDED_OVER on
+    Column("problem", LargeBinary),  # common.Problem
+    Index("migrations_by_creation", "created_at", "migration_id"),
+    Index("migrations_by_state", "state"),
+    Index("migrations_by_vm", "vm_id"),
+)
+
+usage_records = Table(
+    "usage_records",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("usage_id", String(36), nullable=False, unique=True),
+    Column("vm_id", String(36), nullable=False),
+    Column("tenant", String(256), nullable=False),
+    Column("record", LargeBinary, nullable=False),  # manager.UsageRecord
+)
+
+# Calls that are owed to a peer or an agent that did not answer; worked off until they succeed.
+owed_calls = Table(
+    "owed_calls",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("migration_id", String(36), primary_key=True),
+    Column("target", String(128), nullable=False),  # host or cloud
+    Column("subject_id", String(36), nullable=False),  # machine or reservation
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Index("owed_calls_by_due", "due_at"),
+)
+
+# Managers of other clouds, as the directory last told: a directory outage must not stop migrations.
+peers = Table(
+    "peers",
+    metadata,
+    Column("cloud_id", String(63), primary_key=True),
+    Column("address", String(300), nullable=False),
+    Column("spiffe_id", String(512), nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)

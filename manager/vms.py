@@ -1,0 +1,188 @@
+"""The rows of machines: who owns them, where they are, what moves them.
+
+Every function runs in the caller's transaction; none decides.
+"""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from manager import capacity, inventory, store, tables
+from watari import errors
+from watari.v1 import agent_pb2, manager_pb2
+
+_VMS = tables.vms.c
+
+Position = tuple[str, str]
+"""Name and UUID of the last machine of a page."""
+
+
+@dataclass(frozen=True)
+class VmRow:
+    """A machine that this cloud owns or once owned."""
+
+    vm_id: str
+    name: str
+    cloud_id: str
+    """The owner."""
+
+    epoch: int
+    host_id: str
+    tenant: str
+    migration_id: str | None
+    body: manager_pb2.Vm
+    """State, resources, disks and problem; what has a column is not set in it."""
+
+    seen_at: int
+    """Microseconds since 1970."""
+
+    def message(self) -> manager_pb2.Vm:
+        """The machine as the contract shows it."""
+        vm = manager_pb2.Vm()
+        vm.CopyFrom(self.body)
+        vm.vm_id, vm.name, vm.cloud_id = self.vm_id, self.name, self.cloud_id
+        vm.host_id, vm.tenant, vm.epoch = self.host_id, self.tenant, self.epoch
+        vm.migration_id = self.migration_id or ""
+        vm.seen_at.FromDatetime(store.moment(self.seen_at))
+        return vm
+
+
+def get(connection: Connection, vm_id: str) -> VmRow | None:
+    """The row of a machine, whoever owns it now."""
+    query = sa.select(tables.vms).where(_VMS.vm_id == vm_id)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else _row(row)
+
+
+def find(connection: Connection, cloud_id: str, key: str) -> VmRow:
+    """The machine that the cloud owns by UUID or name.
+
+    Raises NotFound VM_NOT_FOUND (with where it went, if it did) and FailedPrecondition
+    VM_NAME_AMBIGUOUS.
+    """
+    named = sa.select(tables.vms).where(_VMS.cloud_id == cloud_id, _VMS.name == key).limit(2)
+    by_id = get(connection, key)
+    if by_id is not None and by_id.cloud_id == cloud_id:
+        return by_id
+    rows = connection.execute(named).mappings().all()
+    if len(rows) > 1:
+        raise errors.FailedPrecondition(
+            "VM_NAME_AMBIGUOUS",
+            f"several machines of cloud {cloud_id} are named {key!r}",
+            hint="use the UUID",
+            vm=key,
+        )
+    if not rows:
+        raise _not_found(cloud_id, key, by_id)
+    return _row(rows[0])
+
+
+def owned(connection: Connection, cloud_id: str, after: Position | None, limit: int) -> list[VmRow]:
+    """Machines that the cloud owns, by name, then UUID, after a position."""
+    query = sa.select(tables.vms).where(_VMS.cloud_id == cloud_id)
+    if after is not None:
+        # Two comparisons instead of one of row values, which not every database orders alike.
+        query = query.where(
+            (_VMS.name > after[0]) | ((_VMS.name == after[0]) & (_VMS.vm_id > after[1]))
+        )
+    rows = connection.execute(query.order_by(_VMS.name, _VMS.vm_id).limit(limit)).mappings()
+    return [_row(row) for row in rows]
+
+
+def on_host(connection: Connection, cloud_id: str, host_id: str) -> list[VmRow]:
+    """Machines that the cloud owns and that are on a host."""
+    query = sa.select(tables.vms).where(_VMS.cloud_id == cloud_id, _VMS.host_id == host_id)
+    return [_row(row) for row in connection.execute(query).mappings()]
+
+
+def put(connection: Connection, vm: VmRow, *, counted: bool) -> None:
+    """Write a row in place of any other of the machine; `counted` machines consume their host."""
+    connection.execute(tables.vms.delete().where(_VMS.vm_id == vm.vm_id))
+    connection.execute(
+        tables.vms.insert().values(
+            vm_id=vm.vm_id,
+            name=vm.name,
+            cloud_id=vm.cloud_id,
+            epoch=vm.epoch,
+            host_id=vm.host_id,
+            tenant=vm.tenant,
+            migration_id=vm.migration_id,
+            body=vm.body.SerializeToString(deterministic=True),
+            seen_at=vm.seen_at,
+        )
+    )
+    if counted:
+        # A definition may ask for any number; sums must stay within 64 bits.
+        consumed = {
+            name: min(amount, inventory.AMOUNT_MAX)
+            for name, amount in inventory.amounts(vm.body.resources).items()
+        }
+        capacity.record(connection, vm.host_id, capacity.VM, vm.vm_id, consumed)
+    else:
+        capacity.give_back(connection, capacity.VM, vm.vm_id)
+
+
+def touch(connection: Connection, vm_id: str, seen_at: int) -> None:
+    """The machine was seen as it was before."""
+    connection.execute(tables.vms.update().where(_VMS.vm_id == vm_id).values(seen_at=seen_at))
+
+
+def claim(connection: Connection, vm_id: str, migration_id: str) -> bool:
+    """Make a migration the one that moves a machine; False when another one does already."""
+    changed = connection.execute(
+        tables.vms.update()
+        .where(_VMS.vm_id == vm_id, _VMS.migration_id.is_(None))
+        .values(migration_id=migration_id)
+    )
+    return changed.rowcount == 1
+
+
+def unclaim(connection: Connection, vm_id: str, migration_id: str) -> None:
+    """The migration does not move the machine any more; nothing when another one does."""
+    connection.execute(
+        tables.vms.update()
+        .where(_VMS.vm_id == vm_id, _VMS.migration_id == migration_id)
+        .values(migration_id=None)
+    )
+
+
+def give_away(
+    connection: Connection, vm_id: str, *, from_cloud: str, to_cloud: str, epoch: int
+) -> bool:
+    """Record another cloud as the owner, at `epoch`; False when this one does not hold epoch - 1.
+
+    The machine stops consuming its host.
+    """
+    changed = connection.execute(
+        tables.vms.update()
+        .where(_VMS.vm_id == vm_id, _VMS.cloud_id == from_cloud, _VMS.epoch == epoch - 1)
+        .values(cloud_id=to_cloud, epoch=epoch)
+    )
+    capacity.give_back(connection, capacity.VM, vm_id)
+    return changed.rowcount == 1
+
+
+def _not_found(cloud_id: str, key: str, elsewhere: VmRow | None) -> errors.NotFound:
+    hint = "list the machines of this cloud"
+    if elsewhere is not None:
+        hint = f"it was handed over to cloud {elsewhere.cloud_id}: ask there"
+    return errors.NotFound("VM_NOT_FOUND", f"no machine {key!r} in cloud {cloud_id}", hint=hint)
+
+
+def _row(row: RowMapping) -> VmRow:
+    values = dict(row)
+    values["body"] = manager_pb2.Vm.FromString(values["body"])
+    return VmRow(**values)
+
+
+_STATES = {
+    agent_pb2.GUEST_STATE_SHUT_OFF: "shut off",
+    agent_pb2.GUEST_STATE_RUNNING: "running",
+    agent_pb2.GUEST_STATE_PAUSED: "paused",
+}
+
+
+def state_text(state: agent_pb2.GuestState.ValueType) -> str:
+    """The word for a guest's state, as hypervisors say it."""
+    return _STATES.get(state, "unknown")

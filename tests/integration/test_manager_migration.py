@@ -1,0 +1,405 @@
+"""Migrations between two real managers over mTLS, with scripted agents."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Federation
+from tests.support.clouds import FAST, Cloud, assert_one_owner, eventually, two_clouds
+from tests.support.scripted_agent import BREAKS, FAILS, HANGS, LIES
+from watari import errors
+from watari.rpc import client
+from watari.v1 import agent_pb2, common_pb2, manager_pb2, manager_pb2_grpc
+
+VM = "6f1f2d2e-0000-4000-8000-000000000001"
+BIG = "6f1f2d2e-0000-4000-8000-000000000002"
+
+
+@pytest.fixture
+def clouds(federation: Federation, tmp_path: Path) -> Iterator[tuple[Cloud, Cloud]]:
+    """tokyo with the machine web-1, and osaka; both managers run."""
+    with two_clouds(federation, tmp_path) as (tokyo, osaka):
+        tokyo.agent.add(VM, "web-1")
+        tokyo.start()
+        osaka.start()
+        yield tokyo, osaka
+
+
+def test_a_machine_moves_and_both_sides_agree_on_owner_epoch_and_usage(clouds):
+    tokyo, osaka = clouds
+    migration = tokyo.migrate("web-1", "osaka")
+    ended = tokyo.wait_state(migration.migration_id, "SUCCEEDED")
+    assert_one_owner(VM, osaka, tokyo)
+    assert osaka.vms()[VM].epoch == 2
+    assert ended.source_epoch == 1
+    assert ended.progress.done_bytes == ended.progress.total_bytes
+    (left,), (arrived,) = tokyo.usage(), osaka.usage()
+    assert (left.kind, arrived.kind) == (
+        manager_pb2.USAGE_KIND_LEFT,
+        manager_pb2.USAGE_KIND_ARRIVED,
+    )
+    for same in ("occurred_at", "receipt_root", "raw_bytes", "wire_bytes", "vm_name", "tenant"):
+        assert getattr(left, same) == getattr(arrived, same)
+    assert (left.peer_cloud, arrived.peer_cloud) == ("osaka", "tokyo")
+    assert tokyo.inventory().allocated.vcpus == 0
+    assert osaka.inventory().allocated.vcpus == 2
+    assert osaka.inventory().held.vcpus == 0
+
+
+def test_the_source_copy_is_retired_and_the_arrival_is_activated_once(clouds):
+    tokyo, osaka = clouds
+    migration_id = tokyo.migrate(VM, "osaka").migration_id
+    tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert tokyo.agent.retained == {VM: migration_id}
+    assert VM not in tokyo.agent.guests
+    assert osaka.agent.activated == {migration_id: VM}
+    assert osaka.agent.guests[VM].epoch == 2
+
+
+def test_a_machine_goes_there_and_back_with_growing_epochs(clouds):
+    tokyo, osaka = clouds
+    tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "SUCCEEDED")
+    tokyo.agent.retained.clear()
+    osaka.wait_state(osaka.migrate("web-1", "tokyo").migration_id, "SUCCEEDED")
+    assert_one_owner(VM, tokyo, osaka)
+    assert tokyo.vms()[VM].epoch == 3
+    assert [record.kind for record in tokyo.usage()] == [
+        manager_pb2.USAGE_KIND_LEFT,
+        manager_pb2.USAGE_KIND_ARRIVED,
+    ]
+
+
+def test_the_same_id_gives_the_same_migration_and_other_content_is_refused(clouds):
+    tokyo, _ = clouds
+    first = tokyo.migrate("web-1", "osaka")
+    tokyo.wait_ended(first.migration_id)
+    again = tokyo.migrate("web-1", "osaka", first.migration_id)
+    assert again.migration_id == first.migration_id
+    assert again.created_at == first.created_at
+    with pytest.raises(errors.AlreadyExists) as caught:
+        tokyo.migrate("web-1", "kyoto", first.migration_id)
+    assert caught.value.reason == "ID_REUSED"
+
+
+def test_an_unknown_cloud_is_refused_at_once(clouds):
+    tokyo, _ = clouds
+    with pytest.raises(errors.NotFound) as caught:
+        tokyo.migrate("web-1", "kyoto")
+    assert caught.value.reason == "CLOUD_NOT_FOUND"
+    assert tokyo.vms()[VM].migration_id == ""
+
+
+def test_the_own_cloud_is_no_destination(clouds):
+    tokyo, _ = clouds
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        tokyo.migrate("web-1", "tokyo")
+    assert caught.value.reason == "VM_ALREADY_THERE"
+
+
+def test_an_unknown_machine_is_refused_and_one_that_left_says_where_to(clouds):
+    tokyo, _ = clouds
+    with pytest.raises(errors.NotFound) as caught:
+        tokyo.migrate("nobody", "osaka")
+    assert caught.value.reason == "VM_NOT_FOUND"
+    tokyo.wait_state(tokyo.migrate(VM, "osaka").migration_id, "SUCCEEDED")
+    with pytest.raises(errors.NotFound, match="osaka") as caught:
+        tokyo.migrate(VM, "osaka")
+    assert caught.value.reason == "VM_NOT_FOUND"
+
+
+def test_a_machine_in_a_migration_is_busy(clouds):
+    tokyo, _ = clouds
+    tokyo.agent.script.append(HANGS)
+    first = tokyo.migrate("web-1", "osaka")
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        tokyo.migrate("web-1", "osaka")
+    assert caught.value.reason == "VM_BUSY"
+    tokyo.cancel(first.migration_id)
+    tokyo.wait_state(first.migration_id, "CANCELLED")
+    assert_one_owner(VM, tokyo, clouds[1])
+
+
+def test_a_machine_with_a_problem_is_refused_with_the_problems_reason(clouds):
+    tokyo, _ = clouds
+    tokyo.agent.guests[VM].problem.reason = "IMAGE_UNREADABLE"
+    eventually(lambda: tokyo.vms()[VM].HasField("problem"), "the problem is seen")
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        tokyo.migrate("web-1", "osaka")
+    assert caught.value.reason == "IMAGE_UNREADABLE"
+
+
+def test_a_destination_without_room_fails_the_migration_and_frees_the_machine(clouds):
+    tokyo, osaka = clouds
+    tokyo.agent.add(BIG, "big", vcpus=9)
+    eventually(lambda: BIG in tokyo.vms(), "the machine is adopted")
+    ended = tokyo.wait_state(tokyo.migrate("big", "osaka").migration_id, "FAILED")
+    assert ended.problem.reason == "INSUFFICIENT_CAPACITY"
+    metadata = ended.problem.metadata
+    assert (metadata["resource"], metadata["asked"], metadata["free"]) == ("vcpus", "9", "8")
+    assert "9 of vcpus asked, 8 free" in ended.problem.message
+    assert_one_owner(BIG, tokyo, osaka)
+    assert osaka.inventory().held.vcpus == 0
+
+
+def test_a_receipt_that_differs_from_what_the_source_read_never_commits(clouds):
+    tokyo, osaka = clouds
+    tokyo.agent.script.append(LIES)
+    ended = tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "FAILED")
+    assert ended.problem.reason == "RECEIPT_MISMATCH"
+    assert_one_owner(VM, tokyo, osaka)
+    eventually(lambda: not osaka.agent.arrivals, "the destination discards what arrived")
+
+
+def test_a_transfer_that_fails_retryably_is_repeated(clouds):
+    tokyo, osaka = clouds
+    tokyo.agent.script.extend([FAILS, FAILS])
+    tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "SUCCEEDED")
+    assert tokyo.agent.attempts == 3
+    assert_one_owner(VM, osaka, tokyo)
+
+
+def test_a_transfer_that_keeps_failing_is_given_up_after_the_limit_of_attempts(clouds):
+    tokyo, osaka = clouds
+    limit = tokyo.settings.migrations.transfer_attempts_max
+    tokyo.agent.script.extend([FAILS] * (limit + 5))
+    ended = tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "FAILED")
+    assert ended.problem.reason == "PEER_UNAVAILABLE"
+    assert tokyo.agent.attempts == limit
+    assert_one_owner(VM, tokyo, osaka)
+
+
+def test_a_transfer_that_breaks_for_good_is_not_repeated(clouds):
+    tokyo, osaka = clouds
+    tokyo.agent.script.append(BREAKS)
+    ended = tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "FAILED")
+    assert ended.problem.reason == "DISK_IO"
+    assert tokyo.agent.attempts == 1
+    assert_one_owner(VM, tokyo, osaka)
+
+
+def test_the_destination_agent_may_be_away_for_a_while(clouds):
+    tokyo, osaka = clouds
+    osaka.agent.stop()
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    eventually(lambda: tokyo.agent.attempts >= 2, "attempts are made")
+    osaka.agent.start()
+    tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert_one_owner(VM, osaka, tokyo)
+
+
+def test_a_source_agent_that_stays_away_fails_the_migration_after_the_wait(clouds):
+    tokyo, osaka = clouds
+    tokyo.agent.stop()
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    eventually(
+        lambda: tokyo.migration(migration_id).waiting_for.reason == "PEER_UNAVAILABLE",
+        "what it waits for is shown",
+    )
+    ended = tokyo.wait_state(migration_id, "FAILED")
+    assert ended.problem.reason == "PEER_UNAVAILABLE"
+    tokyo.agent.start()
+    assert_one_owner(VM, tokyo, osaka)
+
+
+def test_a_source_agent_that_comes_back_in_time_goes_on(clouds):
+    tokyo, osaka = clouds
+    tokyo.agent.script.append(HANGS)
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    eventually(lambda: tokyo.agent.attempts == 1, "it copies")
+    tokyo.agent.stop()
+    tokyo.agent.start()
+    tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert_one_owner(VM, osaka, tokyo)
+
+
+def test_a_hold_that_could_not_be_ended_is_ended_when_the_agent_is_back(clouds):
+    tokyo, osaka = clouds
+    tokyo.agent.script.append(HANGS)
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    eventually(lambda: tokyo.agent.attempts == 1, "it copies")
+    tokyo.agent.stop()
+    tokyo.cancel(migration_id)
+    tokyo.wait_state(migration_id, "CANCELLED")
+    assert tokyo.agent.guests[VM].held_by == migration_id
+    tokyo.agent.start()
+    assert_one_owner(VM, tokyo, osaka)
+
+
+def test_a_release_that_could_not_be_told_is_told_when_the_destination_is_back(clouds):
+    tokyo, osaka = clouds
+    tokyo.agent.script.append(HANGS)
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    eventually(lambda: tokyo.agent.attempts == 1, "it copies")
+    osaka.stop()
+    tokyo.cancel(migration_id)
+    tokyo.wait_state(migration_id, "CANCELLED")
+    osaka.start()
+    (reservation,) = osaka.list_reservations()
+    eventually(lambda: osaka.reservation_state(reservation) == "RELEASED", "it is told")
+    eventually(lambda: not osaka.agent.arrivals, "what had arrived is discarded")
+    assert_one_owner(VM, tokyo, osaka)
+
+
+def test_a_destination_manager_that_is_away_is_waited_for_then_given_up(clouds):
+    tokyo, osaka = clouds
+    osaka.stop()
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    ended = tokyo.wait_state(migration_id, "FAILED")
+    assert ended.problem.reason == "PEER_UNAVAILABLE"
+    osaka.start()
+    assert_one_owner(VM, tokyo, osaka)
+
+
+def test_an_expired_reservation_ends_the_migration_before_the_commit_point(clouds):
+    tokyo, osaka = clouds
+    tokyo.agent.script.append(HANGS)
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    tokyo.wait_state(migration_id, "COPYING")
+    (reservation,) = osaka.list_reservations()
+    with osaka.database() as connection:
+        connection.execute("UPDATE reservations SET expires_at = 1")
+    eventually(lambda: osaka.reservation_state(reservation) == "EXPIRED", "it expires")
+    assert osaka.inventory().held.vcpus == 0
+    with tokyo.agent.changed:  # The copy ends well, too late.
+        transfer = tokyo.agent.transfers[migration_id]
+        transfer.state = agent_pb2.TRANSFER_STATE_FAILED
+        transfer.problem.reason, transfer.problem.retryable = "PEER_UNAVAILABLE", True
+        osaka.agent.refused.clear()
+        tokyo.agent.changed.notify_all()
+    ended = tokyo.wait_state(migration_id, "FAILED")
+    assert ended.problem.reason == "RESERVATION_EXPIRED"
+    assert_one_owner(VM, tokyo, osaka)
+
+
+def test_a_long_copy_keeps_its_reservation(federation: Federation, tmp_path: Path):
+    migrations = replace(FAST, reservation_ttl_seconds=10, watch_seconds_max=0.2)
+    with two_clouds(federation, tmp_path, migrations) as (tokyo, osaka):
+        tokyo.agent.add(VM, "web-1")
+        tokyo.start()
+        osaka.start()
+        tokyo.agent.script.append(HANGS)
+        migration_id = tokyo.migrate("web-1", "osaka").migration_id
+        tokyo.wait_state(migration_id, "COPYING")
+        (first,) = osaka.list_reservations()
+        eventually(
+            lambda: osaka.list_reservations()[0].expires_at.seconds > first.expires_at.seconds,
+            "it is extended after a third of its time",
+        )
+        tokyo.cancel(migration_id)
+        tokyo.wait_state(migration_id, "CANCELLED")
+
+
+def test_a_copy_that_takes_too_long_is_rolled_back(federation: Federation, tmp_path: Path):
+    migrations = replace(FAST, copying_seconds_max=1.0, watch_seconds_max=0.2)
+    with two_clouds(federation, tmp_path, migrations) as (tokyo, osaka):
+        tokyo.agent.add(VM, "web-1")
+        tokyo.start()
+        osaka.start()
+        tokyo.agent.script.append(HANGS)
+        ended = tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "FAILED")
+        assert ended.problem.reason == "DEADLINE_EXCEEDED"
+        assert_one_owner(VM, tokyo, osaka)
+
+
+def test_copies_beyond_the_places_wait_and_say_for_what(clouds):
+    tokyo, osaka = clouds
+    others = [str(uuid.uuid4()) for _ in range(3)]
+    for number, vm_id in enumerate(others):
+        tokyo.agent.add(vm_id, f"db-{number}", vcpus=1)
+    eventually(lambda: set(others) <= set(tokyo.vms()), "they are adopted")
+    tokyo.agent.script.extend([HANGS, HANGS])
+    ids = [tokyo.migrate(vm_id, "osaka").migration_id for vm_id in others]
+    eventually(
+        lambda: tokyo.migration(ids[2]).waiting_for.reason == "TOO_MANY_TRANSFERS",
+        "the third waits for a place",
+    )
+    eventually(lambda: tokyo.agent.attempts == 2, "the others copy")
+    tokyo.cancel(ids[0])
+    tokyo.wait_state(ids[0], "CANCELLED")
+    tokyo.wait_state(ids[2], "SUCCEEDED")
+    tokyo.cancel(ids[1])
+    tokyo.wait_state(ids[1], "CANCELLED")
+    assert set(osaka.vms()) == {others[2]}
+
+
+def test_a_watcher_sees_every_state_in_order_and_the_stream_ends(clouds):
+    tokyo, _ = clouds
+    tokyo.agent.script.append(HANGS)
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    eventually(lambda: tokyo.agent.attempts == 1, "it copies")
+    request = manager_pb2.WatchMigrationRequest(migration_id=migration_id)
+    seen = []
+    with client.stream(tokyo.user.WatchMigration, request, timeout_seconds=20) as changes:
+        for change in changes:
+            if not seen:
+                tokyo.cancel(migration_id)
+            if change.migration.state not in seen:
+                seen.append(change.migration.state)
+    assert seen == [
+        manager_pb2.MIGRATION_STATE_COPYING,
+        manager_pb2.MIGRATION_STATE_ROLLING_BACK,
+        manager_pb2.MIGRATION_STATE_CANCELLED,
+    ]
+
+
+def test_a_watch_ends_as_unavailable_when_the_manager_stops(clouds):
+    tokyo, _ = clouds
+    tokyo.agent.script.append(HANGS)
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    request = manager_pb2.WatchMigrationRequest(migration_id=migration_id)
+    with client.stream(tokyo.user.WatchMigration, request, timeout_seconds=20) as changes:
+        next(changes)
+        tokyo.stop()
+        with pytest.raises(errors.WatariError) as caught:
+            list(changes)
+    assert isinstance(caught.value, errors.Unavailable | errors.Cancelled)
+
+
+def test_migrations_are_listed_newest_first_in_pages(clouds):
+    tokyo, _ = clouds
+    for _ in range(3):
+        tokyo.agent.script.append(BREAKS)
+        tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "FAILED")
+    request = manager_pb2.ListMigrationsRequest(page_size=2)
+    page = client.call(tokyo.user.ListMigrations, request)
+    request.page_token = page.next_page_token
+    rest = client.call(tokyo.user.ListMigrations, request)
+    times = [each.created_at.ToNanoseconds() for each in (*page.migrations, *rest.migrations)]
+    assert len(times) == 3
+    assert times == sorted(times, reverse=True)
+    active = manager_pb2.ListMigrationsRequest(active_only=True)
+    assert not client.call(tokyo.user.ListMigrations, active).migrations
+
+
+def test_a_broker_moves_machines_only_where_the_operator_admitted_it(clouds):
+    tokyo, _ = clouds
+    broker = "spiffe://hub.example/broker/main"
+    stub = manager_pb2_grpc.ManagerServiceStub(tokyo.channel(broker))
+    request = manager_pb2.MigrateVmRequest(
+        migration_id=str(uuid.uuid4()), vm="web-1", to_cloud="osaka"
+    )
+    with pytest.raises(errors.Denied, match=r"manager\.brokers"):
+        client.call(stub.MigrateVm, request)
+    tokyo.stop()
+    tokyo.change(brokers=(broker,))
+    tokyo.start()
+    client.call(stub.MigrateVm, request)
+    tokyo.wait_state(request.migration_id, "SUCCEEDED")
+    assert tokyo.migration(request.migration_id).requested_by == broker
+
+
+@pytest.mark.parametrize("mode", ["SUSPEND", "WARM"])
+def test_modes_that_this_release_has_not_say_so(clouds, mode):
+    tokyo, _ = clouds
+    request = manager_pb2.MigrateVmRequest(
+        migration_id=str(uuid.uuid4()),
+        vm="web-1",
+        to_cloud="osaka",
+        mode=common_pb2.MigrationMode.Value(f"MIGRATION_MODE_{mode}"),
+    )
+    with pytest.raises(errors.Unimplemented) as caught:
+        client.call(tokyo.user.MigrateVm, request)
+    assert caught.value.reason == "NOT_SERVED"

@@ -1,0 +1,110 @@
+"""What a manager publishes, and which settings it refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from manager import assembly, catalogue, inventory
+from manager.inventory import DISK, MEMORY, VCPUS, HostView
+from manager.settings import AgentSettings, PriceSettings, Settings
+from watari import errors
+from watari.identity import SpiffeId
+from watari.rpc import RpcSettings
+from watari.settings import EndpointSettings, IdentitySettings
+from watari.v1 import common_pb2, directory_pb2
+
+GIB = 1024**3
+OWN = SpiffeId.parse("spiffe://tokyo.example/manager/main")
+SETTINGS = Settings(
+    cloud_id="tokyo",
+    identity=IdentitySettings(Path(), Path(), Path()),
+    region="jp-east",
+    jurisdiction="JP",
+    labels={"tier": "gold"},
+    agents={"h1": AgentSettings("127.0.0.1:1", "spiffe://tokyo.example/agent/h1")},
+    prices=PriceSettings(vcpu_hour="2.5", version=3),
+)
+ENDPOINT = common_pb2.Endpoint(address="tokyo.example:7443", spiffe_id=str(OWN))
+
+
+def host(host_id: str, memory: int, **changes: object) -> HostView:
+    """A host of 8 CPUs."""
+    values: dict[str, object] = {
+        "host_id": host_id,
+        "total": {VCPUS: 8, MEMORY: memory, DISK: 100 * GIB},
+        "reserved": {},
+        "ratios": {},
+        "storage_free_bytes": 1,
+    }
+    return HostView(**(values | changes))  # type: ignore[arg-type]
+
+
+def records(*hosts: HostView) -> dict[int, directory_pb2.Record]:
+    """What is published for some hosts, by kind; the last host of several."""
+    traits = {each.host_id: ["driver:shelf"] for each in hosts}
+    found = catalogue.records(SETTINGS, "tokyo.example", ENDPOINT, hosts, traits)
+    return {record.key.kind: record for record in found}
+
+
+def test_capacity_sums_hosts_and_fit_is_the_largest_of_one() -> None:
+    found = records(host("h1", 16 * GIB), host("h2", 32 * GIB, held={MEMORY: 4 * GIB}))
+    capacity = found[directory_pb2.RECORD_KIND_CAPACITY].capacity
+    assert capacity.total.memory_bytes == 48 * GIB
+    assert capacity.free.memory_bytes == 44 * GIB
+    assert capacity.largest_fit.memory_bytes == 28 * GIB
+
+
+def test_a_host_that_does_not_answer_has_nothing_free() -> None:
+    found = records(host("h1", 16 * GIB, reachable=False))
+    capacity = found[directory_pb2.RECORD_KIND_CAPACITY].capacity
+    assert capacity.total.vcpus == 8
+    assert capacity.free == common_pb2.Resources()
+
+
+def test_small_changes_do_not_change_what_is_published() -> None:
+    before = records(host("h1", 16 * GIB, allocated={MEMORY: GIB, DISK: GIB}))
+    after = records(host("h1", 16 * GIB, allocated={MEMORY: GIB - 5, DISK: GIB - 5}))
+    assert before == after
+
+
+def test_the_record_of_the_cloud_carries_what_placement_needs() -> None:
+    found = records(host("h1", 16 * GIB))
+    cloud = found[directory_pb2.RECORD_KIND_CLOUD]
+    assert cloud.labels["tier"] == "gold"
+    assert cloud.cloud.capabilities == ["mode:cold", "driver:shelf"]
+    assert (cloud.cloud.jurisdiction, list(cloud.cloud.regions)) == ("JP", ["jp-east"])
+    offer = found[directory_pb2.RECORD_KIND_OFFER].offer
+    assert (offer.prices.version, offer.prices.vcpu_hour.units) == (3, 2)
+    assert offer.prices.vcpu_hour.nanos == 500_000_000
+    assert inventory.amounts(offer.vm_max)[VCPUS] == 8
+
+
+def test_good_settings_pass() -> None:
+    assembly.check(SETTINGS, OWN)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"cloud_id": "Tokyo"}, "cloud_id"),
+        ({"region": "a b"}, "region"),
+        ({"agents": {"h 1": SETTINGS.agents["h1"]}}, "agents"),
+        (
+            {"agents": {"h1": AgentSettings("127.0.0.1:1", "spiffe://osaka.example/agent/h1")}},
+            "another provider",
+        ),
+        ({"peers": {"osaka": EndpointSettings("nowhere", "spiffe://a.example/manager/m")}}, "addr"),
+        ({"peers": {"osaka": EndpointSettings("a:1", "osaka")}}, "osaka"),
+        ({"prices": PriceSettings(vcpu_hour="free")}, "free"),
+        ({"prices": PriceSettings(vcpu_hour="-1")}, "-1"),
+        ({"prices": PriceSettings(vcpu_hour="NaN")}, "NaN"),
+        ({"watchers_max": 8, "rpc": RpcSettings(workers_max=8)}, "watchers_max"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_starts(
+    change: dict[str, object], named: str
+) -> None:
+    with pytest.raises(errors.InvalidArgument, match=named) as caught:
+        assembly.check(replace(SETTINGS, **change), OWN)  # type: ignore[arg-type]
+    assert caught.value.reason == "CONFIG_INVALID"
