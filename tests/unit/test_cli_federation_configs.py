@@ -1,0 +1,151 @@
+"""The local federation's settings and certificates: each service reads what was made for it."""
+
+import socket
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.settings import Settings as AgentSettings
+from broker.settings import Settings as BrokerSettings
+from directory.settings import Settings as DirectorySettings
+from manager.settings import Settings as ManagerSettings
+from watari import config, errors
+from watari.cli import settings as client_settings
+from watari.cli.federation import configs, layout
+from watari.cli.federation.layout import Layout
+from watari.clock import FakeClock, SystemClock
+from watari.identity import Identity
+
+SETTINGS = {
+    "agent": AgentSettings,
+    "broker": BrokerSettings,
+    "directory": DirectorySettings,
+    "manager": ManagerSettings,
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Settings as `watari up` makes them."""
+    made = Layout(tmp_path_factory.mktemp("state") / "federation")
+    made.create()
+    configs.ensure(made, SystemClock())
+    return made
+
+
+@pytest.mark.parametrize("process", layout.processes(), ids=lambda process: process.name)
+def test_a_service_reads_its_settings_and_is_who_it_should_be(
+    made: Layout, process: layout.Process
+) -> None:
+    loaded: Any = config.load(
+        SETTINGS[process.module], made.settings(process), {}, section=process.module
+    )
+    own = loaded.identity
+    assert Identity.load(own.certificate, own.key, own.trust).spiffe_id == process.spiffe_id
+
+
+def test_managers_know_one_another_without_the_directory(made: Layout) -> None:
+    loaded = {
+        process.name: config.load(ManagerSettings, made.settings(process), {}, section="manager")
+        for process in layout.processes()
+        if process.module == "manager"
+    }
+    tokyo, osaka = loaded["tokyo-manager"], loaded["osaka-manager"]
+    assert tokyo.peers["osaka"].address == osaka.address
+    assert osaka.peers["tokyo"].address == tokyo.address
+    assert tokyo.brokers == ("spiffe://hub.internal/broker/main",)
+
+
+def test_the_command_line_finds_every_server_where_it_listens(made: Layout) -> None:
+    client = client_settings.load(made.client, {"WATARI_CLIENT_CONFIG": "ignored"})
+    addresses = {
+        process.name: tomllib.loads(made.settings(process).read_text())[process.module]["address"]
+        for process in layout.processes()
+    }
+    assert client.directory is not None
+    assert client.broker is not None
+    assert client.directory.address == addresses["directory"]
+    assert client.broker.address == addresses["broker"]
+    for cloud_id in ("tokyo", "osaka"):
+        cloud = client.clouds[cloud_id]
+        assert cloud.manager.address == addresses[f"{cloud_id}-manager"]
+        user = Identity.load(cloud.identity.certificate, cloud.identity.key, cloud.identity.trust)
+        assert str(user.spiffe_id) == f"spiffe://{cloud_id}.internal/user/admin"
+
+
+def test_no_two_servers_share_a_port(made: Layout) -> None:
+    sections = [
+        tomllib.loads(made.settings(process).read_text())[process.module]
+        for process in layout.processes()
+    ]
+    ports = [section[key] for section in sections for key in section if key.endswith("address")]
+    assert len(ports) == len(set(ports)) == 8
+
+
+def test_folders_and_keys_are_private(made: Layout) -> None:
+    assert stat.S_IMODE(made.root.stat().st_mode) == 0o700
+    keys = list(made.config.rglob("*.key"))
+    assert len(keys) == 3 + 6 + 3  # authorities, servers, users
+    assert all(stat.S_IMODE(key.stat().st_mode) == 0o600 for key in keys)
+
+
+def test_making_settings_again_changes_nothing(made: Layout) -> None:
+    before = {path: path.read_bytes() for path in made.config.rglob("*") if path.is_file()}
+    configs.ensure(made, SystemClock())
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_moved_folder_still_works(made: Layout, tmp_path: Path) -> None:
+    moved = made.root.rename(tmp_path / "moved")
+    try:
+        client = client_settings.load(Layout(moved).client, {})
+        assert client.identity.key.exists()
+    finally:
+        moved.rename(made.root)
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(errors.FailedPrecondition, match="CONFIG_INVALID"):
+        Layout(tmp_path).create()
+
+
+def test_two_starts_of_one_federation_exclude_each_other(made: Layout) -> None:
+    with (
+        made.locked(SystemClock()),
+        pytest.raises(errors.FailedPrecondition, match="START_FAILED"),
+        made.locked(FakeClock(auto_advance=True)),
+    ):
+        pytest.fail("the lock was given twice")
+
+
+def test_a_port_in_use_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(configs, "PORT_MIN", port)
+        monkeypatch.setattr(configs, "PORT_MAX", port)
+        with pytest.raises(errors.FailedPrecondition, match="START_FAILED"):
+            configs.free_ports(1)
+
+
+SCALARS = st.text() | st.integers(-(2**60), 2**60) | st.booleans()
+KEYS = st.text("abcdefghijklmnopqrstuvwxyz_-0123456789", min_size=1)
+TABLES = st.recursive(
+    st.dictionaries(KEYS, SCALARS | st.lists(st.text(), max_size=3), max_size=4),
+    lambda inner: st.dictionaries(
+        KEYS, SCALARS | inner | st.lists(inner, min_size=1, max_size=3), max_size=4
+    ),
+    max_leaves=8,
+)
+
+
+@given(TABLES)
+def test_toml_that_is_written_reads_as_it_was(table: dict[str, object]) -> None:
+    assert tomllib.loads(configs.toml(table)) == table

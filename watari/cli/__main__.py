@@ -1,0 +1,5 @@
+"""`python -m watari.cli`: the same as the installed `watari`."""
+
+from watari.cli.main import run
+
+run()

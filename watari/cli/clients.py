@@ -1,0 +1,337 @@
+"""The servers as the commands see them: one method a call, whole lists, errors that name them.
+
+Every call has the settings' deadline. Only reading is repeated after a passing fault; what changes
+something is repeated by the user, with the same id.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+
+import grpc
+
+from watari import errors, rpc
+from watari.cli.settings import ClientSettings
+from watari.identity import Identity, SpiffeId
+from watari.retry import Backoff
+from watari.settings import EndpointSettings, IdentitySettings
+from watari.v1 import (
+    broker_pb2,
+    broker_pb2_grpc,
+    directory_pb2,
+    directory_pb2_grpc,
+    manager_pb2,
+    manager_pb2_grpc,
+)
+
+ITEMS_MAX = 100_000
+"""Entries of one list that are fetched: bounds the command's memory."""
+
+READ_BACKOFF = Backoff(initial_seconds=0.1, attempts_max=3)
+"""Bridges a dropped connection; a server that is down is reported at once."""
+
+DETAIL_CHARS_MAX = 300
+"""Of what gRPC says about a connection that fails."""
+
+_PAGE_SIZE = 500
+_REFUSED = "Connection refused"
+_STATUS_DETAILS_KEY = "grpc-status-details-bin"
+
+_Item = TypeVar("_Item")
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server, by what people call it, and how long its answers may take."""
+
+    title: str
+    endpoint: EndpointSettings
+    channel: grpc.Channel
+    call_seconds_max: float
+
+    def read(
+        self, method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request
+    ) -> _Response:
+        """The response of a call that changes nothing. Raises WatariError."""
+        return self._call(method, request, idempotent=True)
+
+    def change(
+        self, method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request
+    ) -> _Response:
+        """The response of a call that changes something. Raises WatariError."""
+        return self._call(method, request, idempotent=False)
+
+    def named(self, error: errors.WatariError) -> errors.WatariError:
+        """The error, saying who did not answer where gRPC only says that a connection failed."""
+        if not isinstance(error, errors.Unavailable | errors.DeadlineExceeded):
+            return error
+        if _is_from_peer(error):
+            return error
+        problem = f"gave no answer in {self.call_seconds_max:g} s"
+        if isinstance(error, errors.Unavailable):
+            problem = "cannot be reached"
+            if _REFUSED not in error.message:  # such as a certificate that has run out
+                problem += f": {error.message[:DETAIL_CHARS_MAX]}"
+        return type(error)(
+            error.reason,
+            f"{self.title} at {self.endpoint.address} {problem}",
+            hint="`watari status` shows what runs, `watari up` starts what does not",
+            peer=self.endpoint.spiffe_id,
+            address=self.endpoint.address,
+            detail=error.message,
+        )
+
+    def _call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
+        request: _Request,
+        *,
+        idempotent: bool,
+    ) -> _Response:
+        try:
+            return rpc.call(
+                method,
+                request,
+                timeout_seconds=self.call_seconds_max,
+                idempotent=idempotent,
+                backoff=READ_BACKOFF,
+            )
+        except errors.WatariError as error:
+            raise self.named(error) from error
+
+
+class Manager:
+    """A cloud's manager."""
+
+    def __init__(self, cloud_id: str, peer: Peer, watch_seconds_max: float) -> None:
+        self.cloud_id = cloud_id
+        self.peer = peer
+        self._watch_seconds_max = watch_seconds_max
+        self._stub = manager_pb2_grpc.ManagerServiceStub(peer.channel)
+        self._accounting = manager_pb2_grpc.AccountingServiceStub(peer.channel)
+
+    def status(self) -> manager_pb2.GetCloudStatusResponse:
+        """Which cloud it is and how it is."""
+        return self.peer.read(self._stub.GetCloudStatus, manager_pb2.GetCloudStatusRequest())
+
+    def vms(self) -> list[manager_pb2.Vm]:
+        """Every machine of the cloud, by name."""
+        return _pages(
+            lambda token: self.peer.read(
+                self._stub.ListVms,
+                manager_pb2.ListVmsRequest(page_size=_PAGE_SIZE, page_token=token),
+            ),
+            lambda page: page.vms,
+        )
+
+    def vm(self, name: str) -> manager_pb2.Vm:
+        """A machine by UUID or name. Raises NotFound VM_NOT_FOUND."""
+        return self.peer.read(self._stub.GetVm, manager_pb2.GetVmRequest(vm=name)).vm
+
+    def inventories(self) -> list[manager_pb2.Inventory]:
+        """What its hosts provide."""
+        return _pages(
+            lambda token: self.peer.read(
+                self._stub.ListInventories,
+                manager_pb2.ListInventoriesRequest(page_size=_PAGE_SIZE, page_token=token),
+            ),
+            lambda page: page.inventories,
+        )
+
+    def migrate(self, request: manager_pb2.MigrateVmRequest) -> manager_pb2.Migration:
+        """Starts a migration; repeating it with the same id is safe."""
+        return self.peer.change(self._stub.MigrateVm, request).migration
+
+    def migration(self, migration_id: str) -> manager_pb2.Migration:
+        """A migration that leaves this cloud. Raises NotFound MIGRATION_NOT_FOUND."""
+        request = manager_pb2.GetMigrationRequest(migration_id=migration_id)
+        return self.peer.read(self._stub.GetMigration, request).migration
+
+    def migrations(self, *, active_only: bool, vm_id: str) -> list[manager_pb2.Migration]:
+        """Migrations that leave this cloud, newest first."""
+        return _pages(
+            lambda token: self.peer.read(
+                self._stub.ListMigrations,
+                manager_pb2.ListMigrationsRequest(
+                    page_size=_PAGE_SIZE, page_token=token, active_only=active_only, vm_id=vm_id
+                ),
+            ),
+            lambda page: page.migrations,
+        )
+
+    def watch(self, migration_id: str) -> Iterator[manager_pb2.Migration]:
+        """A migration at every change until it ends or the stream does. Raises WatariError."""
+        request = manager_pb2.WatchMigrationRequest(migration_id=migration_id)
+        try:
+            with rpc.stream(
+                self._stub.WatchMigration, request, timeout_seconds=self._watch_seconds_max
+            ) as responses:
+                for response in responses:
+                    yield response.migration
+        except errors.WatariError as error:
+            raise self.peer.named(error) from error
+
+    def cancel(self, migration_id: str) -> manager_pb2.Migration:
+        """Asks a migration to end before its commit point."""
+        request = manager_pb2.CancelMigrationRequest(migration_id=migration_id)
+        return self.peer.change(self._stub.CancelMigration, request).migration
+
+    def usage(self, *, vm_id: str = "", tenant: str = "") -> list[manager_pb2.UsageRecord]:
+        """What the cloud metered, oldest first."""
+        return _pages(
+            lambda token: self.peer.read(
+                self._accounting.ListUsageRecords,
+                manager_pb2.ListUsageRecordsRequest(
+                    page_size=_PAGE_SIZE, page_token=token, vm_id=vm_id, tenant=tenant
+                ),
+            ),
+            lambda page: page.records,
+        )
+
+
+class Directory:
+    """The directory."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._stub = directory_pb2_grpc.DirectoryServiceStub(peer.channel)
+
+    def records(
+        self, kind: directory_pb2.RecordKind.ValueType, *, cloud_id: str = "", filter_text: str = ""
+    ) -> list[directory_pb2.Record]:
+        """Records of a kind that match, by key."""
+        return _pages(
+            lambda token: self._peer.read(
+                self._stub.QueryRecords,
+                directory_pb2.QueryRecordsRequest(
+                    kind=kind,
+                    cloud_id=cloud_id,
+                    filter=filter_text,
+                    page_size=_PAGE_SIZE,
+                    page_token=token,
+                ),
+            ),
+            lambda page: page.records,
+        )
+
+
+class Broker:
+    """The broker."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._stub = broker_pb2_grpc.BrokerServiceStub(peer.channel)
+
+    def place(self, request: broker_pb2.PlaceRequest) -> broker_pb2.PlaceResponse:
+        """Where a machine fits."""
+        return self._peer.read(self._stub.Place, request)
+
+    def migrate(self, request: broker_pb2.MigrateRequest) -> broker_pb2.MigrateResponse:
+        """Places a machine and has it migrated there; repeating it with the same id is safe."""
+        return self._peer.change(self._stub.Migrate, request)
+
+
+class Clients:
+    """Every server that the settings name. Channels are made when they are first used."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+        self._pools: dict[IdentitySettings, rpc.ChannelPool] = {}
+
+    @property
+    def cloud_ids(self) -> list[str]:
+        """The clouds that the user may ask."""
+        return sorted(self.settings.clouds)
+
+    def manager(self, cloud_id: str) -> Manager:
+        """A cloud's manager. Raises NotFound CLOUD_NOT_FOUND when the settings do not have it."""
+        cloud = self.settings.clouds.get(cloud_id)
+        if cloud is None:
+            raise cloud_not_found(cloud_id, self.cloud_ids)
+        peer = self.peer(f"the manager of {cloud_id}", cloud.manager, cloud.identity)
+        return Manager(cloud_id, peer, self.settings.watch_seconds_max)
+
+    def directory(self) -> Directory:
+        """The directory. Raises InvalidArgument CONFIG_INVALID when the settings have none."""
+        endpoint = self._configured("directory", self.settings.directory)
+        return Directory(self.peer("the directory", endpoint, self.settings.identity))
+
+    def broker(self, acting_for: str = "") -> Broker:
+        """The broker, asked as the user of a cloud. Raises InvalidArgument CONFIG_INVALID."""
+        endpoint = self._configured("broker", self.settings.broker)
+        cloud = self.settings.clouds.get(acting_for)
+        identity = cloud.identity if cloud else self.settings.identity
+        return Broker(self.peer("the broker", endpoint, identity))
+
+    def peer(self, title: str, endpoint: EndpointSettings, identity: IdentitySettings) -> Peer:
+        """A server by its endpoint. Raises FailedPrecondition when the credentials are unusable."""
+        pool = self._pools.get(identity)
+        if pool is None:
+            loaded = Identity.load(identity.certificate, identity.key, identity.trust)
+            pool = self._pools[identity] = rpc.ChannelPool(loaded)
+        target = rpc.Target(endpoint.address, SpiffeId.parse(endpoint.spiffe_id))
+        return Peer(title, endpoint, pool.get(target), self.settings.call_seconds_max)
+
+    def close(self) -> None:
+        """Closes every channel."""
+        for pool in self._pools.values():
+            pool.close()
+
+    @staticmethod
+    def _configured(what: str, endpoint: EndpointSettings | None) -> EndpointSettings:
+        if endpoint is None:
+            raise errors.InvalidArgument(
+                "CONFIG_INVALID",
+                f"the settings name no {what}",
+                hint=f"add a table [client.{what}] with address and spiffe_id",
+            )
+        return endpoint
+
+
+def cloud_not_found(cloud_id: str, known: Sequence[str]) -> errors.NotFound:
+    """The error for a cloud that is not there, with those that are."""
+    return errors.NotFound(
+        "CLOUD_NOT_FOUND",
+        f"there is no cloud {cloud_id!r}",
+        hint=f"known clouds: {', '.join(known) or 'none'}",
+        cloud=cloud_id,
+    )
+
+
+class _Page(Protocol):
+    @property
+    def next_page_token(self) -> str: ...
+
+
+_AnyPage = TypeVar("_AnyPage", bound=_Page)
+
+
+def _pages(
+    fetch: Callable[[str], _AnyPage], items: Callable[[_AnyPage], Iterable[_Item]]
+) -> list[_Item]:
+    """All items of a paged list, up to ITEMS_MAX."""
+    found: list[_Item] = []
+    token = ""
+    while len(found) < ITEMS_MAX:
+        page = fetch(token)
+        found.extend(items(page))
+        token = page.next_page_token
+        if not token:
+            return found
+    raise errors.Exhausted(
+        "MESSAGE_TOO_LARGE",
+        f"the list has more than {ITEMS_MAX} entries",
+        hint="narrow it with the command's options",
+    )
+
+
+def _is_from_peer(error: errors.WatariError) -> bool:
+    """Whether the server itself said so, and not our side of the connection."""
+    # An RpcError that a call raises is a grpc.Call too; the type stubs do not say so.
+    cause = error.__cause__
+    if not isinstance(cause, grpc.RpcError):
+        return True
+    metadata: Any = cast("grpc.Call", cause).trailing_metadata()
+    return any(key == _STATUS_DETAILS_KEY for key, _ in metadata or ())

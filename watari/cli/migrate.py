@@ -1,0 +1,180 @@
+"""`watari migrate`: moves a machine to a cloud, or to the one that the broker chooses."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+from watari import errors, units, validate
+from watari.cli import follow, lookup
+from watari.cli.clients import Clients, Manager
+from watari.cli.constraints import NO_CONSTRAINTS, Constraints
+from watari.cli.exits import MIGRATE_EPILOG
+from watari.cli.invocation import MACHINES_PANEL, Invocation, command
+from watari.cli.place import placed, shown
+from watari.cli.plain import plain
+from watari.v1 import broker_pb2, common_pb2, manager_pb2
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What the transfer may use."""
+
+    streams: Annotated[
+        int,
+        typer.Option(
+            min=0, max=16, metavar="N", help="Parallel data connections; 0 leaves it to the agent."
+        ),
+    ] = 0
+    cipher_bits: Annotated[
+        Literal["128", "256"] | None, typer.Option(help="AES-GCM key length; the agent's if unset.")
+    ] = None
+    limit: Annotated[
+        str, typer.Option(metavar="RATE", help="At most so much a second, such as 50MiB.")
+    ] = ""
+
+    def options(self) -> common_pb2.TransferOptions:
+        """The message. Raises InvalidArgument INVALID_QUANTITY."""
+        limit = self.limit.removesuffix("/s")
+        return common_pb2.TransferOptions(
+            streams=self.streams,
+            cipher_key_bits=int(self.cipher_bits or 0),
+            limit_bytes_per_second=units.parse_bytes(limit) if limit else 0,
+        )
+
+
+DEFAULT_TRANSFER = Transfer()
+"""Everything left to the agent."""
+
+
+def add(app: typer.Typer) -> None:
+    """Adds the command."""
+    command(app, "migrate", epilog=MIGRATE_EPILOG, panel=MACHINES_PANEL)(migrate)
+
+
+def migrate(
+    invocation: Invocation,
+    vm: Annotated[str, typer.Argument(metavar="VM", help="The machine's name or UUID.")],
+    to: Annotated[str, typer.Option(metavar="CLOUD", help="The destination.")] = "",
+    place: Annotated[
+        bool, typer.Option("--place", help="Let the broker choose the destination.")
+    ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="CLOUD", help="Where it is; found out otherwise."),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return once it has started.")
+    ] = False,
+    migration_id: Annotated[
+        str,
+        typer.Option("--id", metavar="UUID", help="Its id; repeating the command joins it."),
+    ] = "",
+    transfer: Transfer = DEFAULT_TRANSFER,
+    constraints: Constraints = NO_CONSTRAINTS,
+) -> None:
+    """Move a machine to another cloud.
+
+    It is watched to its end. Ctrl-C stops the watching; the migration goes on.
+    """
+    _check(to, place, constraints)
+    new_id = validate.require_uuid(migration_id or str(uuid.uuid4()), "id")
+    with follow.detaching_on_interrupt(new_id):
+        started = _joined(invocation, migration_id, source)
+        if started is None:
+            manager, found = lookup.vm(invocation.clients, vm, source)
+            order = Order(new_id, manager, found.vm_id, transfer.options())
+            if place:
+                started = start_placed(invocation.clients, order, constraints)
+                if started.placement:
+                    invocation.output.show(*shown(started.placement))
+            else:
+                started = start(order, to)
+        migration = started.migration
+        invocation.output.note(
+            f"Migration {new_id}: {migration.vm_name} from {migration.from_cloud} "
+            f"to {migration.to_cloud}"
+        )
+        if not detach:
+            migration = follow.to_the_end(invocation, started.manager, new_id)
+    extra = {"placement": started.placement} if started.placement else {}
+    invocation.output.record(plain(migration) | extra)
+    if detach:
+        invocation.output.say(f"It runs. Watch it: watari migration watch {new_id}")
+    else:
+        follow.conclude(invocation.output, migration)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A migration that is to be started."""
+
+    migration_id: str
+    manager: Manager
+    """The source's."""
+    vm_id: str
+    options: common_pb2.TransferOptions
+
+
+@dataclass(frozen=True)
+class Started:
+    """A migration that was started."""
+
+    manager: Manager
+    migration: manager_pb2.Migration
+    placement: dict[str, Any] | None = None
+    """How the broker chose, if it did."""
+
+
+def start(order: Order, to_cloud: str) -> Started:
+    """Starts it, without directory or broker having to be up."""
+    request = manager_pb2.MigrateVmRequest(
+        migration_id=order.migration_id,
+        vm=order.vm_id,
+        to_cloud=to_cloud,
+        mode=common_pb2.MIGRATION_MODE_COLD,
+        options=order.options,
+    )
+    return Started(order.manager, order.manager.migrate(request))
+
+
+def start_placed(clients: Clients, order: Order, constraints: Constraints) -> Started:
+    """Lets the broker choose and start it. Asks as the user of the machine's own cloud."""
+    request = broker_pb2.MigrateRequest(
+        migration_id=order.migration_id,
+        from_cloud=order.manager.cloud_id,
+        vm=order.vm_id,
+        requirements=constraints.requirements(None),
+        weights=constraints.ranking(),
+        preferred_regions=constraints.preferred or (),
+        mode=common_pb2.MIGRATION_MODE_COLD,
+        options=order.options,
+    )
+    response = clients.broker(order.manager.cloud_id).migrate(request)
+    return Started(order.manager, response.migration, placed(response.placement))
+
+
+def _joined(invocation: Invocation, migration_id: str, source: str | None) -> Started | None:
+    """The migration of that id if there is one: repeating a command joins what it began."""
+    if not migration_id:
+        return None
+    try:
+        return Started(*lookup.migration(invocation.clients, migration_id, source))
+    except errors.NotFound as error:
+        if error.reason != "MIGRATION_NOT_FOUND":
+            raise
+        return None
+
+
+def _check(to: str, place: bool, constraints: Constraints) -> None:
+    if bool(to) == place:
+        raise errors.InvalidArgument(
+            "INVALID_FIELD", "say where to: either --to CLOUD or --place", hint="watari migrate -h"
+        )
+    if to and constraints != NO_CONSTRAINTS:
+        raise errors.InvalidArgument(
+            "INVALID_FIELD",
+            "constraints choose a cloud, and --to has chosen it",
+            hint="leave the constraints out, or write --place instead of --to",
+        )

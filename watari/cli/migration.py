@@ -1,0 +1,95 @@
+"""`watari migration`: the migrations that are running or have run."""
+
+from typing import Annotated, Any
+
+import typer
+
+from watari.cli import follow, lookup, views
+from watari.cli.exits import CALL_EPILOG, MIGRATE_EPILOG
+from watari.cli.invocation import MACHINES_PANEL, Invocation, command
+from watari.cli.output import facts
+from watari.cli.plain import plain
+
+_app = typer.Typer(no_args_is_help=True, help="Show, watch and cancel migrations.")
+
+_Id = Annotated[str, typer.Argument(metavar="ID", help="The migration's UUID.")]
+_Cloud = Annotated[
+    str | None,
+    typer.Option("--cloud", metavar="CLOUD", help="Its source cloud; all are asked otherwise."),
+]
+
+
+def add(app: typer.Typer) -> None:
+    """Adds the group."""
+    app.add_typer(_app, name="migration", rich_help_panel=MACHINES_PANEL)
+
+
+@command(_app, "list", epilog=CALL_EPILOG)
+def list_migrations(
+    invocation: Invocation,
+    cloud: _Cloud = None,
+    active: Annotated[bool, typer.Option("--active", help="Only those that run.")] = False,
+    vm: Annotated[str, typer.Option(metavar="UUID", help="Only this machine's.")] = "",
+) -> None:
+    """List migrations, newest first."""
+    found, missed = lookup.gather(
+        invocation.clients,
+        cloud,
+        lambda manager: manager.migrations(active_only=active, vm_id=vm),
+    )
+    rows = sorted(map(plain, found), key=lambda one: one["created_at"] or "", reverse=True)
+    invocation.output.rows(rows, views.MIGRATION_COLUMNS, "There are no migrations.")
+    if missed:
+        raise missed
+
+
+@command(_app, "show", epilog=CALL_EPILOG)
+def show_migration(invocation: Invocation, migration_id: _Id, cloud: _Cloud = None) -> None:
+    """Show one migration."""
+    _, found = lookup.migration(invocation.clients, migration_id, cloud)
+    row = plain(found)
+    invocation.output.record(row, facts(_facts(row)))
+
+
+@command(_app, "watch", epilog=MIGRATE_EPILOG)
+def watch_migration(invocation: Invocation, migration_id: _Id, cloud: _Cloud = None) -> None:
+    """Watch a migration to its end.
+
+    With -o json one object a line for every change. Ctrl-C stops the watching only.
+    """
+    manager, _ = lookup.migration(invocation.clients, migration_id, cloud)
+    with follow.detaching_on_interrupt(migration_id):
+        final = follow.to_the_end(invocation, manager, migration_id, events=True)
+    follow.conclude(invocation.output, final)
+
+
+@command(_app, "cancel", epilog=CALL_EPILOG)
+def cancel_migration(invocation: Invocation, migration_id: _Id, cloud: _Cloud = None) -> None:
+    """Cancel a migration before its commit point; the machine stays where it was."""
+    manager, _ = lookup.migration(invocation.clients, migration_id, cloud)
+    row = plain(manager.cancel(migration_id))
+    invocation.output.record(row)
+    invocation.output.say(f"Cancelled: {row['vm_name']} stays in {row['from_cloud']}.")
+
+
+def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
+    progress, receipt = row["progress"] or {}, row["receipt"] or {}
+    return [
+        ("migration", row["migration_id"]),
+        ("machine", f"{row['vm_name']} ({row['vm_id']})"),
+        ("from, to", f"{row['from_cloud']}, {row['to_cloud']}"),
+        ("state", views.words(row["state"])),
+        ("done", views.percent(progress)),
+        ("disks", views.size(progress.get("total_bytes", 0))),
+        ("skipped", views.size(progress.get("zero_bytes", 0))),
+        ("already there", views.size(progress.get("deduplicated_bytes", 0))),
+        ("on the wire", views.size(progress.get("wire_bytes", 0))),
+        ("attempt", str(progress.get("attempt", "") or "")),
+        ("requested by", row["requested_by"]),
+        ("requested", views.when(row["created_at"])),
+        ("ended", views.when(row["ended_at"])),
+        ("waiting for", views.problem(row["waiting_for"])),
+        ("problem", views.problem(row["problem"])),
+        ("receipt", receipt.get("root", "")),
+        ("signed by", receipt.get("signed_by") or ""),
+    ]

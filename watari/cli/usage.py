@@ -1,0 +1,36 @@
+"""`watari usage`: what clouds metered, which is what they bill from."""
+
+from typing import Annotated
+
+import typer
+
+from watari.cli import lookup, views
+from watari.cli.exits import CALL_EPILOG
+from watari.cli.invocation import MACHINES_PANEL, Invocation, command
+from watari.cli.plain import plain
+
+
+def add(app: typer.Typer) -> None:
+    """Adds the command."""
+    command(app, "usage", epilog=CALL_EPILOG, panel=MACHINES_PANEL)(list_usage)
+
+
+def list_usage(
+    invocation: Invocation,
+    cloud: Annotated[
+        str | None, typer.Option(metavar="CLOUD", help="Only this cloud; all are asked otherwise.")
+    ] = None,
+    vm: Annotated[str, typer.Option(metavar="UUID", help="Only this machine.")] = "",
+    tenant: Annotated[str, typer.Option(metavar="TENANT", help="Only this tenant.")] = "",
+) -> None:
+    """List what clouds metered, oldest first.
+
+    An arrival and its departure show the same bytes and the same receipt root.
+    """
+    records, missed = lookup.gather(
+        invocation.clients, cloud, lambda manager: manager.usage(vm_id=vm, tenant=tenant)
+    )
+    rows = sorted(map(plain, records), key=lambda one: (one["occurred_at"] or "", one["cloud_id"]))
+    invocation.output.rows(rows, views.USAGE_COLUMNS, "Nothing has been metered yet.")
+    if missed:
+        raise missed

@@ -1,0 +1,131 @@
+"""Plain values of the contract as cells and facts for people."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from watari import units
+from watari.cli.output import Column
+
+
+def size(value: int) -> str:
+    """Bytes with a unit; nothing for none."""
+    return units.format_bytes(value) if value else ""
+
+
+def when(value: str | None) -> str:
+    """A time in this machine's zone: of today's the time of day, of others the date too."""
+    if not value:
+        return ""
+    local = datetime.fromisoformat(value).astimezone()
+    today = datetime.now(local.tzinfo).date() == local.date()
+    return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
+
+
+def price(value: dict[str, str] | None) -> str:
+    """Such as "2.40 JPY", rounded to two decimals, or to two significant digits below one."""
+    if not value:
+        return ""
+    amount = Decimal(value["amount"])
+    places = 2 if amount == 0 or abs(amount) >= 1 else 1 - amount.adjusted()
+    return f"{amount:,.{places}f} {value['currency']}"
+
+
+def words(value: str) -> str:
+    """An enum's name as words."""
+    return value.replace("_", " ")
+
+
+def problem(value: dict[str, Any] | None) -> str:
+    """What a problem says; nothing for none."""
+    return value["message"] if value else ""
+
+
+def disks_bytes(vm: dict[str, Any], key: str) -> int:
+    """Sum over a machine's disks."""
+    return sum(disk[key] for disk in vm["disks"])
+
+
+VM_COLUMNS = (
+    Column("NAME", lambda vm: vm["name"]),
+    Column("CLOUD", lambda vm: vm["cloud_id"]),
+    Column("HOST", lambda vm: vm["host_id"]),
+    Column("STATE", lambda vm: vm["state"]),
+    Column("VCPUS", lambda vm: str(vm["resources"]["vcpus"]), right=True),
+    Column("MEMORY", lambda vm: size(vm["resources"]["memory_bytes"]), right=True),
+    Column("DISKS", lambda vm: size(disks_bytes(vm, "size_bytes")), right=True),
+    Column("USED", lambda vm: size(disks_bytes(vm, "allocated_bytes")), right=True),
+    Column("ID", lambda vm: vm["vm_id"]),
+    Column("MIGRATION", lambda vm: vm["migration_id"]),
+    Column("PROBLEM", lambda vm: problem(vm["problem"])),
+)
+
+DISK_COLUMNS = (
+    Column("DISK", lambda disk: disk["disk_id"]),
+    Column("SIZE", lambda disk: size(disk["size_bytes"]), right=True),
+    Column("USED", lambda disk: size(disk["allocated_bytes"]), right=True),
+    Column("FORMAT", lambda disk: disk["format"]),
+)
+
+MIGRATION_COLUMNS = (
+    Column("VM", lambda one: one["vm_name"]),
+    Column("FROM", lambda one: one["from_cloud"]),
+    Column("TO", lambda one: one["to_cloud"]),
+    Column("STATE", lambda one: words(one["state"])),
+    Column("DONE", lambda one: percent(one["progress"]), right=True),
+    Column("STARTED", lambda one: when(one["created_at"])),
+    Column("ID", lambda one: one["migration_id"]),
+    Column("PROBLEM", lambda one: problem(one["problem"])),
+)
+
+USAGE_COLUMNS = (
+    Column("WHEN", lambda one: when(one["occurred_at"])),
+    Column("CLOUD", lambda one: one["cloud_id"]),
+    Column("WHAT", lambda one: words(one["kind"])),
+    Column("VM", lambda one: one["vm_name"]),
+    Column("TENANT", lambda one: one["tenant"] if one["tenant"] != "default" else ""),
+    Column("PEER", lambda one: one["peer_cloud"]),
+    Column("RAW", lambda one: size(one["raw_bytes"]), right=True),
+    Column("WIRE", lambda one: size(one["wire_bytes"]), right=True),
+    Column("RECEIPT", lambda one: one["receipt_root"][:12]),
+)
+
+REJECTION_COLUMNS = (
+    Column("CLOUD", lambda one: one["cloud_id"]),
+    Column("OFFER", lambda one: one["offer"]),
+    Column("CONSTRAINT", lambda one: words(one["constraint"])),
+    Column("WHY NOT", lambda one: one["reason"]),
+    Column("WOULD FIT", lambda one: one["would_fit"]),
+)
+
+
+def candidate_columns(candidates: Sequence[dict[str, Any]]) -> list[Column]:
+    """Columns for ranked candidates, with what each part adds to the score."""
+    columns = [
+        Column("#", lambda one: str(one["rank"]), right=True),
+        Column("CLOUD", lambda one: one["cloud_id"]),
+        Column("REGION", lambda one: one["region"]),
+        # Most clouds have one offer in a region and name it so.
+        Column("OFFER", lambda one: one["offer"] if one["offer"] != one["region"] else ""),
+        Column("AN HOUR", lambda one: price(one["hourly_price"]), right=True),
+        Column("SCORE", lambda one: f"{one['score']:.2f}", right=True),
+    ]
+    names = [part["name"] for part in candidates[0]["scores"]] if candidates else []
+    return columns + [
+        Column(f"{sign} {words(name).upper()}", partial(_part, name), right=True)
+        for sign, name in zip("=" + "+" * len(names), names, strict=False)
+    ]
+
+
+def _part(name: str, candidate: dict[str, Any]) -> str:
+    part = next((each for each in candidate["scores"] if each["name"] == name), None)
+    return f"{part['weight'] * part['normalised']:.2f}" if part else ""
+
+
+def percent(progress: dict[str, Any] | None) -> str:
+    """How far a transfer is."""
+    if not progress or not progress["total_bytes"]:
+        return ""
+    return f"{100 * progress['done_bytes'] // progress['total_bytes']} %"
