@@ -1,0 +1,295 @@
+"""A manager is cut off at every fail point; the machine always ends with exactly one owner.
+
+At each point three things happen in turn: an error once (the step is repeated), the manager dropped
+and built again over its database while the point holds, and a process killed with SIGKILL.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Federation
+from tests.support import processes
+from tests.support.clouds import Cloud, assert_one_owner, eventually, two_clouds
+from tests.support.scripted_agent import HANGS
+from watari import errors, failpoint
+from watari.v1 import manager_pb2
+
+VM = "6f1f2d2e-0000-4000-8000-000000000001"
+ONCE = "1*error(SERVER_UNAVAILABLE)"
+ALWAYS = "error(SERVER_UNAVAILABLE)"
+
+SOURCE_FORWARD = [
+    "manager.saga.after_request",
+    "manager.saga.before_state",
+    "manager.saga.after_state",
+    "manager.saga.after_hold",
+    "manager.saga.after_reserve",
+    "manager.saga.before_start_transfer",
+    "manager.saga.after_start_transfer",
+    "manager.saga.after_confirm",
+    "manager.saga.before_commit",
+    "manager.saga.in_commit",
+    "manager.saga.after_commit",
+    "manager.saga.after_hand_over",
+    "manager.saga.after_retire",
+]
+DESTINATION_FORWARD = [
+    "manager.reservation.before_reserve",
+    "manager.reservation.after_reserve",
+    "manager.reservation.before_confirm",
+    "manager.reservation.after_confirm",
+    "manager.handover.before_record",
+    "manager.handover.after_record",
+    "manager.handover.after_activate",
+    "manager.handover.after_owned",
+]
+SOURCE_BACK = [
+    "manager.saga.after_cancel",
+    "manager.saga.after_undo",
+    "manager.saga.before_state",
+    "manager.saga.after_state",
+]
+DESTINATION_BACK = [
+    "manager.reservation.before_release",
+    "manager.reservation.after_release",
+    "manager.janitor.after_owed_call",
+]
+ELSEWHERE = ["manager.publisher.after_lease"]
+"""Tested with the publisher."""
+
+Clouds = tuple[Cloud, Cloud]
+
+
+@pytest.fixture
+def clouds(federation: Federation, tmp_path: Path) -> Iterator[Clouds]:
+    """tokyo with the machine web-1, and osaka; their agents run, their managers do not."""
+    with two_clouds(federation, tmp_path) as (tokyo, osaka):
+        tokyo.agent.add(VM, "web-1")
+        yield tokyo, osaka
+
+
+def test_every_fail_point_of_the_manager_is_tested_here() -> None:
+    tested = {*SOURCE_FORWARD, *DESTINATION_FORWARD, *SOURCE_BACK, *DESTINATION_BACK, *ELSEWHERE}
+    assert tested == {name for name in failpoint.names() if name.startswith("manager.")}
+
+
+@pytest.mark.parametrize("point", SOURCE_FORWARD + DESTINATION_FORWARD)
+def test_an_error_at_a_point_delays_a_migration_and_nothing_else(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    tokyo.start()
+    osaka.start()
+    with failpoint.armed(point, ONCE):
+        migration_id = ask(tokyo)
+        tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert_moved_once(tokyo, osaka)
+
+
+@pytest.mark.parametrize("point", SOURCE_FORWARD)
+def test_a_source_manager_that_is_dropped_at_a_point_finishes_after_its_restart(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    tokyo.start()
+    osaka.start()
+    with failpoint.armed(point, ALWAYS):
+        migration_id = ask(tokyo)
+        settle(tokyo, migration_id)
+        tokyo.stop()
+    tokyo.start()
+    tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert_moved_once(tokyo, osaka)
+
+
+@pytest.mark.parametrize("point", DESTINATION_FORWARD)
+def test_a_destination_manager_that_is_dropped_at_a_point_finishes_after_its_restart(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    tokyo.start()
+    osaka.start()
+    with failpoint.armed(point, ALWAYS):
+        migration_id = ask(tokyo)
+        settle(tokyo, migration_id)
+        osaka.stop()
+    osaka.start()
+    tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert_moved_once(tokyo, osaka)
+
+
+@pytest.mark.parametrize("point", SOURCE_FORWARD)
+def test_a_source_manager_that_is_killed_at_a_point_finishes_after_its_restart(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    osaka.start()
+    with process(tokyo) as manager:
+        manager.start({failpoint.ENVIRONMENT_VARIABLE: f"{point}=1*kill"})
+        migration_id = ask(tokyo)
+        manager.wait_killed(20)
+        manager.start()
+        ask(tokyo, migration_id)
+        tokyo.wait_state(migration_id, "SUCCEEDED")
+        assert_moved_once(tokyo, osaka)
+
+
+@pytest.mark.parametrize("point", DESTINATION_FORWARD)
+def test_a_destination_manager_that_is_killed_at_a_point_finishes_after_its_restart(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    # The other one must be patient: the process takes a moment to come back.
+    patient = replace(tokyo.settings.migrations, peer_wait_seconds_max=30.0)
+    tokyo.change(migrations=patient)
+    tokyo.start()
+    with process(osaka) as manager:
+        manager.start({failpoint.ENVIRONMENT_VARIABLE: f"{point}=1*kill"})
+        migration_id = ask(tokyo)
+        manager.wait_killed(20)
+        manager.start()
+        tokyo.wait_state(migration_id, "SUCCEEDED")
+        assert_moved_once(tokyo, osaka)
+
+
+@pytest.mark.parametrize("point", SOURCE_BACK)
+def test_a_source_manager_that_is_killed_while_it_rolls_back_leaves_the_machine_at_home(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    osaka.start()
+    tokyo.agent.script.append(HANGS)
+    with process(tokyo) as manager:
+        manager.start()
+        migration_id = ask(tokyo)
+        eventually(lambda: tokyo.agent.attempts == 1, "it copies")
+        manager.kill()
+        manager.start({failpoint.ENVIRONMENT_VARIABLE: f"{point}=1*kill"})
+        with pytest.raises(errors.WatariError) if point.endswith("cancel") else nullcontext():
+            tokyo.cancel(migration_id)
+        manager.wait_killed(20)
+        manager.start()
+        tokyo.wait_state(migration_id, "CANCELLED")
+        assert_stayed(tokyo, osaka)
+
+
+@pytest.mark.parametrize("point", DESTINATION_BACK)
+def test_a_destination_manager_that_is_killed_during_a_roll_back_gives_the_room_back(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    tokyo.start()
+    tokyo.agent.script.append(HANGS)
+    with process(osaka) as manager:
+        manager.start({failpoint.ENVIRONMENT_VARIABLE: f"{point}=1*kill"})
+        migration_id = ask(tokyo)
+        eventually(lambda: tokyo.agent.attempts == 1, "it copies")
+        tokyo.cancel(migration_id)
+        manager.wait_killed(20)
+        manager.start()
+        tokyo.wait_state(migration_id, "CANCELLED")
+        assert_stayed(tokyo, osaka)
+
+
+def test_a_destination_finishes_a_recorded_hand_over_though_the_source_never_asks_again(
+    clouds: Clouds,
+) -> None:
+    tokyo, osaka = clouds
+    tokyo.start()
+    osaka.start()
+    with failpoint.armed("manager.handover.after_record", ALWAYS):
+        migration_id = ask(tokyo)
+        tokyo.wait_state(migration_id, "HANDED_OVER")
+        tokyo.stop()
+    eventually(lambda: VM in osaka.vms(), "the janitor finishes it")
+    assert osaka.agent.can_start(VM)
+    assert not tokyo.agent.can_start(VM)
+    tokyo.start()
+    tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert_moved_once(tokyo, osaka)
+
+
+def test_a_committed_migration_waits_for_ever_for_its_destination(clouds: Clouds) -> None:
+    tokyo, osaka = clouds
+    tokyo.start()
+    osaka.start()
+    with failpoint.armed("manager.handover.before_record", ALWAYS):
+        migration_id = ask(tokyo)
+        tokyo.wait_state(migration_id, "HANDED_OVER")
+        osaka.stop()
+    eventually(
+        lambda: tokyo.migration(migration_id).waiting_for.reason == "PEER_UNAVAILABLE",
+        "what it waits for is shown",
+    )
+    assert VM not in tokyo.vms()
+    assert not tokyo.agent.can_start(VM)
+    osaka.start()
+    tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert_moved_once(tokyo, osaka)
+
+
+def ask(cloud: Cloud, migration_id: str | None = None) -> str:
+    """Ask for the migration until it is recorded, as a client does that lost its answer."""
+    migration_id = migration_id or str(uuid.uuid4())
+    for _ in range(2):
+        with suppress(errors.Unavailable):
+            cloud.migrate("web-1", "osaka", migration_id)
+            break
+    return migration_id
+
+
+def settle(cloud: Cloud, migration_id: str) -> None:
+    """Until the migration makes no progress: it hangs at the armed point."""
+    last, same = "", 0
+    while same < 5:
+        try:
+            now = cloud.migrate("web-1", "osaka", migration_id)
+        except errors.Unavailable:
+            return  # It cannot even be asked for.
+        shown = manager_pb2.MigrationState.Name(now.state)
+        same = same + 1 if shown == last else 0
+        last = shown
+        time.sleep(0.03)
+
+
+def assert_moved_once(source: Cloud, destination: Cloud) -> None:
+    """One owner, at the next epoch; each side metered it exactly once, at the same instant."""
+    assert_one_owner(VM, destination, source)
+    assert destination.vms()[VM].epoch == 2
+    (left,), (arrived,) = source.usage(), destination.usage()
+    assert left.kind == manager_pb2.USAGE_KIND_LEFT
+    assert arrived.kind == manager_pb2.USAGE_KIND_ARRIVED
+    assert left.occurred_at == arrived.occurred_at
+    assert left.receipt_root == arrived.receipt_root
+    assert destination.inventory().allocated.vcpus == 2
+    assert destination.inventory().held.vcpus == 0
+    assert source.inventory().allocated.vcpus == 0
+
+
+def assert_stayed(source: Cloud, destination: Cloud) -> None:
+    """The machine is where it was, and the destination is as if nothing had been."""
+    assert_one_owner(VM, source, destination)
+    assert source.vms()[VM].epoch == 1
+    eventually(lambda: not destination.agent.arrivals, "what had arrived is discarded")
+    assert destination.inventory().held.vcpus == 0
+    assert not source.usage() + destination.usage()
+
+
+@contextmanager
+def process(cloud: Cloud) -> Iterator[processes.Process]:
+    """The cloud's manager as a process of its own."""
+    config = cloud.folder / "manager.toml"
+    config.write_text(cloud.toml())
+    caller = cloud.federation.party(f"spiffe://{cloud.domain}/user/operator")
+    target = processes.target(cloud.port, cloud.manager_id)
+    running = processes.Process("manager", config, target, caller)
+    try:
+        yield running
+    finally:
+        running.stop()
