@@ -43,6 +43,10 @@ class LeaseTable:
         held = self._held[lease_id] = Held(lease_id, cloud_id, owner, ttl_seconds, deadline)
         return held
 
+    def get(self, lease_id: str) -> Held | None:
+        """The lease unless it is unknown; it may have expired and not been swept."""
+        return self._held.get(lease_id)
+
     def find(self, lease_id: str) -> Held | None:
         """The lease unless it is unknown or has expired, swept or not."""
         held = self._held.get(lease_id)

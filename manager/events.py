@@ -111,23 +111,33 @@ class Board:
             self._clock.wait(watcher.woken, IDLE_SECONDS_MAX)
             if gone():
                 return
-            with self._lock:
-                watcher.woken.clear()
-                states = [state for state in watcher.states if state.generation > latest.generation]
-                watcher.states.clear()
-                touched, watcher.touched = watcher.touched, False
-            for latest in states:
-                yield latest
-            # Looked at even when nobody said that it changed: a step may have been cut off after its
-            # transaction and before its announcement.
-            quiet = not states and not touched
-            if quiet and (now := read()).generation > latest.generation:
+            # Read before the announced states are taken: whatever came before what is read was
+            # announced by then. What was never announced (a step that was cut off after its
+            # transaction) is read all the same.
+            touched = self._settle(watcher)
+            now = read()
+            for state in self._take_states(watcher):
+                if state.generation > latest.generation:
+                    latest = state
+                    yield latest
+            newer = now.generation - latest.generation
+            if newer > 0 or (newer == 0 and touched and not now.HasField("ended_at")):
                 latest = now
                 yield latest
-            elif touched and not latest.HasField("ended_at"):
-                latest = read()
-                yield latest
                 self._pause(watcher)
+
+    def _settle(self, watcher: _Watcher) -> bool:
+        """Whether something was touched; what is touched from now on wakes the watcher again."""
+        with self._lock:
+            watcher.woken.clear()
+            touched, watcher.touched = watcher.touched, False
+        return touched
+
+    def _take_states(self, watcher: _Watcher) -> list[Migration]:
+        with self._lock:
+            states = list(watcher.states)
+            watcher.states.clear()
+        return states
 
     def _pause(self, watcher: _Watcher) -> None:
         """Let progress gather for a moment, unless the state changes."""

@@ -187,7 +187,7 @@ class EmbeddedStore:
         db.execute("INSERT INTO clouds VALUES (?, ?)", (cloud_id, owner))
 
     def _require_free_lease(self, lease_id: str, cloud_id: str) -> None:
-        held = self._leases.find(lease_id)
+        held = self._leases.get(lease_id)
         if held is None:
             count = self._leases.count(cloud_id) + 1
             _require_within(count, self._limits.leases_per_cloud_max, f"leases of {cloud_id}")

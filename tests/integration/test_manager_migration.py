@@ -180,14 +180,18 @@ def test_a_transfer_that_breaks_for_good_is_not_repeated(clouds):
     assert_one_owner(VM, tokyo, osaka)
 
 
-def test_the_destination_agent_may_be_away_for_a_while(clouds):
-    tokyo, osaka = clouds
-    osaka.agent.stop()
-    migration_id = tokyo.migrate("web-1", "osaka").migration_id
-    eventually(lambda: tokyo.agent.attempts >= 2, "attempts are made")
-    osaka.agent.start()
-    tokyo.wait_state(migration_id, "SUCCEEDED")
-    assert_one_owner(VM, osaka, tokyo)
+def test_the_destination_agent_may_be_away_for_a_while(federation: Federation, tmp_path: Path):
+    patient = replace(FAST, transfer_attempts_max=1000)
+    with two_clouds(federation, tmp_path, patient) as (tokyo, osaka):
+        tokyo.agent.add(VM, "web-1")
+        tokyo.start()
+        osaka.start()
+        osaka.agent.stop()
+        migration_id = tokyo.migrate("web-1", "osaka").migration_id
+        eventually(lambda: tokyo.agent.attempts >= 2, "attempts are made")
+        osaka.agent.start()
+        tokyo.wait_state(migration_id, "SUCCEEDED")
+        assert_one_owner(VM, osaka, tokyo)
 
 
 def test_a_source_agent_that_stays_away_fails_the_migration_after_the_wait(clouds):

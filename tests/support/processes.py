@@ -1,6 +1,8 @@
 """Real server processes of the project: started, watched, killed, and always cleaned up."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,10 +23,12 @@ STOP_SECONDS_MAX = 20.0
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that was free a moment ago, below those that the system hands out by itself."""
+    while True:
+        port = random.randrange(15_000, 20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:

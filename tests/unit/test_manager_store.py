@@ -266,3 +266,22 @@ def test_watchers_are_few_and_one_that_left_makes_room() -> None:
         pass
     with watch() as changes:
         assert len(list(changes)) == 1
+
+
+def test_a_state_that_was_never_announced_reaches_the_watcher_all_the_same() -> None:
+    board = Board(FakeClock(auto_advance=True), watchers_max=1)
+    now = [migration(3, 3)]
+    with board.watching("m", lambda: now[0], lambda: False) as changes:
+        next(changes)
+        now[0] = migration(7, 4, ended=True)
+        assert [each.generation for each in changes] == [4]
+
+
+def test_no_state_is_skipped_for_a_later_one_that_was_read_first() -> None:
+    board = Board(FakeClock(auto_advance=True), watchers_max=1)
+    now = [migration(3, 3)]
+    with board.watching("m", lambda: now[0], lambda: False) as changes:
+        next(changes)
+        board.state_changed(migration(4, 4))
+        now[0] = migration(7, 5, ended=True)
+        assert [each.generation for each in changes] == [4, 5]

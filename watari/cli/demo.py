@@ -43,8 +43,8 @@ COPIES = 4
 SOURCE_TREE = Path("/usr")
 """Where the machine's files come from: real ones, and there on every machine."""
 
-
 TITLE_COLUMNS = 12
+"""Of the line that tells what an act came to."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +97,20 @@ def demo(
 ) -> None:
     """Migrate a real disk between two clouds on this machine.
 
-    Every byte of it is compared afterwards. Takes half a minute and 2 GiB
-    of room, both of which --data changes. Nothing is left behind, and
+    Every byte of it is compared afterwards. Takes half a minute and 4 GiB
+    of free room, which --size and --data change. Nothing is left behind, and
     nothing outside its own temporary folder is touched.
     """
     size_bytes, data_bytes = units.parse_bytes(size), units.parse_bytes(data)
     if own_image is not None:
         shelf.check_images([own_image])
-        data_bytes = sparse.allocated_bytes(own_image)
+        size_bytes, data_bytes = own_image.stat().st_size, sparse.allocated_bytes(own_image)
     output = invocation.output
     output.say("A machine crosses from one cloud to another, all on this machine.\n")
     with stage.temporary(output, invocation.clock, keep=keep) as layout:
-        stage.require_room(layout.root.parent, COPIES * data_bytes)
+        # A cloud takes no machine whose disks could not grow to their full size.
+        needed_bytes = max(COPIES * data_bytes, size_bytes + DATA_DISK_BYTES)
+        stage.require_room(layout.root.parent, needed_bytes)
         disks = _make_disks(output, layout.root.parent, own_image, size_bytes, data_bytes)
         with _step(output, "Federation") as say:
             control.up(layout, invocation.clock, os.environ, lambda _step: None)
@@ -164,9 +166,10 @@ def _place(federation: Invocation, resources: common_pb2.Resources) -> None:
             request_id=str(uuid.uuid4()), requirements=broker_pb2.Requirements(resources=resources)
         )
         placement = place.placed(federation.clients.broker().place(request))
-        best = placement["candidates"][0]
-        say(f"the broker ranks {best['cloud_id']} first")
+        ranked = ", ".join(one["cloud_id"] for one in placement["candidates"])
+        say(f"the broker ranks {ranked}" if ranked else "no cloud fits")
     federation.output.show(*_below(*place.shown(placement)))
+    place.require_candidate(placement)
 
 
 def _migrate(

@@ -64,7 +64,7 @@ class Invocation:
     config: Path
     """Client settings."""
     clock: Clock = field(default_factory=SystemClock)
-    _clients: Clients | None = None
+    _clients: Clients | None = field(default=None, init=False)
 
     @property
     def clients(self) -> Clients:

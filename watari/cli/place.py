@@ -54,6 +54,11 @@ def show_placement(
     request.requirements.excluded_clouds.extend(excluded)
     placement = placed(invocation.clients.broker().place(request))
     invocation.output.record(placement, *shown(placement))
+    require_candidate(placement)
+
+
+def require_candidate(placement: dict[str, Any]) -> None:
+    """Raises FailedPrecondition NO_CANDIDATE unless some cloud fits."""
     if not placement["candidates"]:
         raise errors.FailedPrecondition(
             "NO_CANDIDATE",

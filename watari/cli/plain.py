@@ -8,6 +8,7 @@ it with who signed it (not checked here: the servers did).
 
 import re
 from datetime import UTC
+from decimal import Decimal
 from typing import Any
 
 from cryptography import x509
@@ -15,7 +16,6 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from watari import money
 from watari.v1 import common_pb2, manager_pb2
 
 _Field = Any  # a field descriptor, whose class differs between protobuf's implementations
@@ -71,7 +71,9 @@ def _value(field: _Field, value: Any) -> Any:
         case Timestamp():
             return timestamp(value)
         case common_pb2.Money():
-            return {"amount": f"{money.to_decimal(value):f}", "currency": value.currency_code}
+            # Not checked: what a peer publishes wrongly must not hide what others publish.
+            amount = value.units + Decimal(value.nanos).scaleb(-9)
+            return {"amount": f"{amount:f}", "currency": value.currency_code}
         case common_pb2.SignedDocument():
             return _document(value)
         case Message():

@@ -82,7 +82,8 @@ class DirectoryServiceServicer:
         """Grants a lease to the calling manager's cloud; records published under it go stale, then vanish,
         when it is not renewed in time. A second call with the same lease id renews it. INVALID_ARGUMENT
         when the ttl is out of bounds (5 to 3,600 s), ALREADY_EXISTS (ID_REUSED) when the id belongs to
-        another cloud.
+        another cloud, PERMISSION_DENIED (NOT_RECORD_OWNER) when the cloud belongs to another provider,
+        RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) for too many leases or clouds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +107,8 @@ class DirectoryServiceServicer:
         """Writes and deletes records of the caller's own cloud as one atomic change: all of it at one
         revision, or nothing. PERMISSION_DENIED (NOT_RECORD_OWNER), NOT_FOUND (LEASE_NOT_FOUND), ABORTED
         (GENERATION_CONFLICT; metadata names the record), RESOURCE_EXHAUSTED (PUBLISH_TOO_LARGE: over
-        1,000 records or 1 MiB), ALREADY_EXISTS (ID_REUSED).
+        1,000 records or 1 MiB; QUOTA_EXCEEDED for too many records of a cloud), ALREADY_EXISTS
+        (ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,7 +133,8 @@ class DirectoryServiceServicer:
     def WatchRecords(self, request, context):
         """Streams every change after a revision, in order, without gap or repeat; at least a progress
         message every 15 seconds. OUT_OF_RANGE (REVISION_COMPACTED, WATCHER_TOO_SLOW): query again and
-        watch from the revision of that answer. RESOURCE_EXHAUSTED when too many watch.
+        watch from the revision of that answer. RESOURCE_EXHAUSTED (SERVER_UNAVAILABLE) when too many
+        watch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

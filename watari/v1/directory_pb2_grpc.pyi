@@ -42,7 +42,8 @@ class DirectoryServiceStub:
     """Grants a lease to the calling manager's cloud; records published under it go stale, then vanish,
     when it is not renewed in time. A second call with the same lease id renews it. INVALID_ARGUMENT
     when the ttl is out of bounds (5 to 3,600 s), ALREADY_EXISTS (ID_REUSED) when the id belongs to
-    another cloud.
+    another cloud, PERMISSION_DENIED (NOT_RECORD_OWNER) when the cloud belongs to another provider,
+    RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) for too many leases or clouds.
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_directory_pb2.RenewLeaseRequest, _directory_pb2.RenewLeaseResponse]
     """Renews a lease for its ttl. NOT_FOUND (LEASE_NOT_FOUND): grant a new one and publish again."""
@@ -52,7 +53,8 @@ class DirectoryServiceStub:
     """Writes and deletes records of the caller's own cloud as one atomic change: all of it at one
     revision, or nothing. PERMISSION_DENIED (NOT_RECORD_OWNER), NOT_FOUND (LEASE_NOT_FOUND), ABORTED
     (GENERATION_CONFLICT; metadata names the record), RESOURCE_EXHAUSTED (PUBLISH_TOO_LARGE: over
-    1,000 records or 1 MiB), ALREADY_EXISTS (ID_REUSED).
+    1,000 records or 1 MiB; QUOTA_EXCEEDED for too many records of a cloud), ALREADY_EXISTS
+    (ID_REUSED).
     """
     GetRecord: _grpc.UnaryUnaryMultiCallable[_directory_pb2.GetRecordRequest, _directory_pb2.GetRecordResponse]
     """Gets one record. NOT_FOUND (RECORD_NOT_FOUND)."""
@@ -64,7 +66,8 @@ class DirectoryServiceStub:
     WatchRecords: _grpc.UnaryStreamMultiCallable[_directory_pb2.WatchRecordsRequest, _directory_pb2.WatchRecordsResponse]
     """Streams every change after a revision, in order, without gap or repeat; at least a progress
     message every 15 seconds. OUT_OF_RANGE (REVISION_COMPACTED, WATCHER_TOO_SLOW): query again and
-    watch from the revision of that answer. RESOURCE_EXHAUSTED when too many watch.
+    watch from the revision of that answer. RESOURCE_EXHAUSTED (SERVER_UNAVAILABLE) when too many
+    watch.
     """
 
 @_typing.type_check_only
@@ -78,7 +81,8 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     """Grants a lease to the calling manager's cloud; records published under it go stale, then vanish,
     when it is not renewed in time. A second call with the same lease id renews it. INVALID_ARGUMENT
     when the ttl is out of bounds (5 to 3,600 s), ALREADY_EXISTS (ID_REUSED) when the id belongs to
-    another cloud.
+    another cloud, PERMISSION_DENIED (NOT_RECORD_OWNER) when the cloud belongs to another provider,
+    RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) for too many leases or clouds.
     """
     RenewLease: _aio.UnaryUnaryMultiCallable[_directory_pb2.RenewLeaseRequest, _directory_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """Renews a lease for its ttl. NOT_FOUND (LEASE_NOT_FOUND): grant a new one and publish again."""
@@ -88,7 +92,8 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     """Writes and deletes records of the caller's own cloud as one atomic change: all of it at one
     revision, or nothing. PERMISSION_DENIED (NOT_RECORD_OWNER), NOT_FOUND (LEASE_NOT_FOUND), ABORTED
     (GENERATION_CONFLICT; metadata names the record), RESOURCE_EXHAUSTED (PUBLISH_TOO_LARGE: over
-    1,000 records or 1 MiB), ALREADY_EXISTS (ID_REUSED).
+    1,000 records or 1 MiB; QUOTA_EXCEEDED for too many records of a cloud), ALREADY_EXISTS
+    (ID_REUSED).
     """
     GetRecord: _aio.UnaryUnaryMultiCallable[_directory_pb2.GetRecordRequest, _directory_pb2.GetRecordResponse]  # type: ignore[assignment]
     """Gets one record. NOT_FOUND (RECORD_NOT_FOUND)."""
@@ -100,7 +105,8 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     WatchRecords: _aio.UnaryStreamMultiCallable[_directory_pb2.WatchRecordsRequest, _directory_pb2.WatchRecordsResponse]  # type: ignore[assignment]
     """Streams every change after a revision, in order, without gap or repeat; at least a progress
     message every 15 seconds. OUT_OF_RANGE (REVISION_COMPACTED, WATCHER_TOO_SLOW): query again and
-    watch from the revision of that answer. RESOURCE_EXHAUSTED when too many watch.
+    watch from the revision of that answer. RESOURCE_EXHAUSTED (SERVER_UNAVAILABLE) when too many
+    watch.
     """
 
 class DirectoryServiceServicer:
@@ -116,7 +122,8 @@ class DirectoryServiceServicer:
         """Grants a lease to the calling manager's cloud; records published under it go stale, then vanish,
         when it is not renewed in time. A second call with the same lease id renews it. INVALID_ARGUMENT
         when the ttl is out of bounds (5 to 3,600 s), ALREADY_EXISTS (ID_REUSED) when the id belongs to
-        another cloud.
+        another cloud, PERMISSION_DENIED (NOT_RECORD_OWNER) when the cloud belongs to another provider,
+        RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) for too many leases or clouds.
         """
 
     def RenewLease(
@@ -141,7 +148,8 @@ class DirectoryServiceServicer:
         """Writes and deletes records of the caller's own cloud as one atomic change: all of it at one
         revision, or nothing. PERMISSION_DENIED (NOT_RECORD_OWNER), NOT_FOUND (LEASE_NOT_FOUND), ABORTED
         (GENERATION_CONFLICT; metadata names the record), RESOURCE_EXHAUSTED (PUBLISH_TOO_LARGE: over
-        1,000 records or 1 MiB), ALREADY_EXISTS (ID_REUSED).
+        1,000 records or 1 MiB; QUOTA_EXCEEDED for too many records of a cloud), ALREADY_EXISTS
+        (ID_REUSED).
         """
 
     def GetRecord(
@@ -168,7 +176,8 @@ class DirectoryServiceServicer:
     ) -> _typing.Union[_abc.Iterator[_directory_pb2.WatchRecordsResponse], _abc.AsyncIterator[_directory_pb2.WatchRecordsResponse]]:
         """Streams every change after a revision, in order, without gap or repeat; at least a progress
         message every 15 seconds. OUT_OF_RANGE (REVISION_COMPACTED, WATCHER_TOO_SLOW): query again and
-        watch from the revision of that answer. RESOURCE_EXHAUSTED when too many watch.
+        watch from the revision of that answer. RESOURCE_EXHAUSTED (SERVER_UNAVAILABLE) when too many
+        watch.
         """
 
 def add_DirectoryServiceServicer_to_server(servicer: DirectoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
