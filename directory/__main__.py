@@ -2,12 +2,12 @@
 
 import grpc
 
-from directory.leases import Sweeper
 from directory.service import DirectoryServicer
 from directory.settings import Settings
 from directory.stores.embedded import EmbeddedStore
 from directory.watch import Watches
 from watari import service
+from watari.periodic import Periodic
 from watari.rpc import Server
 from watari.v1 import directory_pb2_grpc
 
@@ -34,9 +34,8 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         servicers=add_servicer,
         settings=settings.rpc,
     )
-    sweeper = Sweeper(store.sweep, context.clock, settings.sweep_interval_seconds)
-    context.stack.callback(sweeper.stop)
-    sweeper.start()
+    interval = settings.sweep_interval_seconds
+    context.stack.enter_context(Periodic("directory-sweep", interval, context.clock, store.sweep))
     return server
 
 

@@ -1,21 +1,14 @@
-"""Leases in memory, and the thread that lets them expire.
+"""Leases in memory: who holds which, and until when.
 
 Deadlines are monotonic and never stored: a renewal costs no disk write, setting the machine's date
 expires nothing, and after a restart every lease has its whole ttl again.
 """
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from watari import clock, errors, logs
+from watari import clock, errors
 from watari.v1 import directory_pb2
-
-JOIN_SECONDS_MAX = 10
-"""How long stopping waits for a sweep that is under way."""
-
-_log = logs.get(__name__)
 
 
 @dataclass
@@ -103,34 +96,3 @@ def require_owner(cloud_id: str, owner: str, caller: str) -> None:
             hint="a cloud id belongs to the provider that used it first; choose another id",
             cloud=cloud_id,
         )
-
-
-class Sweeper:
-    """Calls `sweep` at an interval in a thread of its own. A sweep that fails is logged and comes
-    again: what it left is still due."""
-
-    def __init__(
-        self, sweep: Callable[[], None], time: clock.Clock, interval_seconds: float
-    ) -> None:
-        self._sweep = sweep
-        self._clock = time
-        self._interval_seconds = interval_seconds
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="directory-sweeper", daemon=True)
-
-    def start(self) -> None:
-        """Begins to sweep, first after one interval."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends the thread and waits for it."""
-        self._stopped.set()
-        self._thread.join(JOIN_SECONDS_MAX)
-
-    def _run(self) -> None:
-        while not self._clock.wait(self._stopped, self._interval_seconds):
-            try:
-                self._sweep()
-            except Exception:  # noqa: BLE001 - logged, and due again
-                # The loop must outlive a full disk: without it no lease would ever expire.
-                _log.exception("sweep failed")

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,9 +144,6 @@ def test_a_destination_manager_that_is_killed_at_a_point_finishes_after_its_rest
     clouds: Clouds, point: str
 ) -> None:
     tokyo, osaka = clouds
-    # The other one must be patient: the process takes a moment to come back.
-    patient = replace(tokyo.settings.migrations, peer_wait_seconds_max=30.0)
-    tokyo.change(migrations=patient)
     tokyo.start()
     with process(osaka) as manager:
         manager.start({failpoint.ENVIRONMENT_VARIABLE: f"{point}=1*kill"})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Federation
-from tests.support.clouds import FAST, Cloud, assert_one_owner, eventually, two_clouds
+from tests.support.clouds import FAST, IMPATIENT, Cloud, assert_one_owner, eventually, two_clouds
 from tests.support.scripted_agent import BREAKS, FAILS, HANGS, LIES
 from watari import errors
 from watari.rpc import client
@@ -194,8 +194,18 @@ def test_the_destination_agent_may_be_away_for_a_while(federation: Federation, t
         assert_one_owner(VM, osaka, tokyo)
 
 
-def test_a_source_agent_that_stays_away_fails_the_migration_after_the_wait(clouds):
-    tokyo, osaka = clouds
+@pytest.fixture
+def impatient(federation: Federation, tmp_path: Path) -> Iterator[tuple[Cloud, Cloud]]:
+    """As `clouds`, with managers that give up soon."""
+    with two_clouds(federation, tmp_path, IMPATIENT) as (tokyo, osaka):
+        tokyo.agent.add(VM, "web-1")
+        tokyo.start()
+        osaka.start()
+        yield tokyo, osaka
+
+
+def test_a_source_agent_that_stays_away_fails_the_migration_after_the_wait(impatient):
+    tokyo, osaka = impatient
     tokyo.agent.stop()
     migration_id = tokyo.migrate("web-1", "osaka").migration_id
     eventually(
@@ -247,8 +257,8 @@ def test_a_release_that_could_not_be_told_is_told_when_the_destination_is_back(c
     assert_one_owner(VM, tokyo, osaka)
 
 
-def test_a_destination_manager_that_is_away_is_waited_for_then_given_up(clouds):
-    tokyo, osaka = clouds
+def test_a_destination_manager_that_is_away_is_waited_for_then_given_up(impatient):
+    tokyo, osaka = impatient
     osaka.stop()
     migration_id = tokyo.migrate("web-1", "osaka").migration_id
     ended = tokyo.wait_state(migration_id, "FAILED")

@@ -36,14 +36,18 @@ FAST = MigrationSettings(
     retry_initial_seconds=0.02,
     retry_max_seconds=0.1,
     watch_seconds_max=1.0,
-    agent_wait_seconds_max=1.0,
-    peer_wait_seconds_max=1.0,
+    agent_wait_seconds_max=30.0,
+    peer_wait_seconds_max=30.0,
     rollback_wait_seconds_max=0.5,
     peer_call_seconds_max=3.0,
     hand_over_seconds_max=3.0,
     concurrent_max=2,
     finishers_max=2,
 )
+
+
+IMPATIENT = replace(FAST, agent_wait_seconds_max=1.0, peer_wait_seconds_max=1.0)
+"""Gives up soon on who does not answer."""
 
 
 @dataclass
