@@ -73,6 +73,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     if directories.configured:
         publishing = Periodic("publish", settings.publish.check_seconds, clock, publisher.check)
         stack.enter_context(publishing)
+        stack.enter_context(Periodic("learn", settings.publish.learn_seconds, clock, peers.learn))
     stack.enter_context(Periodic("poll", settings.hosts.poll_seconds, clock, hosts.poll))
     stack.enter_context(Periodic("janitor", settings.janitor_seconds, clock, janitor.tidy))
     stack.enter_context(

@@ -10,6 +10,9 @@ from watari.rpc import client
 from watari.settings import EndpointSettings
 from watari.v1 import directory_pb2, directory_pb2_grpc
 
+CLOUDS_MAX = 10_000
+"""Clouds of the federation that a manager keeps in mind."""
+
 _Answer = TypeVar("_Answer")
 _Stub = directory_pb2_grpc.DirectoryServiceStub
 
@@ -41,6 +44,20 @@ class Directories:
         return self._first(
             lambda stub: client.call(stub.GetRecord, request, timeout_seconds=self._deadline)
         ).record.cloud
+
+    def clouds(self) -> list[directory_pb2.Record]:
+        """Every cloud's record, at most CLOUDS_MAX."""
+        found: list[directory_pb2.Record] = []
+        request = directory_pb2.QueryRecordsRequest(kind=directory_pb2.RECORD_KIND_CLOUD)
+        while len(found) < CLOUDS_MAX:
+            page = self._first(
+                lambda stub: client.call(stub.QueryRecords, request, timeout_seconds=self._deadline)
+            )
+            found.extend(page.records)
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+        return found[:CLOUDS_MAX]
 
     def grant_lease(self, request: directory_pb2.GrantLeaseRequest) -> None:
         """Grant a lease, or renew it."""

@@ -1,8 +1,8 @@
 """Managers of other clouds: finding them, and calling them.
 
-Where a cloud's manager is comes from the settings, else from the directory. What the directory told
-is kept on disk: a migration that has begun needs no directory, and a new one only for a cloud that
-was never heard of.
+Where a cloud's manager is comes from the settings, else from the directory. What that one tells
+is kept on disk, and all of it is looked through now and then: a migration that has begun needs no
+directory, and a new one only for a cloud that was never heard of.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from watari.clock import Clock
 from watari.identity import Role, SpiffeId
 from watari.rpc import client
 from watari.settings import EndpointSettings
-from watari.v1 import common_pb2, manager_pb2, manager_pb2_grpc
+from watari.v1 import common_pb2, directory_pb2, manager_pb2, manager_pb2_grpc
 
 _PEERS = tables.peers.c
 _log = logs.get(__name__)
@@ -57,7 +57,7 @@ class Peers:
         try:
             return self._ask(cloud_id)
         except errors.NotFound as error:
-            raise _not_found(cloud_id, "list the directory's clouds") from error
+            raise _not_found(cloud_id, "`watari cloud list` shows the clouds") from error
         except errors.WatariError:
             known = self.known(cloud_id)
             if known is None:
@@ -82,6 +82,19 @@ class Peers:
             self._ask(cloud_id)
         except errors.WatariError as error:
             _log.info("cloud not looked up", cloud_id=cloud_id, reason=error.reason)
+
+    def learn(self) -> None:
+        """Note every cloud of the directory, for the time when it is away."""
+        try:
+            records = self._directories.clouds()
+        except errors.WatariError as error:
+            _log.info("clouds not looked up", reason=error.reason)
+            return
+        for record in records:
+            try:
+                self._note(record.key.cloud_id, record.cloud)
+            except errors.WatariError as error:
+                _log.warning("cloud not noted", cloud=record.key.cloud_id, reason=error.reason)
 
     def reserve(
         self, to: "Peer", request: manager_pb2.ReserveRequest
@@ -124,8 +137,10 @@ class Peers:
         return client.call(self._stub(to).HandOverVm, request, timeout_seconds=deadline)
 
     def _ask(self, cloud_id: str) -> EndpointSettings:
-        manager = self._directories.cloud(cloud_id).manager
-        target = client.Target.of(manager)
+        return self._note(cloud_id, self._directories.cloud(cloud_id))
+
+    def _note(self, cloud_id: str, cloud: directory_pb2.Cloud) -> EndpointSettings:
+        target = client.Target.of(cloud.manager)
         if target.spiffe_id.role is not Role.MANAGER:
             raise _not_found(cloud_id, f"its record names {target.spiffe_id}, which is no manager")
         found = EndpointSettings(target.address, str(target.spiffe_id))

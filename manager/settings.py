@@ -168,6 +168,9 @@ class PublishSettings:
     call_seconds_max: float = field(default=5.0, metadata={"min": 0.1})
     """Deadline in seconds of a call to the directory."""
 
+    learn_seconds: float = field(default=60.0, metadata={"min": 0.05})
+    """Between two looks at which clouds there are, so that they are known when it is away."""
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -1,13 +1,15 @@
 """A manager and the real directory: publishing, finding clouds, and outages."""
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from directory.__main__ import assemble
 from directory.settings import Settings
+from manager.settings import PublishSettings
 from tests.conftest import HUB, Federation
 from tests.support import processes
 from tests.support.clouds import Cloud, eventually, two_clouds
@@ -155,6 +157,26 @@ def test_without_the_directory_known_clouds_are_reached_and_its_outage_is_shown(
     tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "SUCCEEDED")
     with pytest.raises(errors.Unavailable):
         osaka.migrate("web-1", "kyoto")
+
+
+def knows(cloud: Cloud, other: str) -> bool:
+    """Whether a manager has noted where another cloud's manager is."""
+    with closing(sqlite3.connect(cloud.settings.store.path)) as connection:
+        query = "SELECT count(*) FROM peers WHERE cloud_id = ?"
+        return bool(connection.execute(query, (other,)).fetchone()[0])
+
+
+def test_a_cloud_that_was_never_dealt_with_is_reached_without_the_directory(
+    federated: Federated,
+) -> None:
+    hub, tokyo, osaka = federated
+    for cloud in (tokyo, osaka):
+        cloud.stop()
+        cloud.change(publish=PublishSettings(learn_seconds=0.1))
+        cloud.start()
+    eventually(lambda: knows(osaka, "tokyo") and knows(tokyo, "osaka"), "they know each other")
+    hub.stop()
+    tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "SUCCEEDED")
 
 
 def test_a_directory_that_lost_its_memory_is_told_everything_again(federated: Federated) -> None:

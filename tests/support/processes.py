@@ -1,8 +1,8 @@
 """Real server processes of the project: started, watched, killed, and always cleaned up."""
 
 import contextlib
+import itertools
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -18,17 +18,21 @@ from watari import rpc
 from watari.identity import Identity, SpiffeId
 from watari.rpc import client
 
+_FIRST = 15_000 + os.getpid() % 400 * 10
+_ports = itertools.chain(range(_FIRST, 20_000), range(15_000, _FIRST))
+"""Each port is given once in a test run, and another run begins elsewhere."""
+
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 20.0
 
 
 def free_port() -> int:
     """A port that was free a moment ago, below those that the system hands out by itself."""
-    while True:
-        port = random.randrange(15_000, 20_000)
+    for port in _ports:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("no port is free")
 
 
 class Process:

@@ -63,6 +63,17 @@ def test_a_long_id_is_folded_in_a_narrow_terminal_and_never_cut() -> None:
     assert vm_id in "".join(out.getvalue().split())
 
 
+def test_a_narrow_terminal_gets_no_optional_columns_and_a_wide_one_does() -> None:
+    columns = (
+        Column("NAME", lambda row: row["name"]),
+        Column("ID", lambda row: row["name"] * 6, optional=True),
+    )
+    for width, titles in ((30, ["NAME"]), (60, ["NAME", "ID"])):
+        printer, out, _ = output(Format.TABLE, columns=width)
+        printer.rows(ROWS, columns, "nothing")
+        assert out.getvalue().splitlines()[0].split() == titles
+
+
 def test_notes_and_sentences_are_for_people_only() -> None:
     printer, out, err = output(Format.JSON)
     printer.say("hello")

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,10 +19,13 @@ CLOCK = SystemClock()
 NOWHERE = Path("/nonexistent/settings.toml")
 
 
-def sleeper(
-    code: str = "import time; print('up', flush=True); time.sleep(60)",
-) -> "subprocess.Popen[str]":
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+SLEEP = "import time; print('up', flush=True); time.sleep(60)"
+
+
+def sleeper(code: str = SLEEP, arguments: Sequence[str] = ()) -> "subprocess.Popen[str]":
+    """A process that has begun to sleep."""
+    command = [sys.executable, "-c", code, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     return process
@@ -37,7 +40,7 @@ def bystander() -> Iterator["subprocess.Popen[str]"]:
         process.kill()
 
 
-def identified(process: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> Running:
+def identified(process: "subprocess.Popen[str]") -> Running:
     running = processes._identify(process.pid)
     assert running is not None
     return running
@@ -103,8 +106,7 @@ def test_a_process_whose_starter_was_killed_before_recording_it_is_found_all_the
     tmp_path: Path,
 ) -> None:
     settings = tmp_path / "tool.toml"
-    command = [sys.executable, "-c", "import time; time.sleep(60)", "--config", str(settings)]
-    with subprocess.Popen(command) as process:
+    with sleeper(arguments=["--config", str(settings)]) as process:
         found = processes.find(tmp_path / "none.json", settings)
         assert found == identified(process)
         assert processes.find(tmp_path / "none.json", tmp_path / "tool.tom") is None

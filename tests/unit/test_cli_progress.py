@@ -30,9 +30,14 @@ def copying(done: float = 0.5) -> manager_pb2.Migration:
     return migration
 
 
-def console(*, terminal: bool) -> Console:
+def console(*, terminal: bool, kind: str = "xterm-256color") -> Console:
     return Console(
-        file=io.StringIO(), width=120, force_terminal=terminal, markup=False, highlight=False
+        file=io.StringIO(),
+        width=120,
+        force_terminal=terminal,
+        markup=False,
+        highlight=False,
+        _environ={"TERM": kind},
     )
 
 
@@ -88,6 +93,15 @@ def test_a_terminal_gets_a_bar() -> None:
         display.show(copying())
     assert "web-1: copying" in text(err)
     assert "50 %" in text(err)
+
+
+def test_a_dumb_terminal_gets_lines() -> None:
+    err = console(terminal=True, kind="dumb")
+    output = Output(Format.TABLE, console(terminal=True, kind="dumb"), err)
+    with progress.display(output, FakeClock()) as display:
+        display.show(REQUESTED)
+        display.show(copying())
+    assert "web-1: copying" in text(err)
 
 
 def test_a_program_gets_no_progress() -> None:

@@ -13,7 +13,11 @@ from watari.identity import SpiffeId, TrustStore, trust
 
 MANAGER = "spiffe://tokyo.example/manager/main"
 DNS = "main.manager.tokyo.example"
-NOW = datetime.now(UTC)
+
+
+def now() -> datetime:
+    """Asked each time: a whole test run takes longer than certificates are back-dated."""
+    return datetime.now(UTC)
 
 
 def forge(authority, *, uris=(MANAGER,), names=(DNS,), ca=False, key=None, uses=None):
@@ -29,8 +33,8 @@ def forge(authority, *, uris=(MANAGER,), names=(DNS,), ca=False, key=None, uses=
         .issuer_name(x509.load_pem_x509_certificate(authority.cert_pem).subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - timedelta(hours=1))
-        .not_valid_after(NOW + timedelta(hours=1))
+        .not_valid_before(now() - timedelta(hours=1))
+        .not_valid_after(now() + timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(
@@ -48,13 +52,13 @@ def store(federation):
 
 def reason(store, certificate) -> str:
     with pytest.raises(errors.Unauthenticated) as caught:
-        store.verify_peer(certificate, NOW)
+        store.verify_peer(certificate, now())
     return caught.value.reason
 
 
 def test_a_well_formed_certificate_of_an_accepted_provider_is_taken(federation, store):
     certificate = forge(federation.authorities["tokyo.example"])
-    assert store.verify_peer(certificate, NOW) == SpiffeId.parse(MANAGER)
+    assert store.verify_peer(certificate, now()) == SpiffeId.parse(MANAGER)
 
 
 def test_an_authority_accepted_for_one_domain_cannot_speak_for_another(federation, store):
@@ -133,18 +137,18 @@ def test_a_provider_is_trusted_as_soon_as_its_file_is_there_and_no_longer(own_fe
     party = own_federation.party(MANAGER)
     file = own_federation.trust_folder / "tokyo.example.pem"
     store, root = TrustStore(own_federation.trust_folder), file.read_bytes()
-    assert store.verify_peer(party.cert_pem, NOW) == party.spiffe_id
+    assert store.verify_peer(party.cert_pem, now()) == party.spiffe_id
     file.unlink()
     assert reason(store, party.cert_pem) == "PROVIDER_UNKNOWN"
     assert store.domains() == ["hub.example", "osaka.example"]
     identity.save_certificate(file, root)
-    assert store.verify_peer(party.cert_pem, NOW) == party.spiffe_id
+    assert store.verify_peer(party.cert_pem, now()) == party.spiffe_id
 
 
 def test_a_damaged_file_costs_its_own_provider_the_trust_and_nobody_else(own_federation):
     store, party = TrustStore(own_federation.trust_folder), own_federation.party(MANAGER)
     identity.save_certificate(own_federation.trust_folder / "osaka.example.pem", b"junk")
-    assert store.verify_peer(party.cert_pem, NOW) == party.spiffe_id
+    assert store.verify_peer(party.cert_pem, now()) == party.spiffe_id
     assert store.domains() == ["hub.example", "tokyo.example"]
 
 
@@ -155,7 +159,7 @@ def test_a_provider_may_have_two_authorities_while_it_changes_them(own_federatio
     store = TrustStore(own_federation.trust_folder)
     for authority in (own_federation.authorities["tokyo.example"], new):
         party = own_federation.issue(SpiffeId.parse(MANAGER), authority)
-        assert store.verify_peer(party.cert_pem, NOW) == party.spiffe_id
+        assert store.verify_peer(party.cert_pem, now()) == party.spiffe_id
 
 
 def test_the_bundle_holds_the_roots_of_every_accepted_provider(federation, store):
@@ -167,5 +171,5 @@ def test_verified_peers_are_remembered_up_to_a_limit(federation, store, monkeypa
     monkeypatch.setattr(trust, "VERIFIED_PEERS_MAX", 2)
     for name in ("a", "b", "c"):
         party = federation.party(f"spiffe://tokyo.example/user/{name}")
-        store.verify_peer(party.cert_pem, NOW)
+        store.verify_peer(party.cert_pem, now())
     assert len(store._verified) == 2

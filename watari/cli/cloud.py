@@ -17,9 +17,9 @@ _app = typer.Typer(no_args_is_help=True, help="Show the clouds of the federation
 
 _COLUMNS = (
     Column("CLOUD", lambda one: one["cloud_id"]),
-    Column("PROVIDER", lambda one: one["provider_domain"]),
+    Column("PROVIDER", lambda one: one["provider_domain"], optional=True),
     Column("REGIONS", lambda one: ", ".join(one["regions"])),
-    Column("LAW", lambda one: one["jurisdiction"]),
+    Column("LAW", lambda one: one["jurisdiction"], optional=True),
     Column("FREE VCPUS", lambda one: str(one["free"]["vcpus"]), right=True),
     Column("FREE MEMORY", lambda one: views.size(one["free"]["memory_bytes"]), right=True),
     Column("FREE DISK", lambda one: views.size(one["free"]["disk_bytes"]), right=True),
@@ -60,7 +60,7 @@ def show_cloud(
     row |= {"status": None, "hosts": [], "manager_problem": None}
     if name in invocation.clients.cloud_ids:
         row |= _ask_manager(invocation.clients, name)
-    invocation.output.record(row, facts(_facts(row)), table(row["hosts"], _HOST_COLUMNS))
+    invocation.output.record(row, facts(_facts(row)), "", table(row["hosts"], _HOST_COLUMNS))
 
 
 def _records(

@@ -11,7 +11,7 @@ from watari.cli.clients import Clients
 from watari.cli.exits import CommandFailed, Exit
 from watari.cli.federation import control
 from watari.cli.invocation import LOCAL_PANEL, Invocation, command
-from watari.cli.output import Column, table
+from watari.cli.output import Column
 from watari.cli.plain import plain
 
 _COLUMNS = (
@@ -19,7 +19,7 @@ _COLUMNS = (
     Column("STATE", lambda one: one["state"]),
     Column("ADDRESS", lambda one: one["address"]),
     Column("PID", lambda one: str(one["pid"] or ""), right=True),
-    Column("IDENTITY", lambda one: one["spiffe_id"]),
+    Column("IDENTITY", lambda one: one["spiffe_id"], optional=True),
 )
 _CLOUD_COLUMNS = (
     Column("CLOUD", lambda one: one["cloud_id"]),
@@ -49,7 +49,7 @@ def up(invocation: Invocation) -> None:
         found = control.up(layout, invocation.clock, os.environ, on_step)
     rows = [_row(each) for each in found]
     record = {"state_dir": str(layout.root), "config": str(layout.client), "servers": rows}
-    output.record(record, table(rows, _COLUMNS))
+    output.record(record, output.table(rows, _COLUMNS))
     output.say(f"\nThe federation runs in {layout.root}.")
 
 
@@ -81,7 +81,7 @@ def status(invocation: Invocation) -> None:
     runs = any(server["pid"] for server in servers) or not servers
     clouds = _clouds(invocation.clients) if runs else []
     record = {"state_dir": str(layout.root), "servers": servers, "clouds": clouds}
-    output.record(record, table(servers, _COLUMNS), "", table(clouds, _CLOUD_COLUMNS))
+    output.record(record, output.table(servers, _COLUMNS), "", output.table(clouds, _CLOUD_COLUMNS))
     silent = [one["name"] for one in servers if one["state"] != "serving"]
     silent = silent or [one["cloud_id"] for one in clouds if one["problem"]]
     if silent:

@@ -15,13 +15,13 @@ _app = typer.Typer(no_args_is_help=True, help="Show what clouds offer.")
 
 _COLUMNS = (
     Column("CLOUD", lambda one: one["cloud_id"]),
-    Column("OFFER", lambda one: one["offer"]),
+    Column("OFFER", lambda one: one["offer"] if one["offer"] != one["region"] else ""),
     Column("REGION", lambda one: one["region"]),
     Column("VCPU/H", lambda one: _price(one, "vcpu_hour"), right=True),
-    Column("MEMORY GIB/H", lambda one: _price(one, "memory_gib_hour"), right=True),
-    Column("DISK GIB/MONTH", lambda one: _price(one, "disk_gib_month"), right=True),
-    Column("EGRESS GIB", lambda one: _price(one, "egress_gib"), right=True),
-    Column("TRAITS", lambda one: ", ".join(one["traits"])),
+    Column("MEMORY/H", lambda one: _price(one, "memory_gib_hour"), right=True),
+    Column("DISK/MONTH", lambda one: _price(one, "disk_gib_month"), right=True),
+    Column("EGRESS", lambda one: _price(one, "egress_gib"), right=True),
+    Column("TRAITS", lambda one: ", ".join(one["traits"]), optional=True),
     Column("RECORD", lambda one: "stale" if one["stale"] else "ok"),
 )
 

@@ -61,6 +61,8 @@ class Column:
     """From the row to text."""
     right: bool = False
     """Numbers stand to the right."""
+    optional: bool = False
+    """Left out where the terminal is too narrow for all columns."""
 
 
 class Output:
@@ -83,9 +85,17 @@ class Output:
         if self.is_json:
             self._json(rows)
         elif rows:
-            self.out.print(table(rows, columns))
+            self.out.print(self.table(rows, columns))
         else:
             self.say(empty)
+
+    def table(self, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+        """A table that suits the terminal's width."""
+        whole = table(rows, columns)
+        unbounded = self.out.options.update(width=PIPED_COLUMNS)
+        if self.out.measure(whole, options=unbounded).maximum <= self.out.width:
+            return whole
+        return table(rows, [column for column in columns if not column.optional])
 
     def record(self, record: Row, *views: RenderableType) -> None:
         """Prints one thing: an object, or the views of it."""
@@ -163,13 +173,10 @@ def requested_format(arguments: Sequence[str]) -> Format:
     return Format.TABLE
 
 
-def table(rows: Sequence[Row], columns: Sequence[Column], title: str = "") -> Table:
+def table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     """A table of rows; columns whose every cell is empty are left out."""
     shown = Table(
         box=box.SIMPLE_HEAD,
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
         header_style="bold",
         pad_edge=False,
         show_edge=False,

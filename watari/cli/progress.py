@@ -35,7 +35,7 @@ def display(output: Output, clock: Clock) -> Iterator[Display]:
     """The display that suits where the output goes."""
     if output.is_json:
         yield _Silent()
-    elif output.err.is_terminal:
+    elif output.err.is_terminal and not output.err.is_dumb_terminal:
         bar = _Bar(output)
         with bar.progress:
             yield bar

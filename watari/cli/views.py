@@ -51,13 +51,13 @@ def disks_bytes(vm: dict[str, Any], key: str) -> int:
 VM_COLUMNS = (
     Column("NAME", lambda vm: vm["name"]),
     Column("CLOUD", lambda vm: vm["cloud_id"]),
-    Column("HOST", lambda vm: vm["host_id"]),
+    Column("HOST", lambda vm: vm["host_id"], optional=True),
     Column("STATE", lambda vm: vm["state"]),
     Column("VCPUS", lambda vm: str(vm["resources"]["vcpus"]), right=True),
     Column("MEMORY", lambda vm: size(vm["resources"]["memory_bytes"]), right=True),
     Column("DISKS", lambda vm: size(disks_bytes(vm, "size_bytes")), right=True),
     Column("USED", lambda vm: size(disks_bytes(vm, "allocated_bytes")), right=True),
-    Column("ID", lambda vm: vm["vm_id"]),
+    Column("ID", lambda vm: vm["vm_id"], optional=True),
     Column("MIGRATION", lambda vm: vm["migration_id"]),
     Column("PROBLEM", lambda vm: problem(vm["problem"])),
 )
@@ -73,8 +73,7 @@ MIGRATION_COLUMNS = (
     Column("VM", lambda one: one["vm_name"]),
     Column("FROM", lambda one: one["from_cloud"]),
     Column("TO", lambda one: one["to_cloud"]),
-    Column("STATE", lambda one: words(one["state"])),
-    Column("DONE", lambda one: percent(one["progress"]), right=True),
+    Column("STATE", lambda one: f"{words(one['state'])} {percent(one)}".rstrip()),
     Column("STARTED", lambda one: when(one["created_at"])),
     Column("ID", lambda one: one["migration_id"]),
     Column("PROBLEM", lambda one: problem(one["problem"])),
@@ -124,8 +123,9 @@ def _part(name: str, candidate: dict[str, Any]) -> str:
     return f"{part['weight'] * part['normalised']:.2f}" if part else ""
 
 
-def percent(progress: dict[str, Any] | None) -> str:
-    """How far a transfer is."""
-    if not progress or not progress["total_bytes"]:
+def percent(migration: dict[str, Any]) -> str:
+    """How far the transfer is, while it runs."""
+    progress = migration["progress"]
+    if migration["state"] != "copying" or not progress or not progress["total_bytes"]:
         return ""
     return f"{100 * progress['done_bytes'] // progress['total_bytes']} %"

@@ -316,7 +316,9 @@ class Inventory(_message.Message):
 
     @_builtins.property
     def free(self) -> _common_pb2.Resources:
-        """What is free: (total - reserved) * ratio - allocated - held."""
+        """What is free: (total - reserved) * ratio - allocated - held; of disk no more than the host's
+        file system can still take. Disks are sold by apparent size, so a sparse one may fit all the same.
+        """
 
     @_builtins.property
     def seen_at(self) -> _timestamp_pb2.Timestamp:

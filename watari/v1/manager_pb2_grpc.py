@@ -193,7 +193,8 @@ class ManagerServiceServicer:
 
     def CancelMigration(self, request, context):
         """Cancels a migration before its commit point; it ends as CANCELLED with the machine where it was.
-        FAILED_PRECONDITION (MIGRATION_COMMITTED, MIGRATION_STATE when it has ended), NOT_FOUND.
+        Repeating it is no error. FAILED_PRECONDITION (MIGRATION_COMMITTED, MIGRATION_STATE when it has
+        ended otherwise), NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,7 +66,8 @@ class ManagerServiceStub:
     """
     CancelMigration: _grpc.UnaryUnaryMultiCallable[_manager_pb2.CancelMigrationRequest, _manager_pb2.CancelMigrationResponse]
     """Cancels a migration before its commit point; it ends as CANCELLED with the machine where it was.
-    FAILED_PRECONDITION (MIGRATION_COMMITTED, MIGRATION_STATE when it has ended), NOT_FOUND.
+    Repeating it is no error. FAILED_PRECONDITION (MIGRATION_COMMITTED, MIGRATION_STATE when it has
+    ended otherwise), NOT_FOUND.
     """
     SetMigrationLimit: _grpc.UnaryUnaryMultiCallable[_manager_pb2.SetMigrationLimitRequest, _manager_pb2.SetMigrationLimitResponse]
     """Changes the bandwidth cap of a running migration. NOT_FOUND, FAILED_PRECONDITION
@@ -120,7 +121,8 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     """
     CancelMigration: _aio.UnaryUnaryMultiCallable[_manager_pb2.CancelMigrationRequest, _manager_pb2.CancelMigrationResponse]  # type: ignore[assignment]
     """Cancels a migration before its commit point; it ends as CANCELLED with the machine where it was.
-    FAILED_PRECONDITION (MIGRATION_COMMITTED, MIGRATION_STATE when it has ended), NOT_FOUND.
+    Repeating it is no error. FAILED_PRECONDITION (MIGRATION_COMMITTED, MIGRATION_STATE when it has
+    ended otherwise), NOT_FOUND.
     """
     SetMigrationLimit: _aio.UnaryUnaryMultiCallable[_manager_pb2.SetMigrationLimitRequest, _manager_pb2.SetMigrationLimitResponse]  # type: ignore[assignment]
     """Changes the bandwidth cap of a running migration. NOT_FOUND, FAILED_PRECONDITION
@@ -221,7 +223,8 @@ class ManagerServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.CancelMigrationResponse, _abc.Awaitable[_manager_pb2.CancelMigrationResponse]]:
         """Cancels a migration before its commit point; it ends as CANCELLED with the machine where it was.
-        FAILED_PRECONDITION (MIGRATION_COMMITTED, MIGRATION_STATE when it has ended), NOT_FOUND.
+        Repeating it is no error. FAILED_PRECONDITION (MIGRATION_COMMITTED, MIGRATION_STATE when it has
+        ended otherwise), NOT_FOUND.
         """
 
     def SetMigrationLimit(

@@ -173,7 +173,6 @@ def _agent(process: Process, data: str, addresses: Addresses) -> dict[str, Any]:
 
 
 def _manager(cloud: CloudPlan, data: str, addresses: Addresses) -> dict[str, Any]:
-    others = [other.cloud_id for other in layouts.CLOUDS if other != cloud]
     return {
         "cloud_id": cloud.cloud_id,
         "display_name": cloud.display_name,
@@ -182,8 +181,6 @@ def _manager(cloud: CloudPlan, data: str, addresses: Addresses) -> dict[str, Any
         "brokers": [str(SpiffeId(layouts.HUB_DOMAIN, Role.BROKER, "main"))],
         "agents": {"host-1": _endpoint(f"{cloud.cloud_id}-agent", addresses)},
         "directories": [_endpoint("directory", addresses)],
-        # So that machines can be moved by hand while the directory is down.
-        "peers": {other: _endpoint(f"{other}-manager", addresses) for other in others},
         "prices": {
             "currency": "JPY",
             "vcpu_hour": cloud.vcpu_hour,
@@ -192,7 +189,7 @@ def _manager(cloud: CloudPlan, data: str, addresses: Addresses) -> dict[str, Any
         },
         "store": {"path": f"{data}/manager.sqlite"},
         "hosts": {"poll_seconds": FRESH_SECONDS},
-        "publish": {"check_seconds": FRESH_SECONDS},
+        "publish": {"check_seconds": FRESH_SECONDS, "learn_seconds": FRESH_SECONDS},
     }
 
 
