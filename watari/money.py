@@ -1,4 +1,4 @@
-"""Exact money: `watari.v1.Money` to and from Decimal, and the arithmetic that bills need.
+"""Exact money: `watari.v1.Money` to and from Decimal, in which all arithmetic is done.
 
 Amounts are exact to a billionth of the currency's unit. What does not fit is rounded half to even,
 once, when the message is made.
@@ -45,31 +45,6 @@ def to_decimal(money: common_pb2.Money) -> Decimal:
         raise _invalid(f"nanos {money.nanos} do not go with units {money.units}")
     with localcontext(_EXACT):
         return Decimal(money.units) + Decimal(money.nanos).scaleb(-9)
-
-
-def add(first: common_pb2.Money, *others: common_pb2.Money) -> common_pb2.Money:
-    """The exact sum. Raises InvalidArgument INVALID_FIELD when the currencies differ."""
-    with localcontext(_EXACT):
-        total = to_decimal(first)
-        for other in others:
-            if other.currency_code != first.currency_code:
-                raise _invalid(f"{other.currency_code} cannot be added to {first.currency_code}")
-            total += to_decimal(other)
-    return from_decimal(total, first.currency_code)
-
-
-def multiply(price: common_pb2.Money, quantity: Decimal | int) -> common_pb2.Money:
-    """Price times quantity, rounded half to even to nanos."""
-    with localcontext(_EXACT):
-        amount = to_decimal(price) * quantity
-    return from_decimal(amount, price.currency_code)
-
-
-def format(money: common_pb2.Money) -> str:  # noqa: A001 - read as money.format
-    """Such as "JPY 120.50": at least two decimals, and as many more as the amount has."""
-    amount = to_decimal(money)
-    places = max(2, -int(amount.normalize(_EXACT).as_tuple().exponent))
-    return f"{money.currency_code} {amount:,.{places}f}"
 
 
 def _invalid(problem: str) -> errors.InvalidArgument:

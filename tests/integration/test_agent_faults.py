@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -88,14 +89,23 @@ def test_after_kill_9_of_an_agent_another_attempt_succeeds(pair: agents.Pair, vi
     assert identical(original, pair.destination.disk(vm_id, "vda"))
 
 
+def small_disk(shelf: Path, size: str) -> tuple[str, ...]:
+    """Command that gives a process a small file system for its shelf: a tmpfs in a mount namespace
+    of its own; where none may be made, a limit on the size of a file, which fails the same way.
+    """
+    users = () if os.geteuid() == 0 else ("--map-root-user", "--user")
+    unshare = ("unshare", *users, "--mount", "sh", "-c")
+    mount = f'mount -t tmpfs -o size={size} watari-test "$1"'
+    may = subprocess.run([*unshare, mount, "sh", "/mnt"], check=False, capture_output=True)
+    if may.returncode != 0:
+        return ("prlimit", f"--fsize={6 * MIB}")
+    return (*unshare, f'{mount} && shift && exec "$@"', "sh", str(shelf))
+
+
 def test_a_destination_that_fills_up_says_so_and_the_machine_stays(
     federation: Federation, tmp_path: Path
 ) -> None:
-    """A small tmpfs in a mount namespace of the agent's own stands for a full host."""
-    shelf = tmp_path / "osaka" / "shelf"
-    script = f'mount -t tmpfs -o size=6m watari-test "{shelf}" && exec "$@"'
-    users = () if os.geteuid() == 0 else ("--map-root-user", "--user")
-    small = ("unshare", *users, "--mount", "sh", "-c", script, "sh")
+    small = small_disk(tmp_path / "osaka" / "shelf", "6m")
     source = agents.AgentHost(federation, TOKYO, tmp_path / "tokyo")
     destination = agents.AgentHost(federation, OSAKA, tmp_path / "osaka", prefix=small)
     with contextlib.closing(source), contextlib.closing(destination):

@@ -1,122 +1,30 @@
-"""Reservations on a real database: against a simple model, and by many threads at once."""
+"""Reservations on a real database: whose they are, how long they last, and by many threads."""
 
 import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from manager import capacity, outbox, tables, vms
-from manager.reservation_rows import LIVE, TRANSITIONS, State
-from manager.reservations import Reservations
-from manager.settings import AgentSettings, Settings, StoreSettings
-from manager.store import Store, micros
+from manager import capacity
+from manager.reservation_rows import State
+from manager.store import micros
 from tests.conftest import Federation
+from tests.support.reservations import OSAKA, TOKYO, VCPUS, Rig, reason_of, request
 from watari import errors, identity
-from watari.clock import FakeClock, SystemClock
+from watari.clock import SystemClock
 from watari.identity import Identity, SpiffeId
-from watari.settings import EndpointSettings, IdentitySettings
-from watari.v1 import agent_pb2, common_pb2, manager_pb2
+from watari.v1 import common_pb2, manager_pb2
 
-GIB = 1024**3
-VCPUS = 8
-TOKYO = SpiffeId.parse("spiffe://tokyo.example/manager/main")
 OPERATOR = SpiffeId.parse("spiffe://osaka.example/user/operator")
 MALLORY = SpiffeId.parse("spiffe://hub.example/manager/main")
-
-
-class Rig:
-    """The reservations of osaka, whose one host has 8 CPUs."""
-
-    def __init__(self, folder: Path, own: Identity) -> None:
-        self.clock = FakeClock()
-        self.settings = Settings(
-            cloud_id="osaka",
-            identity=IdentitySettings(folder, folder, folder),
-            agents={"h1": AgentSettings("127.0.0.1:1", "spiffe://osaka.example/agent/h1")},
-            store=StoreSettings(path=folder / "db.sqlite"),
-        )
-        self.store = Store(self.settings.store)
-        self.reservations = Reservations(
-            self.store, self.clock, own, self.settings, self.manager_of
-        )
-        host = agent_pb2.Host(
-            host_id="h1",
-            total=common_pb2.Resources(vcpus=VCPUS, memory_bytes=64 * GIB, disk_bytes=1000 * GIB),
-            storage_free_bytes=1000 * GIB,
-        )
-        with self.store.write() as connection:
-            connection.execute(
-                tables.hosts.insert().values(
-                    host_id="h1",
-                    host=host.SerializeToString(),
-                    reachable=True,
-                    seen_at=0,
-                    generation=1,
-                )
-            )
-
-    def manager_of(self, cloud_id: str) -> EndpointSettings | None:
-        """What is known of other clouds."""
-        return {"tokyo": EndpointSettings("127.0.0.1:1", str(TOKYO))}.get(cloud_id)
-
-    def held(self) -> int:
-        """CPUs held by reservations."""
-        with self.store.read() as connection:
-            (host,) = capacity.views(connection, self.settings.agents)
-        return host.held.get("vcpus", 0)
-
-    def owed(self) -> int:
-        """Arrivals that are still to be discarded."""
-        with self.store.read() as connection:
-            return len(outbox.due(connection, micros(self.clock.now()), 10_000))
-
-    def own(self, vm_id: str, cloud_id: str, epoch: int) -> None:
-        """Record who owns a machine."""
-        row = vms.VmRow(
-            vm_id=vm_id,
-            name="web-1",
-            cloud_id=cloud_id,
-            epoch=epoch,
-            host_id="h1",
-            tenant="acme",
-            migration_id=None,
-            body=manager_pb2.Vm(),
-            seen_at=0,
-        )
-        with self.store.write() as connection:
-            vms.put(connection, row, counted=cloud_id == "osaka")
-
-
-def request(vcpus: int = 1, ttl_seconds: int = 60, **changes: object) -> manager_pb2.ReserveRequest:
-    """A new reservation."""
-    made = manager_pb2.ReserveRequest(
-        reservation_id=str(uuid.uuid4()),
-        migration_id=str(uuid.uuid4()),
-        from_cloud="tokyo",
-        vm_id=str(uuid.uuid4()),
-        vm_name="web-1",
-        tenant="acme",
-        source_epoch=1,
-        resources=common_pb2.Resources(vcpus=vcpus, memory_bytes=GIB, disk_bytes=4 * GIB),
-        disks=[common_pb2.DiskSpec(disk_id="vda", size_bytes=4 * GIB, allocated_bytes=GIB)],
-        source_agent="spiffe://tokyo.example/agent/h1",
-        ttl_seconds=ttl_seconds,
-    )
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made
 
 
 @pytest.fixture(scope="module")
 def own(federation: Federation) -> Identity:
     """osaka's manager."""
-    return federation.party("spiffe://osaka.example/manager/main")
+    return federation.party(OSAKA)
 
 
 @pytest.fixture
@@ -124,13 +32,6 @@ def rig(tmp_path: Path, own: Identity) -> Iterator[Rig]:
     made = Rig(tmp_path, own)
     yield made
     made.store.close()
-
-
-def reason_of(call, *arguments) -> str:
-    """The reason of the error that a call raises."""
-    with pytest.raises(errors.WatariError) as caught:
-        call(*arguments)
-    return caught.value.reason
 
 
 def test_a_reservation_holds_room_and_grants_exactly_what_was_asked(rig: Rig, own: Identity):
@@ -322,106 +223,3 @@ def test_confirmation_and_expiry_at_the_same_moment_have_one_winner(rig: Rig):
         ]
         assert rig.held() == (1 if state is State.CONFIRMED else 0)
         rig.reservations.release(asked.reservation_id, TOKYO)
-
-
-class Model(RuleBasedStateMachine):
-    """The reservations do what a dictionary would, and the room always adds up."""
-
-    own: Identity
-    keys = Bundle("keys")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = TemporaryDirectory()
-        self.rig = Rig(Path(self.folder.name), self.own)
-        self.states: dict[str, State] = {}
-        self.vcpus: dict[str, int] = {}
-        self.ends: dict[str, float] = {}
-
-    def teardown(self) -> None:
-        self.rig.store.close()
-        self.folder.cleanup()
-
-    @rule(target=keys, vcpus=st.integers(1, 5), ttl=st.integers(10, 100))
-    def reserve(self, vcpus: int, ttl: int) -> str:
-        asked = request(vcpus=vcpus, ttl_seconds=ttl)
-        key = asked.reservation_id
-        if self.held() + vcpus <= VCPUS:
-            self.rig.reservations.reserve(asked, TOKYO)
-            self.states[key], self.vcpus[key] = State.PENDING, vcpus
-            self.ends[key] = self.rig.clock.monotonic() + ttl
-        else:
-            assert reason_of(self.rig.reservations.reserve, asked, TOKYO) == (
-                "INSUFFICIENT_CAPACITY"
-            )
-        return key
-
-    @rule(key=keys)
-    def confirm(self, key: str) -> None:
-        state = self.states.get(key)
-        if state in LIVE:
-            self.rig.reservations.confirm(key, TOKYO)
-            self.states[key] = State.CONFIRMED
-        else:
-            expected = {
-                None: "RESERVATION_NOT_FOUND",
-                State.EXPIRED: "RESERVATION_EXPIRED",
-                State.RELEASED: "RESERVATION_STATE",
-            }[state]
-            assert reason_of(self.rig.reservations.confirm, key, TOKYO) == expected
-
-    @rule(key=keys)
-    def release(self, key: str) -> None:
-        released = self.rig.reservations.release(key, TOKYO)
-        state = self.states.get(key)
-        if state in LIVE:
-            self.states[key] = State.RELEASED
-        assert (released and released.state) == self.states.get(key)
-
-    @rule(key=keys, ttl=st.integers(10, 100))
-    def extend(self, key: str, ttl: int) -> None:
-        if self.states.get(key) is State.PENDING:
-            self.rig.reservations.extend(key, ttl, TOKYO)
-            self.ends[key] = max(self.ends[key], self.rig.clock.monotonic() + ttl)
-        else:
-            reason_of(self.rig.reservations.extend, key, ttl, TOKYO)
-
-    @rule(seconds=st.integers(1, 60))
-    def time_passes(self, seconds: int) -> None:
-        self.rig.clock.advance(seconds)
-        for key, state in self.states.items():
-            if state is State.PENDING and self.ends[key] <= self.rig.clock.monotonic():
-                self.states[key] = State.EXPIRED
-        self.rig.reservations.expire_due()
-
-    @invariant()
-    def the_room_adds_up(self) -> None:
-        assert self.rig.held() == self.held() <= VCPUS
-
-    @invariant()
-    def every_state_is_as_expected(self) -> None:
-        for key, state in self.states.items():
-            assert self.rig.reservations.get(key, TOKYO).state is state
-
-    @invariant()
-    def whatever_ended_is_owed_to_be_discarded(self) -> None:
-        ended = [state for state in self.states.values() if state not in LIVE]
-        assert self.rig.owed() == len(ended)
-
-    def held(self) -> int:
-        """What the model says is held."""
-        return sum(self.vcpus[key] for key, state in self.states.items() if state in LIVE)
-
-
-def test_reservations_behave_like_their_model(own: Identity) -> None:
-    Model.own = own
-    limits = hypothesis_settings(max_examples=12, stateful_step_count=15, deadline=None)
-    Model.TestCase.settings = limits
-    Model.TestCase("runTest").runTest()
-
-
-def test_no_state_follows_a_final_one_and_used_comes_from_confirmed_only() -> None:
-    assert set(TRANSITIONS) == set(State)
-    for state in set(State) - LIVE:
-        assert not TRANSITIONS[state]
-    assert [state for state in State if State.USED in TRANSITIONS[state]] == [State.CONFIRMED]

@@ -1,0 +1,68 @@
+"""Whom and what a broker refuses, and which manager it believes."""
+
+import pytest
+
+from tests.support import catalogue_records as records
+from tests.support.broker_world import OSAKA_MANAGER, TOKYO_MANAGER, World
+from watari import errors, rpc
+from watari.v1 import broker_pb2, manager_pb2_grpc
+
+OSAKA_USER = "spiffe://osaka.example/user/bob"
+
+
+def test_a_user_of_another_provider_may_not_move_the_machine(world: World) -> None:
+    world.publish_tokyo()
+    world.publish_osaka("osaka-1", vcpu="0.02")
+    with pytest.raises(errors.Denied) as caught:
+        world.migrate(caller=OSAKA_USER)
+    assert caught.value.reason == "NOT_ALLOWED"
+    assert not world.manager.callers
+
+
+def test_an_unknown_cloud_or_machine_is_not_found(world: World) -> None:
+    world.publish_tokyo()
+    with pytest.raises(errors.NotFound) as caught:
+        world.migrate(from_cloud="kyoto")
+    assert caught.value.reason == "CLOUD_NOT_FOUND"
+    with pytest.raises(errors.NotFound) as caught:
+        world.migrate(vm="web-2")
+    assert caught.value.reason == "VM_NOT_FOUND"
+
+
+def test_a_manager_that_is_away_is_named(world: World) -> None:
+    world.publish(
+        TOKYO_MANAGER,
+        "tokyo",
+        records.cloud("tokyo", domain="tokyo.example", address="127.0.0.1:1"),
+    )
+    with pytest.raises(errors.Unavailable, match=r"manager/main at 127\.0\.0\.1:1") as caught:
+        world.migrate()
+    assert caught.value.metadata == {"peer": TOKYO_MANAGER, "address": "127.0.0.1:1"}
+
+
+def test_only_the_provider_named_in_the_record_can_answer_as_its_manager(world: World) -> None:
+    impostor = world.serve(
+        OSAKA_MANAGER,
+        lambda server: manager_pb2_grpc.add_ManagerServiceServicer_to_server(world.manager, server),
+    )
+    world.publish(
+        TOKYO_MANAGER,
+        "tokyo",
+        records.cloud("tokyo", domain="tokyo.example", address=impostor.address),
+    )
+    with pytest.raises(errors.Unavailable):
+        world.migrate()
+    assert not world.manager.callers
+
+
+def test_ids_are_checked_and_policies_are_not_served(world: World) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        rpc.call(world.broker().Place, broker_pb2.PlaceRequest(request_id="1"))
+    assert caught.value.reason == "INVALID_ID"
+    with pytest.raises(errors.InvalidArgument) as caught:
+        world.migrate("not-a-uuid")
+    assert caught.value.reason == "INVALID_ID"
+    own_user = "spiffe://hub.example/user/operator"
+    with pytest.raises(errors.Unimplemented) as unserved:
+        rpc.call(world.broker(own_user).ListPolicies, broker_pb2.ListPoliciesRequest())
+    assert unserved.value.reason == "NOT_SERVED"

@@ -1,0 +1,110 @@
+"""Channels and their pool: which are kept, which are let go, and what their calls see of it."""
+
+import gc
+import threading
+import time
+from concurrent import futures
+
+import psutil
+import pytest
+
+from tests.support.rpc_catalogue import ALICE, DIRECTORY, get
+from watari import errors, rpc
+from watari.v1 import directory_pb2, directory_pb2_grpc
+
+
+def test_a_pool_keeps_one_channel_a_target_and_lets_the_oldest_go(federation, target):
+    other = rpc.Target("127.0.0.1:1", target.spiffe_id)
+    pool = rpc.ChannelPool(federation.party(ALICE), channels_max=1)
+    first = pool.get(target)
+    assert pool.get(target) is first
+    pool.get(other)
+    stub = directory_pb2_grpc.DirectoryServiceStub(first)
+    assert get(stub).revision == 7, "a channel that was let go still serves who holds it"
+    assert pool.get(target) is not first
+    pool.close()
+
+
+def test_closing_a_pool_cancels_its_streams_and_every_call_after(federation, target, catalogue):
+    pool = rpc.ChannelPool(federation.party(ALICE))
+    stub = directory_pb2_grpc.DirectoryServiceStub(pool.get(target))
+    request = directory_pb2.WatchRecordsRequest(after_revision=1, cloud_id="endless")
+    with rpc.stream(stub.WatchRecords, request, timeout_seconds=30) as responses:
+        next(responses)
+        pool.close()
+        with pytest.raises(errors.Cancelled):
+            for _ in responses:
+                pass
+    with pytest.raises(errors.Cancelled):
+        get(stub, idempotent=True)
+    with (
+        pytest.raises(errors.Cancelled),
+        rpc.stream(stub.WatchRecords, request, timeout_seconds=30) as responses,
+    ):
+        next(responses)
+
+
+def test_a_call_that_runs_when_its_pool_is_closed_ends_by_itself(federation, target, catalogue):
+    pool, entered, release = (
+        rpc.ChannelPool(federation.party(ALICE)),
+        threading.Event(),
+        threading.Event(),
+    )
+
+    def answer():
+        entered.set()
+        release.wait(10)
+        return directory_pb2.GetRecordResponse(revision=3)
+
+    catalogue.behaviour = answer
+    stub = directory_pb2_grpc.DirectoryServiceStub(pool.get(target))
+    with futures.ThreadPoolExecutor(1) as threads:
+        running = threads.submit(get, stub)
+        assert entered.wait(5)
+        pool.close()
+        release.set()
+        assert running.result(5).revision == 3
+
+
+def connections(target) -> int:
+    port = int(target.address.rpartition(":")[2])
+    return sum(
+        bool(link.raddr) and link.raddr.port == port
+        for link in psutil.Process().net_connections("tcp")
+        if link.status == psutil.CONN_ESTABLISHED
+    )
+
+
+def test_a_channel_that_was_let_go_disconnects_once_nobody_uses_it(federation, target):
+    pool = rpc.ChannelPool(federation.party(ALICE))
+    stub = directory_pb2_grpc.DirectoryServiceStub(pool.get(target))
+    get(stub)
+    assert connections(target) == 1
+    pool.close()
+    del stub
+    until = time.monotonic() + 10
+    while connections(target) and time.monotonic() < until:
+        gc.collect()
+        time.sleep(0.02)
+    assert connections(target) == 0
+
+
+def test_a_pool_makes_a_new_channel_when_the_targets_provider_changes_its_roots(
+    own_federation, target
+):
+    party = own_federation.party(ALICE)
+    pool = rpc.ChannelPool(party)
+    first = pool.get(target)
+    roots = own_federation.trust_folder / "tokyo.example.pem"
+    roots.write_bytes(roots.read_bytes() * 2)
+    assert pool.get(target) is not first
+    pool.close()
+
+
+def test_nobody_listening_is_a_retryable_error(federation):
+    target = rpc.Target("127.0.0.1:1", federation.party(DIRECTORY).spiffe_id)
+    with rpc.connect(federation.party(ALICE), target) as channel:
+        stub = directory_pb2_grpc.DirectoryServiceStub(channel)
+        with pytest.raises(errors.Unavailable) as caught:
+            get(stub, timeout_seconds=5)
+    assert (caught.value.reason, caught.value.retryable) == ("PEER_UNAVAILABLE", True)

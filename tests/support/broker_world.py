@@ -1,0 +1,204 @@
+"""A broker between a real directory and a manager, all over mutual TLS."""
+
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+
+import broker.__main__
+import broker.settings
+import directory.__main__
+import directory.settings
+from tests.conftest import Federation, Serve
+from tests.support import catalogue_records as records
+from watari import errors, rpc, service
+from watari.clock import Clock, FakeClock
+from watari.settings import EndpointSettings, IdentitySettings
+from watari.v1 import (
+    broker_pb2,
+    broker_pb2_grpc,
+    directory_pb2,
+    directory_pb2_grpc,
+    manager_pb2,
+    manager_pb2_grpc,
+)
+
+BROKER = "spiffe://hub.example/broker/main"
+DIRECTORY = "spiffe://hub.example/directory/main"
+TOKYO_MANAGER = "spiffe://tokyo.example/manager/main"
+TOKYO_USER = "spiffe://tokyo.example/user/alice"
+OSAKA_MANAGER = "spiffe://osaka.example/manager/main"
+VM_ID = str(uuid.uuid4())
+
+
+class Manager(manager_pb2_grpc.ManagerServiceServicer):
+    """A source's manager with one machine: records what it is asked, and can be told to refuse."""
+
+    def __init__(self) -> None:
+        self.vm = manager_pb2.Vm(
+            vm_id=VM_ID, name="web-1", cloud_id="tokyo", resources=records.resources(4, 8, 40)
+        )
+        self.orders: list[manager_pb2.MigrateVmRequest] = []
+        self.migrations: dict[str, manager_pb2.Migration] = {}
+        self.refusals: dict[str, errors.WatariError] = {}
+        self.callers: set[str] = set()
+        self.before_migrate: Callable[[], None] = lambda: None
+
+    def GetVm(
+        self, request: manager_pb2.GetVmRequest, context: grpc.ServicerContext
+    ) -> manager_pb2.GetVmResponse:
+        self.callers.add(str(rpc.current_peer()))
+        if request.vm not in (self.vm.vm_id, self.vm.name):
+            raise errors.NotFound("VM_NOT_FOUND", f"no machine {request.vm} in cloud tokyo")
+        return manager_pb2.GetVmResponse(vm=self.vm)
+
+    def GetMigration(
+        self, request: manager_pb2.GetMigrationRequest, context: grpc.ServicerContext
+    ) -> manager_pb2.GetMigrationResponse:
+        if request.migration_id not in self.migrations:
+            raise errors.NotFound("MIGRATION_NOT_FOUND", "no such migration")
+        return manager_pb2.GetMigrationResponse(migration=self.migrations[request.migration_id])
+
+    def MigrateVm(
+        self, request: manager_pb2.MigrateVmRequest, context: grpc.ServicerContext
+    ) -> manager_pb2.MigrateVmResponse:
+        self.orders.append(request)
+        self.before_migrate()
+        if request.to_cloud in self.refusals:
+            raise self.refusals[request.to_cloud]
+        present = self.migrations.get(request.migration_id)
+        if present and present.to_cloud != request.to_cloud:
+            raise errors.AlreadyExists("ID_REUSED", "another destination")
+        migration = self.begin(request.migration_id, request.to_cloud)
+        return manager_pb2.MigrateVmResponse(migration=migration)
+
+    def begin(self, migration_id: str, to_cloud: str) -> manager_pb2.Migration:
+        migration = manager_pb2.Migration(
+            migration_id=migration_id,
+            vm_id=self.vm.vm_id,
+            vm_name=self.vm.name,
+            from_cloud="tokyo",
+            to_cloud=to_cloud,
+            state=manager_pb2.MIGRATION_STATE_REQUESTED,
+        )
+        return self.migrations.setdefault(migration_id, migration)
+
+
+@dataclass
+class World:
+    """A directory, a broker and Tokyo's manager, with clouds to be published."""
+
+    federation: Federation
+    folder: Path
+    stack: ExitStack
+    serve: Serve
+    clock: FakeClock = field(
+        default_factory=lambda: FakeClock(datetime.now(UTC), auto_advance=True)
+    )
+    """The broker's; the directory and the manager have the real one."""
+    manager: Manager = field(default_factory=Manager)
+
+    def __post_init__(self) -> None:
+        self.directory_server, self.directory_target = self.start_directory()
+        self.manager_target = self.serve(
+            TOKYO_MANAGER,
+            lambda server: manager_pb2_grpc.add_ManagerServiceServicer_to_server(
+                self.manager, server
+            ),
+        )
+        self.broker_target = self.start_broker(broker.settings.CatalogueSettings())
+
+    def start_directory(self) -> tuple[rpc.Server, rpc.Target]:
+        settings = directory.settings.Settings(
+            address="127.0.0.1:0",
+            state_path=self.folder / "directory.sqlite",
+            identity=self.identity_settings(DIRECTORY),
+        )
+        server = directory.__main__.assemble(
+            settings, self.context(DIRECTORY, self.federation.clock)
+        )
+        return server, self.started(server, DIRECTORY)
+
+    def start_broker(self, catalogue: broker.settings.CatalogueSettings) -> rpc.Target:
+        endpoint = EndpointSettings(self.directory_target.address, DIRECTORY)
+        settings = broker.settings.Settings(
+            address="127.0.0.1:0",
+            identity=self.identity_settings(BROKER),
+            directories=(endpoint,),
+            catalogue=catalogue,
+            manager_call_seconds_max=5.0,
+        )
+        server = broker.__main__.assemble(settings, self.context(BROKER, self.clock))
+        return self.started(server, BROKER)
+
+    def identity_settings(self, spiffe_id: str) -> IdentitySettings:
+        folder = self.federation.folder_of(spiffe_id)
+        return IdentitySettings(folder / "cert.pem", folder / "key.pem", folder / "trust")
+
+    def context(self, spiffe_id: str, clock: Clock) -> service.Context:
+        return service.Context(clock, self.federation.party(spiffe_id), self.stack)
+
+    def started(self, server: rpc.Server, spiffe_id: str) -> rpc.Target:
+        port = server.start()
+        self.stack.callback(lambda: server.stop(0).wait(10))
+        return rpc.Target(f"127.0.0.1:{port}", self.federation.party(spiffe_id).spiffe_id)
+
+    def channel(self, caller: str, target: rpc.Target) -> grpc.Channel:
+        channel = rpc.connect(self.federation.party(caller), target)
+        self.stack.callback(channel.close)
+        return channel
+
+    def publish(self, manager: str, cloud_id: str, *published: directory_pb2.Record) -> int:
+        """As the cloud's manager does; returns the directory's revision."""
+        stub = directory_pb2_grpc.DirectoryServiceStub(self.channel(manager, self.directory_target))
+        lease_id = str(uuid.uuid4())
+        grant = directory_pb2.GrantLeaseRequest(
+            lease_id=lease_id, cloud_id=cloud_id, ttl_seconds=600
+        )
+        rpc.call(stub.GrantLease, grant)
+        puts = [directory_pb2.RecordPut(record=record) for record in published]
+        request = directory_pb2.PublishRequest(
+            request_id=str(uuid.uuid4()), lease_id=lease_id, puts=puts
+        )
+        return rpc.call(stub.Publish, request).revision
+
+    def publish_tokyo(self) -> int:
+        return self.publish(
+            TOKYO_MANAGER,
+            "tokyo",
+            records.cloud("tokyo", domain="tokyo.example", address=self.manager_target.address),
+            records.offer("tokyo", prices=records.sheet("0.000001")),
+            records.capacity("tokyo"),
+        )
+
+    def publish_osaka(self, cloud_id: str, vcpu: str, largest_vcpus: int = 64) -> int:
+        """A cloud of Osaka's provider, which may have several."""
+        return self.publish(
+            OSAKA_MANAGER,
+            cloud_id,
+            records.cloud(cloud_id, domain="osaka.example"),
+            records.offer(cloud_id, prices=records.sheet(vcpu)),
+            records.capacity(cloud_id, largest_fit=records.resources(largest_vcpus, 64, 400)),
+            records.link(cloud_id, "tokyo", 8.5),
+        )
+
+    def broker(self, caller: str = TOKYO_USER) -> broker_pb2_grpc.BrokerServiceStub:
+        return broker_pb2_grpc.BrokerServiceStub(self.channel(caller, self.broker_target))
+
+    def place(self, **requirements: object) -> broker_pb2.PlaceResponse:
+        wanted = broker_pb2.Requirements(**{"resources": records.resources()} | requirements)
+        request = broker_pb2.PlaceRequest(request_id=str(uuid.uuid4()), requirements=wanted)
+        return rpc.call(self.broker().Place, request)
+
+    def migrate(
+        self, migration_id: str = "", vm: str = "web-1", caller: str = TOKYO_USER, **fields: object
+    ) -> broker_pb2.MigrateResponse:
+        fields = {"from_cloud": "tokyo"} | fields
+        request = broker_pb2.MigrateRequest(
+            migration_id=migration_id or str(uuid.uuid4()), vm=vm, **fields
+        )
+        return rpc.call(self.broker(caller).Migrate, request)

@@ -1,0 +1,112 @@
+"""The reservations of one cloud on a real database, and requests for them."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from manager import capacity, outbox, tables, vms
+from manager.reservations import Reservations
+from manager.settings import AgentSettings, Settings, StoreSettings
+from manager.store import Store, micros
+from watari import errors
+from watari.clock import FakeClock
+from watari.identity import Identity, SpiffeId
+from watari.settings import EndpointSettings, IdentitySettings
+from watari.v1 import agent_pb2, common_pb2, manager_pb2
+
+GIB = 1024**3
+VCPUS = 8
+"""What the one host has."""
+OSAKA = "spiffe://osaka.example/manager/main"
+TOKYO = SpiffeId.parse("spiffe://tokyo.example/manager/main")
+
+
+class Rig:
+    """The reservations of osaka, whose one host has 8 CPUs."""
+
+    def __init__(self, folder: Path, own: Identity) -> None:
+        self.clock = FakeClock()
+        self.settings = Settings(
+            cloud_id="osaka",
+            identity=IdentitySettings(folder, folder, folder),
+            agents={"h1": AgentSettings("127.0.0.1:1", "spiffe://osaka.example/agent/h1")},
+            store=StoreSettings(path=folder / "db.sqlite"),
+        )
+        self.store = Store(self.settings.store)
+        self.reservations = Reservations(
+            self.store, self.clock, own, self.settings, self.manager_of
+        )
+        host = agent_pb2.Host(
+            host_id="h1",
+            total=common_pb2.Resources(vcpus=VCPUS, memory_bytes=64 * GIB, disk_bytes=1000 * GIB),
+            storage_free_bytes=1000 * GIB,
+        )
+        with self.store.write() as connection:
+            connection.execute(
+                tables.hosts.insert().values(
+                    host_id="h1",
+                    host=host.SerializeToString(),
+                    reachable=True,
+                    seen_at=0,
+                    generation=1,
+                )
+            )
+
+    def manager_of(self, cloud_id: str) -> EndpointSettings | None:
+        """What is known of other clouds."""
+        return {"tokyo": EndpointSettings("127.0.0.1:1", str(TOKYO))}.get(cloud_id)
+
+    def held(self) -> int:
+        """CPUs held by reservations."""
+        with self.store.read() as connection:
+            (host,) = capacity.views(connection, self.settings.agents)
+        return host.held.get("vcpus", 0)
+
+    def owed(self) -> int:
+        """Arrivals that are still to be discarded."""
+        with self.store.read() as connection:
+            return len(outbox.due(connection, micros(self.clock.now()), 10_000))
+
+    def own(self, vm_id: str, cloud_id: str, epoch: int) -> None:
+        """Record who owns a machine."""
+        row = vms.VmRow(
+            vm_id=vm_id,
+            name="web-1",
+            cloud_id=cloud_id,
+            epoch=epoch,
+            host_id="h1",
+            tenant="acme",
+            migration_id=None,
+            body=manager_pb2.Vm(),
+            seen_at=0,
+        )
+        with self.store.write() as connection:
+            vms.put(connection, row, counted=cloud_id == "osaka")
+
+
+def request(vcpus: int = 1, ttl_seconds: int = 60, **changes: object) -> manager_pb2.ReserveRequest:
+    """A new reservation."""
+    made = manager_pb2.ReserveRequest(
+        reservation_id=str(uuid.uuid4()),
+        migration_id=str(uuid.uuid4()),
+        from_cloud="tokyo",
+        vm_id=str(uuid.uuid4()),
+        vm_name="web-1",
+        tenant="acme",
+        source_epoch=1,
+        resources=common_pb2.Resources(vcpus=vcpus, memory_bytes=GIB, disk_bytes=4 * GIB),
+        disks=[common_pb2.DiskSpec(disk_id="vda", size_bytes=4 * GIB, allocated_bytes=GIB)],
+        source_agent="spiffe://tokyo.example/agent/h1",
+        ttl_seconds=ttl_seconds,
+    )
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def reason_of(call, *arguments) -> str:
+    """The reason of the error that a call raises."""
+    with pytest.raises(errors.WatariError) as caught:
+        call(*arguments)
+    return caught.value.reason
