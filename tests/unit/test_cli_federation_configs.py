@@ -49,16 +49,18 @@ def test_a_service_reads_its_settings_and_is_who_it_should_be(
     assert Identity.load(own.certificate, own.key, own.trust).spiffe_id == process.spiffe_id
 
 
-def test_managers_know_one_another_without_the_directory(made: Layout) -> None:
-    loaded = {
-        process.name: config.load(ManagerSettings, made.settings(process), {}, section="manager")
+def test_managers_find_one_another_through_the_directory_and_obey_the_broker(made: Layout) -> None:
+    managers = [
+        config.load(ManagerSettings, made.settings(process), {}, section="manager")
         for process in layout.processes()
         if process.module == "manager"
-    }
-    tokyo, osaka = loaded["tokyo-manager"], loaded["osaka-manager"]
-    assert tokyo.peers["osaka"].address == osaka.address
-    assert osaka.peers["tokyo"].address == tokyo.address
-    assert tokyo.brokers == ("spiffe://hub.internal/broker/main",)
+    ]
+    (directory,) = (each for each in layout.processes() if each.module == "directory")
+    serves = config.load(DirectorySettings, made.settings(directory), {}, section="directory")
+    for manager in managers:
+        assert not manager.peers
+        assert [each.address for each in manager.directories] == [serves.address]
+        assert manager.brokers == ("spiffe://hub.internal/broker/main",)
 
 
 def test_the_command_line_finds_every_server_where_it_listens(made: Layout) -> None:
