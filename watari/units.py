@@ -52,6 +52,11 @@ def parse_bytes(text: str) -> int:
     return int(size)
 
 
+def parse_rate(text: str) -> int:
+    """Bytes per second, of text such as "50MiB" or "50M/s". Raises as `parse_bytes`."""
+    return parse_bytes(text.removesuffix("/s"))
+
+
 def parse_duration(text: str) -> float:
     """Seconds of "90s", "15m", "2h", "7d", "500ms", "1h30m"; a bare number is seconds.
 

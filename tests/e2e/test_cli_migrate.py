@@ -146,6 +146,19 @@ def test_a_cancelled_migration_leaves_the_machine_where_it_was(
     assert late.error["reason"] in ("MIGRATION_STATE", "MIGRATION_COMMITTED")
 
 
+def test_a_running_migration_can_be_let_go_faster(watari: CommandLine, machine: Make) -> None:
+    name = machine("tokyo")
+    started = watari.json("migrate", name, "--to", "osaka", "--detach", "--limit", "1KiB")
+    migration_id = started["migration_id"]
+    await_state(watari, migration_id, {"copying"})
+    refused = watari.run("migration", "limit", migration_id, "fast", "-o", "json", code=Exit.USAGE)
+    assert refused.error["reason"] == "INVALID_QUANTITY"
+    assert "no limit" in watari.run("migration", "limit", migration_id, "0").out
+    watari.run("migration", "watch", migration_id)
+    assert cloud_of(watari, name) == "osaka"
+    watari.run("migration", "limit", migration_id, "1M/s", code=Exit.REFUSED)
+
+
 def test_machines_move_by_hand_while_directory_and_broker_are_down(
     watari: CommandLine, machine: Make
 ) -> None:

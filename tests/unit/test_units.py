@@ -100,3 +100,8 @@ def test_a_written_size_is_within_its_rounding_of_the_size(size):
     number, unit = units.format_bytes(size).split()
     assert 1 <= float(number) < 1024
     assert float(number) * units.parse_bytes(f"1{unit}") == pytest.approx(size, rel=0.05)
+
+
+@pytest.mark.parametrize(("text", "rate"), [("50M/s", 50_000_000), ("1MiB", 1 << 20), ("0", 0)])
+def test_rates_are_sizes_a_second(text: str, rate: int) -> None:
+    assert units.parse_rate(text) == rate

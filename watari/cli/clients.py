@@ -178,6 +178,13 @@ class Manager:
         request = manager_pb2.CancelMigrationRequest(migration_id=migration_id)
         return self.peer.change(self._stub.CancelMigration, request).migration
 
+    def set_limit(self, migration_id: str, bytes_per_second: int) -> manager_pb2.Migration:
+        """Changes the bandwidth cap of a running migration; 0 removes it."""
+        request = manager_pb2.SetMigrationLimitRequest(
+            migration_id=migration_id, limit_bytes_per_second=bytes_per_second
+        )
+        return self.peer.change(self._stub.SetMigrationLimit, request).migration
+
     def usage(self, *, vm_id: str = "", tenant: str = "") -> list[manager_pb2.UsageRecord]:
         """What the cloud metered, oldest first."""
         return _pages(

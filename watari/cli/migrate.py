@@ -36,11 +36,10 @@ class Transfer:
 
     def options(self) -> common_pb2.TransferOptions:
         """The message. Raises InvalidArgument INVALID_QUANTITY."""
-        limit = self.limit.removesuffix("/s")
         return common_pb2.TransferOptions(
             streams=self.streams,
             cipher_key_bits=int(self.cipher_bits or 0),
-            limit_bytes_per_second=units.parse_bytes(limit) if limit else 0,
+            limit_bytes_per_second=units.parse_rate(self.limit) if self.limit else 0,
         )
 
 

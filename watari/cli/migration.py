@@ -4,13 +4,14 @@ from typing import Annotated, Any
 
 import typer
 
+from watari import units
 from watari.cli import follow, lookup, views
 from watari.cli.exits import CALL_EPILOG, MIGRATE_EPILOG
 from watari.cli.invocation import MACHINES_PANEL, Invocation, command
 from watari.cli.output import facts
 from watari.cli.plain import plain
 
-_app = typer.Typer(no_args_is_help=True, help="Show, watch and cancel migrations.")
+_app = typer.Typer(no_args_is_help=True, help="Show, watch, slow down and cancel migrations.")
 
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The migration's UUID.")]
 _Cloud = Annotated[
@@ -70,6 +71,24 @@ def cancel_migration(invocation: Invocation, migration_id: _Id, cloud: _Cloud = 
     row = plain(manager.cancel(migration_id))
     invocation.output.record(row)
     invocation.output.say(f"Cancelled: {row['vm_name']} stays in {row['from_cloud']}.")
+
+
+@command(_app, "limit", epilog=CALL_EPILOG)
+def limit_migration(
+    invocation: Invocation,
+    migration_id: _Id,
+    rate: Annotated[
+        str, typer.Argument(metavar="RATE", help="At most so much a second, as 50MiB; 0 for none.")
+    ],
+    cloud: _Cloud = None,
+) -> None:
+    """Change the bandwidth cap of a migration while it runs."""
+    bytes_per_second = units.parse_rate(rate)
+    manager, _ = lookup.migration(invocation.clients, migration_id, cloud)
+    row = plain(manager.set_limit(migration_id, bytes_per_second))
+    invocation.output.record(row)
+    cap = units.format_rate(bytes_per_second) if bytes_per_second else "no limit"
+    invocation.output.say(f"{row['vm_name']} crosses with {cap} from now on.")
 
 
 def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
