@@ -1,9 +1,15 @@
-"""Small durable files: written whole or not at all, and on stable storage when the call returns."""
+"""Small durable files: written whole or not at all, and on stable storage when the call returns.
 
+What the file system refuses is raised as Exhausted DISK_FULL or DataLoss DISK_IO.
+"""
+
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from agent.disks import raw
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -11,7 +17,8 @@ FILE_MODE = 0o600
 
 def ensure_folder(path: Path) -> Path:
     """Makes a private folder with its parents, if it is not there."""
-    path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    with _mapped(path):
+        path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     return path
 
 
@@ -19,13 +26,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replaces a file atomically."""
     partial = path.with_name(f".{path.name}.partial")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(partial, flags, FILE_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
+    with _mapped(path):
+        descriptor = os.open(partial, flags, FILE_MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -40,16 +48,18 @@ def write_json(path: Path, record: Mapping[str, object]) -> None:
 
 def rename(source: Path, target: Path) -> None:
     """Moves within the file system; durable when it returns."""
-    source.rename(target)
-    sync_folder(target.parent)
-    if source.parent != target.parent:
-        sync_folder(source.parent)
+    with _mapped(source):
+        source.rename(target)
+        sync_folder(target.parent)
+        if source.parent != target.parent:
+            sync_folder(source.parent)
 
 
 def remove(path: Path) -> None:
     """Removes a file if it is there."""
-    path.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with _mapped(path):
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
@@ -62,5 +72,17 @@ def sync_folder(path: Path) -> None:
 
 
 def allocated_bytes(folder: Path) -> int:
-    """Bytes on disk of the files directly in a folder."""
-    return sum(each.lstat().st_blocks * 512 for each in folder.iterdir())
+    """Bytes on disk of the files directly in a folder; what goes away meanwhile counts nothing."""
+    blocks = 0
+    with contextlib.suppress(FileNotFoundError):
+        for each in folder.iterdir():
+            blocks += each.lstat().st_blocks
+    return blocks * 512
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise raw.disk_error(error, path) from error

@@ -17,9 +17,9 @@ from watari.v1 import agent_pb2, agent_pb2_grpc
 
 _Item = TypeVar("_Item")
 
-LIMIT_BYTES_PER_SECOND_MAX = 1 << 50
 LEVELS = (-7, 19)
 EPOCH_MAX = 1 << 62
+KEY_SHARES_MAX = 4
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -102,7 +102,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         options = request.options
         validate.require_range(options.streams, "options.streams", 0, geometry.STREAMS_MAX)
         validate.require_range(options.compression_level, "options.compression_level", *LEVELS)
-        _require_limit(options.limit_bytes_per_second)
+        validate.require_limit(options.limit_bytes_per_second, "options.limit_bytes_per_second")
         if options.cipher_key_bits:
             keys.require_key_bits(options.cipher_key_bits)
         return agent_pb2.StartTransferResponse(transfer=self._jobs.start(request))
@@ -135,7 +135,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.SetTransferLimitRequest, context: grpc.ServicerContext
     ) -> agent_pb2.SetTransferLimitResponse:
         migration_id = validate.require_uuid(request.migration_id, "migration_id")
-        limit = _require_limit(request.limit_bytes_per_second)
+        limit = validate.require_limit(request.limit_bytes_per_second, "limit_bytes_per_second")
         return agent_pb2.SetTransferLimitResponse(
             transfer=self._jobs.set_limit(migration_id, limit)
         )
@@ -173,6 +173,7 @@ class TransferService(agent_pb2_grpc.TransferServiceServicer):
         validate.require_uuid(request.session_id, "session_id")
         validate.require_uuid(request.migration_id, "migration_id")
         validate.require_range(request.streams, "streams", 1, geometry.STREAMS_MAX)
+        validate.require_count(len(request.key_shares), "key_shares", KEY_SHARES_MAX)
         validate.require_range(
             len(request.definition_xml), "definition_xml", 1, domain.DEFINITION_BYTES_MAX
         )
@@ -206,10 +207,6 @@ def _vm_and_migration(
         validate.require_uuid(request.vm_id, "vm_id"),
         validate.require_uuid(request.migration_id, "migration_id"),
     )
-
-
-def _require_limit(limit: int) -> int:
-    return validate.require_range(limit, "limit_bytes_per_second", 0, LIMIT_BYTES_PER_SECOND_MAX)
 
 
 def _retained(retained: Retained) -> agent_pb2.Retained:

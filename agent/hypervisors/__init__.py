@@ -92,6 +92,11 @@ class Hypervisor(Protocol):
     def arrived_by(self, migration_id: str) -> Guest | None:
         """The machine that a migration brought here, if it is still here."""
 
+    def adapted(self, vm_id: str, definition_xml: str) -> str:
+        """The definition that `activate` will give a machine. Raises FailedPrecondition
+        VM_DEFINITION_INVALID when the machine could not be used with it.
+        """
+
     def activate(self, staging: Path, vm_id: str, definition_xml: str, epoch: int) -> Guest:
         """Turns a folder of complete disks, named as in `staged_disk`, into a machine. Raises
         FailedPrecondition VM_BUSY when the host already has one with this UUID.

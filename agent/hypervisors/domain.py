@@ -15,6 +15,9 @@ from watari import errors
 DEFINITION_BYTES_MAX = 1024 * 1024
 """Bytes of one definition."""
 
+NESTING_MAX = 64
+"""Elements within elements; writing XML takes a frame of the stack for each."""
+
 DISKS_MAX = 64
 NAME_CHARACTERS_MAX = 255
 METADATA_NAMESPACE = "https://watari.dev/ns/domain/1"
@@ -105,7 +108,17 @@ def _root(xml: str) -> ET.Element:
         raise invalid(f"the definition is no XML: {error}") from error
     if root.tag != "domain":
         raise invalid(f"the definition's root is <{root.tag}>, not <domain>")
+    _check_nesting(root)
     return root
+
+
+def _check_nesting(root: ET.Element) -> None:
+    level = list(root)
+    for _ in range(NESTING_MAX):
+        level = [child for element in level for child in element]
+        if not level:
+            return
+    raise invalid(f"elements are nested more than {NESTING_MAX} deep")
 
 
 def _disks(root: ET.Element) -> tuple[DomainDisk, ...]:

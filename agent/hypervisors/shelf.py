@@ -51,12 +51,14 @@ class Shelf:
 
     def guests(self) -> Sequence[Guest]:
         """Every machine on the shelf."""
-        found = [self._read(folder) for folder in self._folders()]
+        with self._lock:  # or a machine that is just being retired would be an unreadable one
+            found = [self._read(folder) for folder in self._folders()]
         return sorted(found, key=lambda guest: (guest.name, guest.vm_id))
 
     def guest(self, vm_id: str) -> Guest:
         """One machine."""
-        return self._read(self._folder(vm_id))
+        with self._lock:
+            return self._read(self._folder(vm_id))
 
     def hold(self, vm_id: str, migration_id: str) -> Guest:
         """Writes the hold beside the definition."""
@@ -107,6 +109,15 @@ class Shelf:
             if each.expires_at_seconds <= now:
                 self.purge(each.migration_id)
 
+    def adapted(self, vm_id: str, definition_xml: str) -> str:
+        """The definition with the paths that the disks will have here."""
+        folder = self._vms / vm_id
+        disks = domain.parse(definition_xml).disks
+        paths = {disk.disk_id: folder / staged_disk(disk.disk_id) for disk in disks}
+        xml = domain.with_disks(definition_xml, paths)
+        domain.parse(xml)
+        return xml
+
     def activate(self, staging: Path, vm_id: str, definition_xml: str, epoch: int) -> Guest:
         """Writes the definition and the origin into `staging` and renames it into place."""
         with self._lock:
@@ -114,19 +125,17 @@ class Shelf:
             if present:
                 raise _busy(vm_id, "it is on this host already")
             folder = self._vms / vm_id
-            disks = domain.parse(definition_xml).disks
-            paths = {disk.disk_id: folder / staged_disk(disk.disk_id) for disk in disks}
-            xml = domain.with_disks(definition_xml, paths)
-            files.write_text(staging / DEFINITION, xml)
+            files.write_text(staging / DEFINITION, self.adapted(vm_id, definition_xml))
             files.write_json(staging / _ORIGIN, {"migration_id": staging.name, "epoch": epoch})
             files.rename(staging, folder)
             return self._read(folder)
 
     def arrived_by(self, migration_id: str) -> Guest | None:
         """The machine that a migration brought here, if it is still here."""
-        for folder in self._folders():
-            if _json(folder / _ORIGIN).get("migration_id") == migration_id:
-                return self._read(folder)
+        with self._lock:
+            for folder in self._folders():
+                if _json(folder / _ORIGIN).get("migration_id") == migration_id:
+                    return self._read(folder)
         return None
 
     def _folder(self, vm_id: str) -> Path:
@@ -158,7 +167,7 @@ class Shelf:
     def _read(self, folder: Path) -> Guest:
         xml = ""
         try:
-            xml = (folder / DEFINITION).read_text()
+            xml = (folder / DEFINITION).read_text("utf-8")
             found = domain.parse(xml)
         except (OSError, UnicodeDecodeError) as error:
             return _unreadable(folder, xml, domain.invalid(f"{DEFINITION}: {error}"))

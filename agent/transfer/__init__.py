@@ -2,5 +2,5 @@
 
 docs/wire-format.md specifies every byte. `geometry`, `frames`, `keys`, `merkle` and `plan` are
 pure; `sending` and `receiving` join them to disks and streams; `jobs` and `sessions` keep what
-runs.
+runs, `arrivals` what a crash leaves.
 """

@@ -16,8 +16,9 @@ from agent.transfer.geometry import DIGEST_BYTES
 from agent.transfer.keys import SessionKeys
 from agent.transfer.merkle import DigestKeys, DiskTree
 from agent.transfer.meter import Meter
-from agent.transfer.sending import Route, Sending, Source, StreamBroken
-from watari import clock, errors, failpoint, identity, logs
+from agent.transfer.sending import Sending, Source
+from agent.transfer.streams import Route, StreamBroken
+from watari import clock, errors, failpoint, identity, logs, validate
 from watari.identity import Identity, SpiffeId
 from watari.rpc import client
 from watari.v1 import agent_pb2, agent_pb2_grpc, common_pb2
@@ -113,9 +114,8 @@ class Attempt:
         session = handshake.conclude(opening, response, self.own, self.clock.now())
         failpoint.hit(OPENED)
         streams = max(1, min(response.streams, request.streams))
-        return Route(
-            request.session_id, response.data.address, streams, response.credit_bytes
-        ), session
+        address = validate.require_address(response.data.address, "data.address")
+        return Route(request.session_id, address, streams, response.credit_bytes), session
 
     def _sending(self, source: Source, digests: DigestKeys) -> Sending:
         return Sending(
@@ -157,6 +157,7 @@ class Attempt:
             self.own.trust, response.receipt, receipts.PURPOSE, receiver, now=self.clock.now()
         )
         receipts.compare(receipts.read(payload), own_view)
+        self.failure.check()  # who cancelled meanwhile was told that it ends as cancelled
         return Outcome(response.receipt, own_view)
 
     def _abort(

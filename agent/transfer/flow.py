@@ -33,6 +33,13 @@ class Failure:
         if self.error is not None:
             raise self.error
 
+    def let_go(self) -> None:
+        """Frees what the error holds: the stack that it came through, with content in its frames.
+        For a transfer that has ended and is only remembered.
+        """
+        if self.error is not None:
+            self.error.__traceback__ = self.error.__cause__ = self.error.__context__ = None
+
 
 class Channel(Generic[_Item]):
     """A bounded queue between workers and streams."""

@@ -35,9 +35,15 @@ class Job:
     """One transfer: its state, and the handles that steer it."""
 
     def __init__(
-        self, transfer: agent_pb2.Transfer, failure: Failure, throttle: Throttle, meter: Meter
+        self,
+        transfer: agent_pb2.Transfer,
+        failure: Failure,
+        throttle: Throttle,
+        meter: Meter,
+        granted_bytes_per_second: int,
     ) -> None:
         self._transfer = transfer
+        self._granted_bytes_per_second = granted_bytes_per_second
         self.failure = failure
         self.throttle = throttle
         self.meter = meter
@@ -47,6 +53,11 @@ class Job:
     def running(self) -> bool:
         """Whether it has not ended."""
         return self._transfer.state in _RUNNING
+
+    def limit(self, bytes_per_second: int) -> None:
+        """Caps the bandwidth, within what the grant allows; 0 is no cap of its own."""
+        caps = [cap for cap in (self._granted_bytes_per_second, bytes_per_second) if cap]
+        self.throttle.set(min(caps, default=0))
 
     def enter(self, state: "agent_pb2.TransferState.ValueType", **fields: object) -> None:
         """Moves to a state, setting further fields of the transfer, and wakes the watchers."""
@@ -155,7 +166,7 @@ class Jobs:
     def set_limit(self, migration_id: str, bytes_per_second: int) -> agent_pb2.Transfer:
         """Changes the bandwidth cap of a transfer."""
         job = self.get(migration_id)
-        job.throttle.set(bytes_per_second)
+        job.limit(bytes_per_second)
         return job.snapshot()
 
     def close(self) -> None:
@@ -169,9 +180,10 @@ class Jobs:
         self, request: agent_pb2.StartTransferRequest, grant: common_pb2.Grant, number: int
     ) -> Job:
         failure = Failure()
-        caps = (grant.rate_bytes_per_second_max, request.options.limit_bytes_per_second)
-        throttle = Throttle(failure, self._clock, min((cap for cap in caps if cap), default=0))
-        meter = Meter(self._clock, sum(disk.size_bytes for disk in grant.disks), number)
+        throttle = Throttle(failure, self._clock, 0)
+        total = sum(disk.size_bytes for disk in grant.disks)
+        data = sum(min(disk.size_bytes, disk.allocated_bytes) for disk in grant.disks)
+        meter = Meter(self._clock, total, total if request.options.full_read else data, number)
         transfer = agent_pb2.Transfer(
             migration_id=request.migration_id,
             vm_id=request.vm_id,
@@ -179,7 +191,9 @@ class Jobs:
             state=agent_pb2.TRANSFER_STATE_OPENING,
         )
         transfer.started_at.FromDatetime(self._clock.now())
-        return Job(transfer, failure, throttle, meter)
+        job = Job(transfer, failure, throttle, meter, grant.rate_bytes_per_second_max)
+        job.limit(request.options.limit_bytes_per_second)
+        return job
 
     def _remember(self, migration_id: str, job: Job) -> None:
         self._jobs.pop(migration_id, None)
@@ -220,4 +234,5 @@ class Jobs:
     ) -> None:
         ended = agent_pb2.Transfer()
         ended.ended_at.FromDatetime(self._clock.now())
+        job.failure.let_go()
         job.enter(state, ended_at=ended.ended_at, **fields)

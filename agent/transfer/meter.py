@@ -28,6 +28,8 @@ class Meter:
 
     time: clock.Clock
     total_bytes: int
+    data_bytes: int = 0
+    """What has to be read of it; holes cost no time, so the ETA is about this."""
     attempt: int = 1
     read_bytes: int = 0
     zero_bytes: int = 0
@@ -38,7 +40,7 @@ class Meter:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._samples: deque[tuple[float, int]] = deque([(self.time.monotonic(), 0)])
+        self._samples: deque[tuple[float, int, int]] = deque([(self.time.monotonic(), 0, 0)])
 
     def add(
         self,
@@ -67,8 +69,7 @@ class Meter:
     def progress(self) -> common_pb2.Progress:
         """The counters as they stand, with rate and ETA."""
         with self._lock:
-            rate = self._rate(self.time.monotonic())
-            left = self.total_bytes - self.settled_bytes
+            rate, read_rate = self._rates(self.time.monotonic())
             progress = common_pb2.Progress(
                 total_bytes=self.total_bytes,
                 done_bytes=self.settled_bytes,
@@ -77,20 +78,34 @@ class Meter:
                 sent_bytes=self.sent_bytes,
                 wire_bytes=self.wire_bytes,
                 rate_bytes_per_second=int(rate),
-                eta_seconds=left / rate if rate else -1.0,
+                eta_seconds=self._eta(rate, read_rate),
                 bottleneck=self._bottleneck(),
                 attempt=self.attempt,
             )
         progress.measured_at.FromDatetime(self.time.now())
         return progress
 
-    def _rate(self, now: float) -> float:
+    def _rates(self, now: float) -> tuple[float, float]:
+        """Bytes settled and bytes read per second, over the window."""
         if now - self._samples[-1][0] >= SAMPLE_SECONDS:
-            self._samples.append((now, self.settled_bytes))
+            self._samples.append((now, self.settled_bytes, self.read_bytes))
         while len(self._samples) > 2 and now - self._samples[0][0] > WINDOW_SECONDS:
             self._samples.popleft()
-        since, settled = self._samples[0]
-        return (self.settled_bytes - settled) / (now - since) if now > since else 0.0
+        since, settled, read = self._samples[0]
+        if now <= since:
+            return 0.0, 0.0
+        seconds = now - since
+        return (self.settled_bytes - settled) / seconds, (self.read_bytes - read) / seconds
+
+    def _eta(self, rate: float, read_rate: float) -> float:
+        """Seconds that are left; negative while it cannot be told."""
+        unread = self.data_bytes - self.read_bytes
+        if unread > 0:
+            return unread / read_rate if read_rate else -1.0
+        left = self.total_bytes - self.settled_bytes
+        if not left:
+            return 0.0
+        return left / rate if rate else -1.0
 
     def _bottleneck(self) -> "common_pb2.Bottleneck.ValueType":
         shares = {

@@ -60,6 +60,7 @@ class Receiving:
         self._changed = threading.Condition()
         self._cuts: dict[int, Callable[[], object]] = {}
         self._frames: dict[int, int] = {}
+        self._ended: set[int] = set()
         self._closed = False
         self._released = False
         self._wire_bytes = 0
@@ -73,6 +74,11 @@ class Receiving:
         except errors.WatariError:
             self.close()
             raise
+
+    @property
+    def migration_id(self) -> str:
+        """The migration that the session serves."""
+        return self.offer.grant.migration_id
 
     def stream(
         self, number: int, messages: Iterator[bytes], cut: Callable[[], object]
@@ -95,6 +101,9 @@ class Receiving:
         with self._changed:
             self._check_open()
             counted = [self._frames.get(number, 0) for number in range(self.offer.streams)]
+            unfinished = self._frames.keys() - self._ended
+        if unfinished:  # a frame that is counted may not be written yet
+            raise frames.invalid(f"the manifest came before the end of streams {unfinished}")
         if list(manifest.stream_frames) != counted or manifest.session_id != self.offer.session_id:
             raise frames.invalid("the manifest is about other frames than those that arrived")
         trees = list(zip(self._specs, self._trees, strict=True))
@@ -182,6 +191,8 @@ class Receiving:
             self._count(number, opener.frames, len(message))
             self._settle(frame, decompressor)
             failpoint.hit(FRAME_WRITTEN)
+            if opener.ended:
+                self._ended.add(number)
             yield sealer.seal(frames.Ack(opener.frames, sealed_bytes, final=opener.ended))
             if opener.ended:
                 return

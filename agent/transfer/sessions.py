@@ -1,30 +1,21 @@
-"""What arrives at this host: sessions by migration, and their folders until they become machines.
+"""The receiving side: who may open, end and discard what, and what becomes a machine."""
 
-```
-INCOMING/<migration id>/    disks as they arrive, session.json; receipt.bin once complete
-INCOMING/.discarded/<id>    a migration whose data is refused from now on
-```
-"""
-
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from shutil import rmtree
 from weakref import WeakValueDictionary
 
-from agent import files, grants, receipts
+from agent import grants, receipts
 from agent.hypervisors import Guest, Hypervisor, domain
 from agent.settings import Settings
 from agent.transfer import geometry, handshake
+from agent.transfer.arrivals import Arrivals
 from agent.transfer.dataplane import StreamId
 from agent.transfer.merkle import DigestKeys
 from agent.transfer.receiving import Offer, Receiving
 from watari import clock, errors, identity, logs
 from watari.identity import Identity, SpiffeId
 from watari.v1 import agent_pb2, common_pb2
-
-_SESSION, _RECEIPT, _DEFINITION = "session.json", "receipt.bin", "arrived.xml"
 
 _log = logs.get(__name__)
 
@@ -41,8 +32,7 @@ class Sessions:
         settings: Settings,
         time: clock.Clock,
     ) -> None:
-        self._folder = files.ensure_folder(folder)
-        self._discarded = files.ensure_folder(folder / ".discarded")
+        self._arrivals = Arrivals(folder, time)
         self._hypervisor = hypervisor
         self._file_name = file_name
         self._own = own
@@ -74,8 +64,8 @@ class Sessions:
         keys, answer = handshake.answer(request, self._own)
         with self._migration(grant.migration_id):
             self._check_wanted(grant)
-            self._close(grant.migration_id)
-            folder = self._begin(offer)
+            self._close_migration(grant.migration_id)
+            folder = self._arrivals.begin(grant, offer.session_id)
             receiving = Receiving(offer, keys, folder, self._file_name, self._clock)
             self._register(grant.migration_id, receiving)
         answer.data.address = self.data_address
@@ -93,44 +83,28 @@ class Sessions:
         self, session_id: str, sealed_manifest: bytes, peer: SpiffeId
     ) -> common_pb2.SignedDocument:
         """Checks, flushes and signs; the same receipt when it is asked for again."""
-        earlier = self._receipt_of(session_id)
-        if earlier is not None:
-            return earlier
         receiving = self._session_of(session_id, peer)
-        migration_id = receiving.offer.grant.migration_id
-        with self._migration(migration_id):
-            receipt = receiving.complete(sealed_manifest)
-            receipt.completed_at.FromDatetime(self._clock.now())
-            signed = identity.sign(self._own, receipt.SerializeToString(), receipts.PURPOSE)
-            folder = self._folder / migration_id
-            files.write_text(folder / _DEFINITION, receiving.offer.definition_xml)
-            files.write_bytes(folder / _RECEIPT, signed.SerializeToString())
-            self._close(migration_id)
-        _log.info("machine received", vm_id=receipt.vm_id, wire_bytes=receipt.wire_bytes)
-        return signed
+        if receiving is not None:
+            with self._migration(receiving.migration_id):
+                if self._open.get(receiving.migration_id) is receiving:
+                    return self._finish(receiving, sealed_manifest)
+        earlier = self._arrivals.receipt_of(session_id, peer)
+        if earlier is None:
+            raise _unknown_session(session_id)
+        return earlier
 
     def abort(self, session_id: str, peer: SpiffeId) -> errors.WatariError | None:
         """Ends a session; the error that it had, if any."""
-        try:
-            receiving = self._session_of(session_id, peer)
-        except errors.NotFound:
+        receiving = self._session_of(session_id, peer)
+        if receiving is None:
             return None
-        with self._migration(receiving.offer.grant.migration_id):
-            self._close(receiving.offer.grant.migration_id)
+        with self._migration(receiving.migration_id):
+            self._close(receiving)
         return receiving.problem
 
     def incoming(self) -> list[agent_pb2.Incoming]:
         """What has arrived or is arriving, by migration."""
-        return [
-            agent_pb2.Incoming(
-                migration_id=each.name,
-                vm_id=_record(each).get("vm_id", ""),
-                complete=(each / _RECEIPT).is_file(),
-                allocated_bytes=files.allocated_bytes(each),
-            )
-            for each in sorted(self._folder.iterdir())
-            if not each.name.startswith(".")
-        ]
+        return self._arrivals.listing()
 
     def transfer(self, migration_id: str) -> agent_pb2.Transfer | None:
         """What is arriving in an open session of the migration."""
@@ -150,19 +124,7 @@ class Sessions:
             present = self._hypervisor.arrived_by(migration_id)
             if present is not None:
                 return present
-            folder = self._folder / migration_id
-            if not folder.is_dir():
-                raise errors.NotFound(
-                    "TRANSFER_NOT_FOUND",
-                    f"nothing has arrived here for migration {migration_id}",
-                    migration=migration_id,
-                )
-            if not (folder / _RECEIPT).is_file():
-                raise errors.FailedPrecondition(
-                    "MIGRATION_STATE", f"migration {migration_id} has not arrived completely"
-                )
-            definition = (folder / _DEFINITION).read_text()
-            vm_id = str(_record(folder)["vm_id"])
+            folder, vm_id, definition = self._arrivals.complete(migration_id)
             return self._hypervisor.activate(folder, vm_id, definition, epoch)
 
     def discard(self, migration_id: str) -> None:
@@ -172,10 +134,9 @@ class Sessions:
                 raise errors.FailedPrecondition(
                     "MIGRATION_COMMITTED", f"migration {migration_id} was activated here"
                 )
-            files.write_bytes(self._discarded / migration_id, b"")
-            self._close(migration_id)
-            if (self._folder / migration_id).exists():
-                rmtree(self._folder / migration_id)
+            self._arrivals.refuse(migration_id)
+            self._close_migration(migration_id)
+            self._arrivals.remove(migration_id)
 
     def sweep(self) -> None:
         """Ends sessions in which nothing moves and forgets old refusals."""
@@ -183,20 +144,28 @@ class Sessions:
             if receiving.idle_seconds() > self._settings.transfer.stall_seconds_max:
                 _log.warning("session given up: no data", migration_id=migration_id)
                 with self._migration(migration_id):
-                    if self._open.get(migration_id) is receiving:
-                        self._close(migration_id)
-        oldest = self._clock.now().timestamp() - self._settings.discarded_kept_seconds
-        for each in self._discarded.iterdir():
-            if each.stat().st_mtime < oldest:
-                files.remove(each)
+                    self._close(receiving)
+        self._arrivals.forget_refusals(self._settings.discarded_kept_seconds)
 
     def close(self) -> None:
-        """Ends every session."""
+        """Ends every session; one that is being completed first gets its receipt."""
         for migration_id in list(self._open):
-            self._close(migration_id)
+            with self._migration(migration_id):
+                self._close_migration(migration_id)
+
+    def _finish(self, receiving: Receiving, sealed_manifest: bytes) -> common_pb2.SignedDocument:
+        receipt = receiving.complete(sealed_manifest)
+        receipt.completed_at.FromDatetime(self._clock.now())
+        signed = identity.sign(self._own, receipt.SerializeToString(), receipts.PURPOSE)
+        self._arrivals.finish(receiving.migration_id, receiving.offer.definition_xml, signed)
+        self._close(receiving)
+        _log.info("machine received", vm_id=receipt.vm_id, wire_bytes=receipt.wire_bytes)
+        return signed
 
     def _check_machine(self, offer: Offer) -> None:
-        """The definition must be the granted machine's, with the granted disks, within limits."""
+        """The definition must be the granted machine's, with the granted disks, within limits, and
+        still be one when the machine is activated: after the hand-over it is too late to find out.
+        """
         found = domain.parse(offer.definition_xml)
         granted = sorted(disk.disk_id for disk in offer.grant.disks)
         if found.vm_id != offer.grant.vm_id or [disk.disk_id for disk in found.disks] != granted:
@@ -206,24 +175,21 @@ class Sessions:
         for disk in offer.grant.disks:
             if disk.size_bytes > geometry.DISK_BYTES_MAX:
                 raise domain.invalid(f"disk {disk.disk_id} is larger than 16 TiB")
+        self._hypervisor.adapted(offer.grant.vm_id, offer.definition_xml)
 
     def _check_wanted(self, grant: common_pb2.Grant) -> None:
-        if (self._discarded / grant.migration_id).exists():
+        if self._arrivals.refused(grant.migration_id):
             raise errors.FailedPrecondition(
                 "MIGRATION_STATE", f"migration {grant.migration_id} was given up here"
+            )
+        if self._hypervisor.arrived_by(grant.migration_id) is not None:
+            raise errors.FailedPrecondition(
+                "MIGRATION_STATE", f"migration {grant.migration_id} was activated here"
             )
         if any(guest.vm_id == grant.vm_id for guest in self._hypervisor.guests()):
             raise errors.FailedPrecondition(
                 "VM_ALREADY_THERE", f"machine {grant.vm_id} is on this host already"
             )
-
-    def _begin(self, offer: Offer) -> Path:
-        migration_id = offer.grant.migration_id
-        folder = files.ensure_folder(self._folder / migration_id)
-        files.remove(folder / _RECEIPT)
-        record = {"vm_id": offer.grant.vm_id, "session_id": offer.session_id}
-        files.write_json(folder / _SESSION, record)
-        return folder
 
     def _register(self, migration_id: str, receiving: Receiving) -> None:
         with self._lock:
@@ -244,24 +210,25 @@ class Sessions:
                 return receiving
         raise _unknown_session(session_id)
 
-    def _session_of(self, session_id: str, peer: SpiffeId) -> Receiving:
-        """A session, for the agent that opened it only. Raises NotFound."""
-        receiving = self._session(session_id)
-        if receiving.offer.grant.source_agent != str(peer):
-            raise _unknown_session(session_id)
-        return receiving
-
-    def _close(self, migration_id: str) -> None:
-        with self._lock:
-            receiving = self._open.pop(migration_id, None)
-        if receiving is not None:
-            receiving.close()
-
-    def _receipt_of(self, session_id: str) -> common_pb2.SignedDocument | None:
-        for folder in self._folder.iterdir():
-            if _record(folder).get("session_id") == session_id and (folder / _RECEIPT).is_file():
-                return common_pb2.SignedDocument.FromString((folder / _RECEIPT).read_bytes())
+    def _session_of(self, session_id: str, peer: SpiffeId) -> Receiving | None:
+        """An open session, for the agent that opened it only."""
+        for receiving in list(self._open.values()):
+            offer = receiving.offer
+            if offer.session_id == session_id and offer.grant.source_agent == str(peer):
+                return receiving
         return None
+
+    def _close_migration(self, migration_id: str) -> None:
+        receiving = self._open.get(migration_id)
+        if receiving is not None:
+            self._close(receiving)
+
+    def _close(self, receiving: Receiving) -> None:
+        """Ends this session and no other of its migration."""
+        with self._lock:
+            if self._open.get(receiving.migration_id) is receiving:
+                del self._open[receiving.migration_id]
+        receiving.close()
 
     def _migration(self, migration_id: str) -> "_MigrationLock":
         with self._lock:
@@ -279,14 +246,6 @@ class _MigrationLock:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-
-
-def _record(folder: Path) -> dict[str, str]:
-    try:
-        record: dict[str, str] = json.loads((folder / _SESSION).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    return record
 
 
 def _unknown_session(session_id: str) -> errors.NotFound:

@@ -148,11 +148,14 @@ def test_a_cancelled_migration_leaves_the_machine_where_it_was(
 
 def test_a_running_migration_can_be_let_go_faster(watari: CommandLine, machine: Make) -> None:
     name = machine("tokyo")
-    started = watari.json("migrate", name, "--to", "osaka", "--detach", "--limit", "1KiB")
+    started = watari.json("migrate", name, "--to", "osaka", "--detach", "--limit", "64KiB")
     migration_id = started["migration_id"]
     await_state(watari, migration_id, {"copying"})
     refused = watari.run("migration", "limit", migration_id, "fast", "-o", "json", code=Exit.USAGE)
     assert refused.error["reason"] == "INVALID_QUANTITY"
+    slow = watari.run("migration", "limit", migration_id, "1KiB", "-o", "json", code=Exit.USAGE)
+    assert slow.error["metadata"]["field"] == "limit_bytes_per_second"
+    assert "65536" in slow.error["hint"]
     assert "no limit" in watari.run("migration", "limit", migration_id, "0").out
     watari.run("migration", "watch", migration_id)
     assert cloud_of(watari, name) == "osaka"

@@ -171,3 +171,14 @@ def test_an_expired_grant_opens_no_session(
     with pytest.raises(errors.Denied) as caught:
         client.call(stub.OpenSession, request)
     assert "expired" in caught.value.message
+
+
+def test_more_key_shares_than_there_are_agreements_are_refused(
+    pair: agents.Pair, held: tuple[agent_pb2.Guest, str], federation: Federation
+) -> None:
+    request = open_request(pair, *held)
+    request.key_shares.extend([request.key_shares[0]] * 4)
+    stub = destination(pair, pair.source.spiffe_id, federation)
+    with pytest.raises(errors.InvalidArgument) as caught:
+        client.call(stub.OpenSession, request)
+    assert caught.value.metadata["field"] == "key_shares"

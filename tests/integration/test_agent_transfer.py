@@ -89,7 +89,9 @@ def test_zeros_that_are_allocated_are_not_sent_and_not_allocated_again(
 @pytest.mark.parametrize("options", [{"cipher_key_bits": 256}, {"streams": 1}, {"full_read": 1}])
 def test_a_transfer_takes_other_options(pair: agents.Pair, options: dict[str, int]) -> None:
     name = "options-" + "-".join(options)
-    vm_id = put_machine(pair.source.shelf, name, {"vda": Content(6 * MIB, ((MIB, 3 * MIB),))})
+    vm_id = put_machine(
+        pair.source.shelf, name, {"vda": Content(6 * MIB, ((MIB + 128 * KIB, 3 * MIB),))}
+    )
     transfer = pair.migrate(vm_id, **options)
     original = kept(pair, transfer.migration_id, "vda")
     assert identical(original, pair.destination.disk(vm_id, "vda"))

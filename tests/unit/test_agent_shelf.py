@@ -2,6 +2,7 @@
 
 import shutil
 import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 
@@ -197,3 +198,17 @@ def test_a_folder_that_vanishes_is_no_machine(shelf: Shelf, tmp_path: Path) -> N
     assert shelf.guests() == []
     with pytest.raises(errors.NotFound):
         shelf.guest(vm_id)
+
+
+def test_machines_are_not_read_in_the_middle_of_a_change(shelf: Shelf, tmp_path: Path) -> None:
+    """A machine that is on its way to what is retained would be listed as an unreadable one."""
+    vm_id = machine(tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        with shelf._lock:
+            reads = [
+                pool.submit(shelf.guests),
+                pool.submit(shelf.guest, vm_id),
+                pool.submit(shelf.arrived_by, MIGRATION),
+            ]
+            assert wait(reads, 0.1).done == set()
+        assert wait(reads, 5).not_done == set()

@@ -1,7 +1,9 @@
 """Extents and pieces cover a disk without gap or overlap, and holes are only what is zero."""
 
+import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +11,7 @@ from agent.disks.extents import extents
 from agent.disks.raw import RawReader, RawWriter
 from agent.transfer import plan
 from agent.transfer.geometry import FRAME_CONTENT_BYTES_MAX, LEAF_BYTES
+from watari import errors
 
 MIB = 1024 * 1024
 
@@ -83,3 +86,12 @@ def test_a_writer_allocates_no_block_for_zeros(
     assert (tmp_path / "out").read_bytes() == content
     written = sum(block != b"\0" for block in blocks)
     assert (tmp_path / "out").stat().st_blocks * 512 <= (written + 1) * 4096
+
+
+def test_a_disk_that_is_shorter_than_it_was_gives_no_content(tmp_path: Path) -> None:
+    sparse_file(tmp_path / "disk", MIB, [])
+    with RawReader(tmp_path / "disk") as reader:
+        os.truncate(tmp_path / "disk", 1000)
+        with pytest.raises(errors.DataLoss) as caught:
+            reader.read(0, MIB)
+        assert caught.value.reason == "SOURCE_CHANGED"

@@ -103,5 +103,5 @@ def test_a_written_size_is_within_its_rounding_of_the_size(size):
 
 
 @pytest.mark.parametrize(("text", "rate"), [("50M/s", 50_000_000), ("1MiB", 1 << 20), ("0", 0)])
-def test_rates_are_sizes_a_second(text: str, rate: int) -> None:
+def test_rates_are_read_as_sizes_a_second(text: str, rate: int) -> None:
     assert units.parse_rate(text) == rate

@@ -118,3 +118,14 @@ def test_a_long_refused_value_is_cut_in_the_message() -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         validate.require_name("!" * 100_000, "name")
     assert len(caught.value.message) < 120
+
+
+@pytest.mark.parametrize("limit", [0, 65_536, 1 << 50])
+def test_a_bandwidth_cap_is_none_or_fast_enough_to_look_alive(limit: int) -> None:
+    assert validate.require_limit(limit, "limit") == limit
+
+
+@pytest.mark.parametrize("limit", [-1, 1, 65_535, (1 << 50) + 1])
+def test_a_bandwidth_cap_out_of_bounds_is_refused(limit: int) -> None:
+    with pytest.raises(errors.InvalidArgument):
+        validate.require_limit(limit, "limit")

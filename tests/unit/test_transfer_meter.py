@@ -1,0 +1,54 @@
+"""Rate and time left are those of the last few seconds, and holes cost no time."""
+
+from agent.transfer.meter import WINDOW_SECONDS, Meter
+from watari.clock import FakeClock
+from watari.v1 import common_pb2
+
+GIB = 1 << 30
+
+
+def test_nothing_is_foretold_before_anything_has_moved() -> None:
+    meter = Meter(FakeClock(), total_bytes=GIB, data_bytes=GIB)
+    assert meter.progress().eta_seconds < 0
+    assert meter.progress().rate_bytes_per_second == 0
+
+
+def test_holes_ahead_do_not_add_to_the_time_left() -> None:
+    clock = FakeClock()
+    meter = Meter(clock, total_bytes=64 * GIB, data_bytes=1000)
+    for _ in range(4):
+        clock.advance(1)
+        meter.add(read=100, settled=100, sent=100)
+        progress = meter.progress()
+    assert progress.eta_seconds == 6.0
+    assert progress.rate_bytes_per_second == 100
+
+
+def test_the_rate_forgets_what_is_longer_ago_than_the_window() -> None:
+    clock = FakeClock()
+    meter = Meter(clock, total_bytes=GIB, data_bytes=GIB)
+    meter.add(read=GIB // 2, settled=GIB // 2)
+    for _ in range(3 * int(WINDOW_SECONDS)):
+        clock.advance(1)
+        meter.add(read=10, settled=10)
+        progress = meter.progress()
+    assert 9 <= progress.rate_bytes_per_second <= 11
+
+
+def test_what_is_read_but_not_yet_settled_still_takes_time() -> None:
+    clock = FakeClock()
+    meter = Meter(clock, total_bytes=1000, data_bytes=1000)
+    clock.advance(1)
+    meter.add(read=1000, settled=500)
+    assert meter.progress().eta_seconds == 1.0
+    meter.add(settled=500)
+    assert meter.progress().eta_seconds == 0.0
+
+
+def test_the_bottleneck_is_where_most_time_went() -> None:
+    meter = Meter(FakeClock(), total_bytes=1)
+    assert meter.progress().bottleneck == common_pb2.BOTTLENECK_UNSPECIFIED
+    meter.add_busy(read=1.0, cpu=2.0, network=0.5)
+    assert meter.progress().bottleneck == common_pb2.BOTTLENECK_CPU
+    meter.add_busy(network=2.0)
+    assert meter.progress().bottleneck == common_pb2.BOTTLENECK_NETWORK

@@ -1,0 +1,242 @@
+"""A session at the receiver: one thing that is off, and nothing of it counts."""
+
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from agent.hypervisors.shelf import staged_disk
+from agent.transfer import frames
+from agent.transfer.geometry import LEAF_BYTES
+from agent.transfer.keys import SessionKeys
+from agent.transfer.merkle import DigestKeys
+from agent.transfer.receiving import Offer, Receiving
+from tests.support.arriving import CONTENT, DIGEST_KEY, DISK_BYTES, Session, data
+from watari import errors
+from watari.clock import FakeClock
+from watari.v1 import common_pb2
+
+KEYS = SessionKeys(b"s" * 32, b"transcript", 128)
+END = frames.End()
+
+
+@pytest.fixture
+def session() -> Session:
+    grant = common_pb2.Grant(
+        migration_id=str(uuid.uuid4()),
+        disks=[common_pb2.DiskSpec(disk_id="vda", size_bytes=DISK_BYTES)],
+        bytes_max=2 * DISK_BYTES,
+    )
+    return Session(grant, str(uuid.uuid4()), "<domain/>", KEYS)
+
+
+@pytest.fixture
+def receiving(session: Session, tmp_path: Path) -> Iterator[Receiving]:
+    keys = DigestKeys(DIGEST_KEY)
+    offer = Offer(session.session_id, session.grant, session.xml, keys, streams=2)
+    opened = Receiving(offer, KEYS, tmp_path, staged_disk, FakeClock())
+    yield opened
+    opened.close()
+
+
+def nothing() -> None:
+    """A cut of a stream that ends by itself."""
+
+
+def send(receiving: Receiving, session: Session, *sent: frames.Frame, number: int = 0) -> None:
+    list(receiving.stream(number, session.sealed(sent, number), nothing))
+
+
+def test_what_was_sent_is_written_and_vouched_for(
+    receiving: Receiving, session: Session, tmp_path: Path
+) -> None:
+    send(receiving, session, data(CONTENT[:LEAF_BYTES]), END)
+    send(receiving, session, data(CONTENT[LEAF_BYTES:], LEAF_BYTES), END, number=1)
+    receipt = receiving.complete(session.manifest([2, 2]))
+    assert receipt.raw_bytes == DISK_BYTES
+    assert (tmp_path / "vda.raw").read_bytes() == CONTENT
+
+
+def packed(content: bytes, length: int) -> frames.Data:
+    """Compressed content under a header that states another length."""
+    plain = data(content)
+    body = zstandard.ZstdCompressor().compress(content)
+    digests = plain.digests[: frames.leaf_count(length) * frames.DIGEST_BYTES]
+    return frames.Data(0, 0, length, digests, body, compressed=True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (data(digest_of=bytes(DISK_BYTES)), "DIGEST_MISMATCH"),
+        (data(disk=1), "FRAME_INVALID"),
+        (data(bytes(LEAF_BYTES), 2 * LEAF_BYTES), "FRAME_INVALID"),
+        (data(CONTENT[:LEAF_BYTES], LEAF_BYTES), "FRAME_INVALID"),
+        (data(CONTENT[:100]), "FRAME_INVALID"),
+        (frames.Zeros(0, 0, 2 * LEAF_BYTES), "FRAME_INVALID"),
+        (frames.Zeros(0, 0, LEAF_BYTES + 1), "FRAME_INVALID"),
+        (frames.Zeros(0, 0, 0), "FRAME_INVALID"),
+        (frames.Zeros(9, 0, LEAF_BYTES), "FRAME_INVALID"),
+        (frames.Ack(0, 0), "FRAME_INVALID"),
+        (packed(bytes(50_000), LEAF_BYTES), "FRAME_INVALID"),
+        (packed(bytes(DISK_BYTES), 50_000), "FRAME_INVALID"),
+    ],
+)
+def test_a_frame_that_is_off_ends_the_session(
+    receiving: Receiving, session: Session, tmp_path: Path, sent: frames.Frame, reason: str
+) -> None:
+    with pytest.raises(errors.WatariError) as caught:
+        send(receiving, session, sent, END)
+    assert caught.value.reason == reason
+    assert receiving.problem is caught.value
+    assert not any((tmp_path / "vda.raw").read_bytes())
+    for call in (
+        lambda: send(receiving, session, data(), END, number=1),
+        lambda: receiving.complete(session.manifest([2, 0])),
+    ):
+        with pytest.raises(errors.WatariError) as again:
+            call()
+        assert again.value is caught.value
+
+
+def test_zstd_that_announces_too_much_takes_no_memory(
+    receiving: Receiving, session: Session
+) -> None:
+    """1 GiB of zeros is 32 KiB of zstd: it must not even begin to grow."""
+    compressor = zstandard.ZstdCompressor().compressobj(size=1 << 30)
+    bomb = b"".join(compressor.compress(bytes(1 << 24)) for _ in range(64)) + compressor.flush()
+    digests = data().digests
+    with pytest.raises(errors.DataLoss) as caught:
+        send(receiving, session, frames.Data(0, 0, DISK_BYTES, digests, bomb, compressed=True))
+    assert "announces" in caught.value.message
+
+
+def test_a_stream_that_ends_without_its_end_ends_the_session(
+    receiving: Receiving, session: Session
+) -> None:
+    with pytest.raises(errors.DataLoss):
+        send(receiving, session, data())
+    assert receiving.problem is not None
+
+
+def test_content_beyond_the_grant_ends_the_session(receiving: Receiving, session: Session) -> None:
+    receiving.offer.grant.bytes_max = DISK_BYTES
+    with pytest.raises(errors.Denied) as caught:
+        send(receiving, session, data(), END)
+    assert caught.value.reason == "GRANT_EXCEEDED"
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_stream_that_is_none_of_the_sessions_is_refused_and_the_session_goes_on(
+    receiving: Receiving, session: Session, number: int
+) -> None:
+    send(receiving, session, data(), END)
+    with pytest.raises(errors.DataLoss):
+        send(receiving, session, END, number=number)
+    assert receiving.problem is None
+    receiving.complete(session.manifest([2, 0]))
+
+
+@pytest.mark.parametrize("counts", [[3, 0], [2, 1], [2], [2, 0, 0], []])
+def test_a_manifest_about_other_frames_is_refused(
+    receiving: Receiving, session: Session, counts: list[int]
+) -> None:
+    send(receiving, session, data(), END)
+    with pytest.raises(errors.DataLoss) as caught:
+        receiving.complete(session.manifest(counts))
+    assert caught.value.reason == "FRAME_INVALID"
+
+
+def test_a_manifest_of_another_session_or_content_is_refused(
+    receiving: Receiving, session: Session
+) -> None:
+    other = bytearray(CONTENT)
+    other[5] ^= 1
+    send(receiving, session, data(bytes(other)), END)
+    with pytest.raises(errors.DataLoss) as caught:
+        receiving.complete(session.manifest([2, 0]))
+    assert caught.value.reason == "DIGEST_MISMATCH"
+    session.session_id = str(uuid.uuid4())
+    for sealed in (session.manifest([2, 0]), KEYS.seal_manifest(b"\xff"), b"short", b""):
+        with pytest.raises(errors.DataLoss) as caught:
+            receiving.complete(sealed)
+        assert caught.value.reason == "FRAME_INVALID"
+
+
+def test_disks_with_missing_leaves_get_no_receipt(receiving: Receiving, session: Session) -> None:
+    send(receiving, session, data(CONTENT[:LEAF_BYTES]), END)
+    with pytest.raises(errors.DataLoss):
+        receiving.complete(session.manifest([2, 0]))
+
+
+class Paused:
+    """A stream whose sender waits before a frame until it is told to go on, or is cut."""
+
+    def __init__(
+        self, receiving: Receiving, session: Session, *sent: frames.Frame, number: int = 0
+    ) -> None:
+        self.paused, self.go_on, self.cut = (threading.Event() for _ in range(3))
+        self.error: errors.WatariError | None = None
+        self._thread = threading.Thread(target=self._run, args=(receiving, session, sent, number))
+        self._thread.start()
+        assert self.paused.wait(5)
+
+    def join(self) -> None:
+        """Lets it go on to its end."""
+        self.go_on.set()
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+    def _run(
+        self, receiving: Receiving, session: Session, sent: tuple[frames.Frame, ...], number: int
+    ) -> None:
+        try:
+            messages = self._messages(session.sealed(sent, number))
+            list(receiving.stream(number, messages, self.cut.set))
+        except errors.WatariError as error:
+            self.error = error
+
+    def _messages(self, sealed: Iterator[bytes]) -> Iterator[bytes]:
+        yield next(sealed)
+        self.paused.set()
+        self.go_on.wait(5)
+        yield from sealed
+
+
+def test_a_manifest_does_not_count_before_every_stream_has_ended(
+    receiving: Receiving, session: Session
+) -> None:
+    stream = Paused(receiving, session, data(), END)
+    with pytest.raises(errors.DataLoss) as caught:
+        receiving.complete(session.manifest([1, 0]))
+    assert caught.value.reason == "FRAME_INVALID"
+    stream.join()
+    receiving.complete(session.manifest([2, 0]))
+
+
+def test_an_error_on_one_stream_cuts_the_others(receiving: Receiving, session: Session) -> None:
+    stream = Paused(receiving, session, data(), END)
+    with pytest.raises(errors.DataLoss):
+        send(receiving, session, frames.Ack(0, 0), number=1)
+    assert stream.cut.is_set()
+    stream.join()
+    assert stream.error is receiving.problem
+
+
+def test_closing_cuts_the_streams_and_waits_until_they_write_no_more(
+    receiving: Receiving, session: Session
+) -> None:
+    stream = Paused(receiving, session, data(CONTENT[:LEAF_BYTES]), data(CONTENT[-1:]), END)
+    closing = threading.Thread(target=receiving.close)
+    closing.start()
+    assert stream.cut.wait(5)
+    closing.join(0.1)
+    assert closing.is_alive()
+    stream.join()
+    closing.join(5)
+    assert not closing.is_alive()
+    assert isinstance(stream.error, errors.NotFound)
+    assert receiving.problem is None
