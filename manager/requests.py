@@ -21,8 +21,6 @@ STREAMS_MAX = 16
 COMPRESSION_LEVELS = (-7, 19)
 TTL_SECONDS = (10, 86_400)
 CIPHER_KEY_BITS = (0, 128, 256)
-RATE_MAX = 2**53
-
 _COLD = (common_pb2.MIGRATION_MODE_UNSPECIFIED, common_pb2.MIGRATION_MODE_COLD)
 
 
@@ -44,8 +42,7 @@ def migrate(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmReque
 def limit(request: manager_pb2.SetMigrationLimitRequest) -> manager_pb2.SetMigrationLimitRequest:
     """Checks SetMigrationLimit."""
     validate.require_uuid(request.migration_id, "migration_id")
-    field = "limit_bytes_per_second"
-    validate.require_range(request.limit_bytes_per_second, field, 0, RATE_MAX)
+    validate.require_limit(request.limit_bytes_per_second, "limit_bytes_per_second")
     return request
 
 
@@ -79,9 +76,7 @@ def _options(options: common_pb2.TransferOptions) -> None:
     validate.require_range(options.streams, "options.streams", 0, STREAMS_MAX)
     level = options.compression_level
     validate.require_range(level, "options.compression_level", *COMPRESSION_LEVELS)
-    validate.require_range(
-        options.limit_bytes_per_second, "options.limit_bytes_per_second", 0, RATE_MAX
-    )
+    validate.require_limit(options.limit_bytes_per_second, "options.limit_bytes_per_second")
     if options.cipher_key_bits not in CIPHER_KEY_BITS:
         raise validate.invalid_field(
             "options.cipher_key_bits", f"{options.cipher_key_bits} is no key length", "128 or 256"

@@ -9,6 +9,12 @@ import uuid
 
 from watari import errors
 
+LIMIT_BYTES_PER_SECOND_MIN = 64 * 1024
+"""Smallest bandwidth cap: a frame of 1 MiB then takes 16 s, well below what counts as a stall."""
+
+LIMIT_BYTES_PER_SECOND_MAX = 1 << 50
+"""Largest bandwidth cap: beyond any link, and far from overflowing."""
+
 CLOUD_ID_CHARS_MAX = 63
 """A cloud id must be usable as one DNS label."""
 
@@ -98,6 +104,13 @@ def require_range(value: int, field: str, least: int, most: int) -> int:
     if not least <= value <= most:
         raise invalid_field(field, f"{value} is out of bounds", f"{least} to {most}")
     return value
+
+
+def require_limit(limit: int, field: str) -> int:
+    """A bandwidth cap in bytes per second: 0 for none, or within bounds. Raises INVALID_FIELD."""
+    if limit == 0:
+        return limit
+    return require_range(limit, field, LIMIT_BYTES_PER_SECOND_MIN, LIMIT_BYTES_PER_SECOND_MAX)
 
 
 def require_count(count: int, field: str, most: int) -> int:

@@ -1172,7 +1172,7 @@ class SetTransferLimitRequest(_message.Message):
     migration_id: _builtins.str
     """The migration."""
     limit_bytes_per_second: _builtins.int
-    """New cap in bytes per second; 0 removes it."""
+    """New cap in bytes per second, 65,536 or more; 0 removes it."""
     def __init__(
         self,
         *,

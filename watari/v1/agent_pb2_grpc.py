@@ -999,8 +999,8 @@ class TransferServiceServicer:
     def CompleteSession(self, request, context):
         """Ends a session after all its streams have: checks the sealed manifest against what arrived,
         flushes to stable storage, signs the receipt. Repeating it returns the same receipt.
-        NOT_FOUND (SESSION_NOT_FOUND), DATA_LOSS (FRAME_INVALID, DIGEST_MISMATCH), RESOURCE_EXHAUSTED
-        (DISK_FULL), INTERNAL (DISK_IO).
+        NOT_FOUND (SESSION_NOT_FOUND), DATA_LOSS (FRAME_INVALID, DIGEST_MISMATCH, DISK_IO),
+        RESOURCE_EXHAUSTED (DISK_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -372,8 +372,8 @@ class TransferServiceStub:
     CompleteSession: _grpc.UnaryUnaryMultiCallable[_agent_pb2.CompleteSessionRequest, _agent_pb2.CompleteSessionResponse]
     """Ends a session after all its streams have: checks the sealed manifest against what arrived,
     flushes to stable storage, signs the receipt. Repeating it returns the same receipt.
-    NOT_FOUND (SESSION_NOT_FOUND), DATA_LOSS (FRAME_INVALID, DIGEST_MISMATCH), RESOURCE_EXHAUSTED
-    (DISK_FULL), INTERNAL (DISK_IO).
+    NOT_FOUND (SESSION_NOT_FOUND), DATA_LOSS (FRAME_INVALID, DIGEST_MISMATCH, DISK_IO),
+    RESOURCE_EXHAUSTED (DISK_FULL).
     """
     AbortSession: _grpc.UnaryUnaryMultiCallable[_agent_pb2.AbortSessionRequest, _agent_pb2.AbortSessionResponse]
     """Ends a session, and tells why it failed at the receiver if it did: the data port cannot be
@@ -395,8 +395,8 @@ class TransferServiceAsyncStub(TransferServiceStub):
     CompleteSession: _aio.UnaryUnaryMultiCallable[_agent_pb2.CompleteSessionRequest, _agent_pb2.CompleteSessionResponse]  # type: ignore[assignment]
     """Ends a session after all its streams have: checks the sealed manifest against what arrived,
     flushes to stable storage, signs the receipt. Repeating it returns the same receipt.
-    NOT_FOUND (SESSION_NOT_FOUND), DATA_LOSS (FRAME_INVALID, DIGEST_MISMATCH), RESOURCE_EXHAUSTED
-    (DISK_FULL), INTERNAL (DISK_IO).
+    NOT_FOUND (SESSION_NOT_FOUND), DATA_LOSS (FRAME_INVALID, DIGEST_MISMATCH, DISK_IO),
+    RESOURCE_EXHAUSTED (DISK_FULL).
     """
     AbortSession: _aio.UnaryUnaryMultiCallable[_agent_pb2.AbortSessionRequest, _agent_pb2.AbortSessionResponse]  # type: ignore[assignment]
     """Ends a session, and tells why it failed at the receiver if it did: the data port cannot be
@@ -425,8 +425,8 @@ class TransferServiceServicer:
     ) -> _typing.Union[_agent_pb2.CompleteSessionResponse, _abc.Awaitable[_agent_pb2.CompleteSessionResponse]]:
         """Ends a session after all its streams have: checks the sealed manifest against what arrived,
         flushes to stable storage, signs the receipt. Repeating it returns the same receipt.
-        NOT_FOUND (SESSION_NOT_FOUND), DATA_LOSS (FRAME_INVALID, DIGEST_MISMATCH), RESOURCE_EXHAUSTED
-        (DISK_FULL), INTERNAL (DISK_IO).
+        NOT_FOUND (SESSION_NOT_FOUND), DATA_LOSS (FRAME_INVALID, DIGEST_MISMATCH, DISK_IO),
+        RESOURCE_EXHAUSTED (DISK_FULL).
         """
 
     def AbortSession(

@@ -1023,7 +1023,9 @@ class TransferOptions(_message.Message):
     cipher_key_bits: _builtins.int
     """AES-GCM key length in bits: 128 or 256."""
     limit_bytes_per_second: _builtins.int
-    """Bandwidth cap in bytes per second; 0 is none."""
+    """Bandwidth cap in bytes per second, 65,536 or more: below that a frame would take so long that the
+    connection looked dead. 0 is none.
+    """
     full_read: _builtins.bool
     """Read holes too instead of trusting SEEK_HOLE."""
     def __init__(

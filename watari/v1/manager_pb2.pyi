@@ -1434,7 +1434,7 @@ class SetMigrationLimitRequest(_message.Message):
     migration_id: _builtins.str
     """The migration."""
     limit_bytes_per_second: _builtins.int
-    """New cap in bytes per second; 0 removes it."""
+    """New cap in bytes per second, 65,536 or more; 0 removes it."""
     def __init__(
         self,
         *,
