@@ -1,6 +1,7 @@
 """Fixtures that every test folder shares: a federation's identities, and servers of it."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,32 @@ OSAKA = "osaka.example"
 HUB = "hub.example"
 STRANGER = "stranger.example"
 """A provider with a CA that nobody has accepted."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skip is a failure: what a test needs, `make test` has installed."""
+    report = yield
+    _refuse_skips(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for modules that skip themselves."""
+    report = yield
+    _refuse_skips(report)
+    return report
+
+
+def _refuse_skips(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
 
 
 @dataclass
