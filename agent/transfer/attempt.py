@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+import grpc
+
 from agent import grants, receipts
 from agent.disks.raw import RawReader
 from agent.hypervisors import Disk, Guest
@@ -17,14 +19,17 @@ from agent.transfer.keys import SessionKeys
 from agent.transfer.merkle import DigestKeys, DiskTree
 from agent.transfer.meter import Meter
 from agent.transfer.sending import Sending, Source
-from agent.transfer.streams import Route, StreamBroken
-from watari import clock, errors, failpoint, identity, logs, validate
+from agent.transfer.streams import Route, StreamBroken, cancelled_on_failure
+from watari import clock, errors, failpoint, identity, logs, retry, validate
 from watari.identity import Identity, SpiffeId
 from watari.rpc import client
 from watari.v1 import agent_pb2, agent_pb2_grpc, common_pb2
 
 OPENED = failpoint.declare("agent.attempt.session_opened")
 COMPLETED = failpoint.declare("agent.attempt.completed")
+
+TELL_SECONDS_MAX = 2.0
+"""How long the receiver is told that a session has ended; it finds out by itself too."""
 
 _log = logs.get(__name__)
 
@@ -81,8 +86,8 @@ class Attempt:
                 )
                 return self._complete(stub, route, session, frames, own_view, target.spiffe_id)
             except errors.WatariError as error:
-                problem = self._abort(stub, route.session_id)
-                if isinstance(error, StreamBroken) and problem is not None:
+                problem = self._abort(stub, route.session_id, error)
+                if problem is not None:
                     raise problem from error
                 raise
 
@@ -146,11 +151,8 @@ class Attempt:
             session_id=route.session_id,
             sealed_manifest=session.seal_manifest(manifest.SerializeToString()),
         )
-        response = client.call(
-            stub.CompleteSession,
-            request,
-            timeout_seconds=self.settings.transfer.complete_seconds_max,
-            idempotent=True,
+        response = retry.call(
+            lambda: self._signed(stub, request), backoff=retry.Backoff(), clock=self.clock
         )
         failpoint.hit(COMPLETED)
         payload, _ = identity.verify(
@@ -160,18 +162,41 @@ class Attempt:
         self.failure.check()  # who cancelled meanwhile was told that it ends as cancelled
         return Outcome(response.receipt, own_view)
 
+    def _signed(
+        self,
+        stub: agent_pb2_grpc.TransferServiceStub,
+        request: agent_pb2.CompleteSessionRequest,
+    ) -> agent_pb2.CompleteSessionResponse:
+        """The receiver's answer; it may flush for minutes, and a failure here ends the wait."""
+        timeout = self.settings.transfer.complete_seconds_max
+        call = stub.CompleteSession.future(request, timeout=timeout)
+        with cancelled_on_failure(self.failure, call):
+            try:
+                return call.result()
+            except grpc.FutureCancelledError as error:
+                self.failure.check()
+                raise errors.Cancelled("CANCELLED", "the call was cancelled") from error
+            except grpc.RpcError as error:
+                self.failure.check()
+                raise errors.from_rpc_error(error) from error
+
     def _abort(
-        self, stub: agent_pb2_grpc.TransferServiceStub, session_id: str
+        self,
+        stub: agent_pb2_grpc.TransferServiceStub,
+        session_id: str,
+        error: errors.WatariError,
     ) -> errors.WatariError | None:
-        """Ends the session; the receiver's own word for why it broke, if it has one."""
+        """Ends the session; where a stream broke, the receiver's own word for why, if any."""
         request = agent_pb2.AbortSessionRequest(session_id=session_id)
-        timeout = self.settings.transfer.connect_seconds_max
+        broken = isinstance(error, StreamBroken)
+        timeout = self.settings.transfer.connect_seconds_max if broken else TELL_SECONDS_MAX
         try:
             response = client.call(stub.AbortSession, request, timeout_seconds=timeout)
-        except errors.WatariError as error:
-            _log.info("the receiver cannot be told that the session ended", reason=error.reason)
+        except errors.WatariError as silent:
+            _log.info("the receiver cannot be told that the session ended", reason=silent.reason)
             return None
-        return errors.from_problem(response.problem) if response.problem.reason else None
+        told = broken and bool(response.problem.reason)
+        return errors.from_problem(response.problem) if told else None
 
 
 def checked_grant(

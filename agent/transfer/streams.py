@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 
@@ -18,6 +19,13 @@ FRAME_SENT = failpoint.declare("agent.sending.frame_sent")
 
 class StreamBroken(errors.Unavailable):
     """A data stream ended too early. Why, only the receiver's control port can say."""
+
+
+class Cancellable(Protocol):
+    """A call that is under way."""
+
+    def cancel(self) -> bool:
+        """Ends it at once."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Stream:
             call = dataplane.open_stream(
                 channel, self._id, self._messages(), self._flow.timeout_seconds
             )
-            with _cancelled_on_failure(self._flow.failure, call):
+            with cancelled_on_failure(self._flow.failure, call):
                 try:
                     self._acknowledgements(call, self._opener)
                 except grpc.RpcError as error:
@@ -116,7 +124,7 @@ def _content_bytes(frame: frames.Frame) -> int:
 
 
 @contextmanager
-def _cancelled_on_failure(failure: Failure, call: dataplane.DataCall) -> Iterator[None]:
+def cancelled_on_failure(failure: Failure, call: Cancellable) -> Iterator[None]:
     """Cancels a running call as soon as any part of the transfer fails."""
     done = threading.Event()
 

@@ -169,6 +169,36 @@ def test_a_limit_holds_and_can_be_lifted_while_it_runs(pair: agents.Pair) -> Non
     assert pair.source.wait_ended(migration_id, 10).state == agent_pb2.TRANSFER_STATE_SUCCEEDED
 
 
+@pytest.fixture
+def completing(pair: agents.Pair) -> Iterator[str]:
+    """A migration whose destination takes a minute to flush."""
+    pair.destination.process.stop()
+    pair.destination.process.start({"WATARI_FAILPOINTS": "agent.receiving.flushed=sleep(60000)"})
+    vm_id = put_machine(pair.source.shelf, "web", {"vda": Content(MIB, ((0, MIB),))})
+    migration_id = pair.start(vm_id)
+    deadline = time.monotonic() + 20
+    while pair.source.transfer(migration_id).state != agent_pb2.TRANSFER_STATE_COMPLETING:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield migration_id
+    pair.destination.process.kill()
+
+
+def test_a_transfer_is_cancelled_at_once_while_the_destination_flushes(
+    pair: agents.Pair, completing: str
+) -> None:
+    cancel = agent_pb2.CancelTransferRequest(migration_id=completing)
+    client.call(pair.source.stub.CancelTransfer, cancel)
+    ended = pair.source.wait_ended(completing, 15)
+    assert ended.state == agent_pb2.TRANSFER_STATE_CANCELLED
+
+
+def test_an_agent_stops_at_once_while_the_destination_flushes(
+    pair: agents.Pair, completing: str
+) -> None:
+    assert pair.source.process.stop() == 0
+
+
 def test_garbage_on_both_ports_changes_nothing(pair: agents.Pair) -> None:
     vm_id = put_machine(pair.source.shelf, "web", {"vda": DISK})
     migration_id = pair.start(vm_id, **SLOW)
