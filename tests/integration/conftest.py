@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Federation, Serve
 from tests.support import directory_server
 from tests.support.broker_world import World
+from tests.support.clouds import VM, Cloud, two_clouds
 from tests.support.directory_server import TOKYO, Client, Running, Start
 from tests.support.rpc_catalogue import ALICE, DIRECTORY, Catalogue
 from watari import rpc
@@ -73,3 +74,13 @@ def channel(federation: Federation, target: rpc.Target) -> Iterator[grpc.Channel
 def stub(channel: grpc.Channel) -> directory_pb2_grpc.DirectoryServiceStub:
     """Alice's calls to it."""
     return directory_pb2_grpc.DirectoryServiceStub(channel)
+
+
+@pytest.fixture
+def clouds(federation: Federation, tmp_path: Path) -> Iterator[tuple[Cloud, Cloud]]:
+    """tokyo with the machine web-1, and osaka; both managers run."""
+    with two_clouds(federation, tmp_path) as (tokyo, osaka):
+        tokyo.agent.add(VM, "web-1")
+        tokyo.start()
+        osaka.start()
+        yield tokyo, osaka

@@ -1,28 +1,13 @@
 """Cancelling a migration in each of its states."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.conftest import Federation
-from tests.support.clouds import Cloud, assert_one_owner, eventually, two_clouds
+from tests.support.clouds import VM, Cloud, assert_one_owner, eventually
 from tests.support.scripted_agent import BREAKS, HANGS
 from watari import errors, failpoint
 from watari.v1 import manager_pb2
 
-VM = "6f1f2d2e-0000-4000-8000-000000000001"
 REFUSE = "error(SERVER_UNAVAILABLE)"
-
-
-@pytest.fixture
-def clouds(federation: Federation, tmp_path: Path) -> Iterator[tuple[Cloud, Cloud]]:
-    """tokyo with the machine web-1, and osaka; both managers run."""
-    with two_clouds(federation, tmp_path) as (tokyo, osaka):
-        tokyo.agent.add(VM, "web-1")
-        tokyo.start()
-        osaka.start()
-        yield tokyo, osaka
 
 
 def refused(cloud: Cloud, migration_id: str) -> str:

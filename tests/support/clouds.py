@@ -49,6 +49,9 @@ FAST = MigrationSettings(
 IMPATIENT = replace(FAST, agent_wait_seconds_max=1.0, peer_wait_seconds_max=1.0)
 """Gives up soon on who does not answer."""
 
+VM = "6f1f2d2e-0000-4000-8000-000000000001"
+"""The machine web-1 of most tests."""
+
 
 @dataclass
 class Cloud:
