@@ -107,7 +107,8 @@ def choose(hosts: Iterable[HostView], asked: Amounts) -> HostView:
     """The host for a machine: of those that fit, the fullest, so that large holes stay.
 
     Raises Exhausted INSUFFICIENT_CAPACITY, which says for the host that comes closest what is
-    lacking, how much was asked and is free, and what would fit.
+    lacking, how much was asked and is free, and what would fit; Unavailable, to be tried again,
+    while no host answers.
     """
     candidates = sorted(hosts, key=lambda host: host.host_id)
     reachable = [host for host in candidates if host.reachable]
@@ -177,11 +178,17 @@ def _explain(host: HostView, asked: Amounts) -> errors.Exhausted:
     )
 
 
-def _no_host(known: int) -> errors.Exhausted:
+def _no_host(known: int) -> errors.WatariError:
+    if known:
+        return errors.Unavailable(
+            "PEER_UNAVAILABLE",
+            f"none of the cloud's {known} hosts answers",
+            hint="it goes on by itself once a host's agent is up",
+        )
     return errors.Exhausted(
         "INSUFFICIENT_CAPACITY",
-        f"none of the {known} hosts answers" if known else "the cloud has no host yet",
-        hint="try again when a host's agent is up",
+        "the cloud has no host yet",
+        hint="choose another cloud, or add a host to this one",
         resource="hosts",
         asked=1,
         free=0,

@@ -18,7 +18,7 @@ from tests.support.clouds import (
     two_clouds,
 )
 from tests.support.scripted_agent import BREAKS, FAILS, HANGS
-from watari.v1 import agent_pb2
+from watari.v1 import agent_pb2, manager_pb2
 
 
 def test_a_transfer_that_fails_retryably_is_repeated(clouds):
@@ -56,10 +56,33 @@ def test_the_destination_agent_may_be_away_for_a_while(federation: Federation, t
         osaka.start()
         osaka.agent.stop()
         migration_id = tokyo.migrate("web-1", "osaka").migration_id
-        eventually(lambda: tokyo.agent.attempts >= 2, "attempts are made")
+
+        def tries() -> bool:
+            """Attempts fail, or the destination has noticed already and is asked again."""
+            waiting_for = tokyo.migration(migration_id).waiting_for.reason
+            return tokyo.agent.attempts >= 2 or waiting_for == "PEER_UNAVAILABLE"
+
+        eventually(tries, "it tries and waits")
         osaka.agent.start()
         tokyo.wait_state(migration_id, "SUCCEEDED")
         assert_one_owner(VM, osaka, tokyo)
+
+
+def test_a_destination_whose_hosts_are_away_is_asked_again_until_one_is_back(clouds):
+    tokyo, osaka = clouds
+    osaka.agent.stop()
+    eventually(lambda: not osaka.inventory().reachable, "osaka has noticed")
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+
+    def waits() -> bool:
+        migration = tokyo.migration(migration_id)
+        assert migration.state == manager_pb2.MIGRATION_STATE_RESERVING
+        return "hosts answers" in migration.waiting_for.message
+
+    eventually(waits, "it says what it waits for")
+    osaka.agent.start()
+    tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert_one_owner(VM, osaka, tokyo)
 
 
 @pytest.fixture

@@ -43,8 +43,9 @@ def test_the_fullest_host_that_fits_is_chosen() -> None:
 
 
 def test_a_host_that_does_not_answer_is_never_chosen() -> None:
-    with pytest.raises(errors.Exhausted, match="none of the 1 hosts answers"):
+    with pytest.raises(errors.Unavailable, match="none of the cloud's 1 hosts answers") as caught:
         inventory.choose([host(reachable=False)], {VCPUS: 1})
+    assert caught.value.retryable
 
 
 def test_a_cloud_without_hosts_says_so() -> None:
@@ -103,6 +104,10 @@ def test_what_is_chosen_always_fits_and_nothing_that_fits_is_refused(hosts, aske
     needed = {name: value for name, value in asked.items() if value}
     if fitting:
         assert inventory.choose(seen, needed).host_id in fitting
+        return
+    if seen and not any(each.reachable for each in seen):
+        with pytest.raises(errors.Unavailable):
+            inventory.choose(seen, needed)
         return
     with pytest.raises(errors.Exhausted) as caught:
         inventory.choose(seen, needed)

@@ -287,8 +287,8 @@ class ReservationServiceStub:
     Reserve: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ReserveRequest, _manager_pb2.ReserveResponse]
     """Reserves room for one machine and grants its migration. Repeating it with the same id returns the
     same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
-    free, QUOTA_EXCEEDED), FAILED_PRECONDITION (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS
-    (ID_REUSED).
+    free, QUOTA_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
+    (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
     """
     GetReservation: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GetReservationRequest, _manager_pb2.GetReservationResponse]
     """Gets a reservation. NOT_FOUND (RESERVATION_NOT_FOUND)."""
@@ -325,8 +325,8 @@ class ReservationServiceAsyncStub(ReservationServiceStub):
     Reserve: _aio.UnaryUnaryMultiCallable[_manager_pb2.ReserveRequest, _manager_pb2.ReserveResponse]  # type: ignore[assignment]
     """Reserves room for one machine and grants its migration. Repeating it with the same id returns the
     same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
-    free, QUOTA_EXCEEDED), FAILED_PRECONDITION (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS
-    (ID_REUSED).
+    free, QUOTA_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
+    (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
     """
     GetReservation: _aio.UnaryUnaryMultiCallable[_manager_pb2.GetReservationRequest, _manager_pb2.GetReservationResponse]  # type: ignore[assignment]
     """Gets a reservation. NOT_FOUND (RESERVATION_NOT_FOUND)."""
@@ -365,8 +365,8 @@ class ReservationServiceServicer:
     ) -> _typing.Union[_manager_pb2.ReserveResponse, _abc.Awaitable[_manager_pb2.ReserveResponse]]:
         """Reserves room for one machine and grants its migration. Repeating it with the same id returns the
         same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
-        free, QUOTA_EXCEEDED), FAILED_PRECONDITION (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS
-        (ID_REUSED).
+        free, QUOTA_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
+        (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
         """
 
     def GetReservation(
