@@ -4,17 +4,22 @@ Every method raises Unavailable PEER_UNAVAILABLE while the agent cannot be reach
 agent answers otherwise.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+
+import grpc
 
 from manager.settings import AgentSettings, HostSettings
 from watari import errors
 from watari.identity import SpiffeId
 from watari.rpc import client
-from watari.v1 import agent_pb2, agent_pb2_grpc
+from watari.v1 import agent_pb2, agent_pb2_grpc, common_pb2
 
 PAGE_SIZE = 500
 """Entries that are asked for at once: some 100 KiB."""
+
+ABANDONED_SECONDS_MAX = 1.0
+"""How late an estimate notices that nobody waits for it any more."""
 
 
 class Agents:
@@ -58,6 +63,13 @@ class Agents:
             if not token:
                 return found
             self._require_bounded(host_id, len(found))
+
+    def guest(self, host_id: str, vm_id: str) -> agent_pb2.Guest:
+        """One machine as it is now. Raises NotFound VM_NOT_FOUND."""
+        request = agent_pb2.GetGuestRequest(vm_id=vm_id)
+        return client.call(
+            self._stub(host_id).GetGuest, request, timeout_seconds=self._deadline
+        ).guest
 
     def incoming(self, host_id: str) -> list[agent_pb2.Incoming]:
         """Everything that has arrived at the host and is no machine yet."""
@@ -114,10 +126,41 @@ class Agents:
         with _absent_is_done("TRANSFER_NOT_FOUND"):
             client.call(self._stub(host_id).CancelTransfer, request, timeout_seconds=self._deadline)
 
-    def set_transfer_limit(self, host_id: str, migration_id: str, limit: int) -> None:
-        """Change a transfer's cap in bytes per second; nothing when there is none yet."""
+    def estimate_transfer(
+        self,
+        host_id: str,
+        request: agent_pb2.EstimateTransferRequest,
+        seconds_max: float,
+        gone: Callable[[], bool],
+    ) -> agent_pb2.EstimateTransferResponse:
+        """What a transfer would take. It is called off once `gone` says, or raises, that nobody
+        waits for it. Raises Cancelled then, DeadlineExceeded after `seconds_max`.
+        """
+        answer = self._stub(host_id).EstimateTransfer.future(request, timeout=seconds_max)
+        try:
+            while True:
+                try:
+                    return answer.result(ABANDONED_SECONDS_MAX)
+                except grpc.FutureTimeoutError:
+                    if gone():
+                        raise errors.Cancelled("CANCELLED", "nobody waits for it") from None
+        except grpc.RpcError as error:
+            raise errors.from_rpc_error(error) from error
+        finally:
+            answer.cancel()
+
+    def set_transfer_limit(
+        self,
+        host_id: str,
+        migration_id: str,
+        limit: int,
+        schedule: Sequence[common_pb2.LimitWindow],
+    ) -> None:
+        """Change a transfer's cap in bytes per second and those at certain times of the day;
+        nothing when there is no transfer yet.
+        """
         request = agent_pb2.SetTransferLimitRequest(
-            migration_id=migration_id, limit_bytes_per_second=limit
+            migration_id=migration_id, limit_bytes_per_second=limit, limit_schedule=schedule
         )
         with _absent_is_done("TRANSFER_NOT_FOUND"):
             client.call(

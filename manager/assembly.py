@@ -7,6 +7,8 @@ import grpc
 from manager import catalogue
 from manager.agents import Agents
 from manager.directories import Directories
+from manager.estimate_grants import EstimateGrants
+from manager.estimates import Estimates
 from manager.events import Board
 from manager.handover import HandOvers
 from manager.hosts import Hosts
@@ -62,7 +64,9 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         provider_domain=own.spiffe_id.domain,
         store=store,
         migrations=Migrations(settings, store, clock, agents, peers, driver, board),
+        estimates=Estimates(settings, own, store, clock, agents, peers),
         reservations=reservations,
+        estimate_grants=EstimateGrants(store, clock, own, settings, peers.known),
         hand_overs=hand_overs,
         publisher=publisher,
         stopping=stopping,
@@ -120,9 +124,11 @@ def check(settings: Settings, own: SpiffeId) -> None:
             SpiffeId.parse(endpoint.spiffe_id)
             validate.require_address(endpoint.address, "address")
         catalogue.price_sheet(settings.prices)
-        if settings.watchers_max >= settings.rpc.workers_max:
+        if settings.watchers_max + settings.migrations.estimates_max >= settings.rpc.workers_max:
             raise validate.invalid_field(
-                "watchers_max", "leaves no thread for calls", "less than rpc.workers_max"
+                "watchers_max",
+                "leaves no thread for calls",
+                "with migrations.estimates_max less than rpc.workers_max",
             )
     except errors.InvalidArgument as error:
         raise errors.InvalidArgument(

@@ -14,7 +14,7 @@ from manager import inventory, tables
 from manager.inventory import Amounts, HostView
 from manager.settings import AgentSettings
 from watari import errors
-from watari.v1 import agent_pb2
+from watari.v1 import agent_pb2, common_pb2
 
 VM = "vm"
 RESERVATION = "reservation"
@@ -47,6 +47,15 @@ def views(connection: Connection, agents: Mapping[str, AgentSettings]) -> list[H
             )
         )
     return found
+
+
+def data_endpoint(connection: Connection, host_id: str) -> common_pb2.Endpoint | None:
+    """Where a host takes sealed frames, as it last told; None while that is not known."""
+    blob = connection.scalar(sa.select(_HOSTS.host).where(_HOSTS.host_id == host_id))
+    if blob is None:
+        return None
+    host = agent_pb2.Host.FromString(blob)
+    return host.data if host.data.address else None
 
 
 def take(

@@ -34,10 +34,16 @@ def issue(
     *,
     source_manager: str,
     destination_agent: str,
+    estimate_only: bool = False,
 ) -> common_pb2.SignedDocument:
-    """A signed grant for a reservation that is being made."""
+    """A signed grant for a reservation that is being made, or for an estimate of it.
+
+    An estimate's has no reservation, admits no content, and is soon over.
+    """
+    basis = request.migration_id if estimate_only else request.reservation_id
+    seconds = settings.estimate_ttl_seconds if estimate_only else settings.grant_ttl_seconds
     grant = common_pb2.Grant(
-        grant_id=str(uuid.uuid5(uuid.UUID(request.reservation_id), PURPOSE)),
+        grant_id=str(uuid.uuid5(uuid.UUID(basis), PURPOSE)),
         migration_id=request.migration_id,
         reservation_id=request.reservation_id,
         vm_id=request.vm_id,
@@ -49,9 +55,9 @@ def issue(
         disks=request.disks,
         bytes_max=bytes_max(request.disks, settings.grant_slack_percent),
         rate_bytes_per_second_max=settings.rate_bytes_per_second_max,
+        estimate_only=estimate_only,
     )
-    expires_at = clock.now() + timedelta(seconds=settings.grant_ttl_seconds)
-    grant.expires_at.FromDatetime(expires_at)
+    grant.expires_at.FromDatetime(clock.now() + timedelta(seconds=seconds))
     return identity.sign(signer, grant.SerializeToString(deterministic=True), PURPOSE)
 
 
@@ -62,8 +68,11 @@ def accept(
     document: common_pb2.SignedDocument,
     *,
     destination_manager: identity.SpiffeId,
+    estimate_only: bool = False,
 ) -> common_pb2.SignedGrant:
     """The countersigned grant, once it is what was asked for and signed by who was asked.
+
+    A grant for an estimate is never taken for a migration's, nor the other way round.
 
     Raises Unauthenticated SIGNATURE_INVALID and InvalidArgument GRANT_INVALID.
     """
@@ -72,6 +81,8 @@ def accept(
     )
     grant = common_pb2.Grant.FromString(payload)
     _require_same(grant, request, str(signer.spiffe_id), destination_manager)
+    if grant.estimate_only is not estimate_only:
+        raise _invalid("estimate_only")
     granted = document.SerializeToString(deterministic=True)
     return common_pb2.SignedGrant(
         granted=document, countersigned=identity.sign(signer, granted, COUNTERSIGNED)

@@ -70,6 +70,13 @@ def amounts(resources: common_pb2.Resources) -> Amounts:
     return {name: amount for name, amount in named.items() if amount}
 
 
+def of_machine(resources: common_pb2.Resources, disks: Iterable[common_pb2.DiskSpec]) -> Amounts:
+    """What a machine that is to arrive asks of a host: its amounts, and what is written of it."""
+    asked = amounts(resources)
+    written = sum(min(disk.allocated_bytes, disk.size_bytes) for disk in disks)
+    return asked | ({STORAGE: written} if written else {})
+
+
 def to_resources(values: Mapping[str, int]) -> common_pb2.Resources:
     """The message of some amounts; the internal class STORAGE is left out."""
     own = {VCPUS, MEMORY, DISK, STORAGE}
@@ -115,9 +122,16 @@ def choose(hosts: Iterable[HostView], asked: Amounts) -> HostView:
     fitting = [host for host in reachable if not lacking(host, asked)]
     if fitting:
         return min(fitting, key=lambda host: (_slack(host, asked), host.host_id))
-    if not reachable:
+    nearest = closest(reachable, asked)
+    if nearest is None:
         raise _no_host(len(candidates))
-    raise _explain(min(reachable, key=lambda host: _shortage(host, asked)), asked)
+    raise _explain(nearest, asked)
+
+
+def closest(hosts: Iterable[HostView], asked: Amounts) -> HostView | None:
+    """The reachable host that lacks the least of what is asked; None when no host answers."""
+    reachable = sorted((host for host in hosts if host.reachable), key=lambda host: host.host_id)
+    return min(reachable, key=lambda host: _shortage(host, asked), default=None)
 
 
 def lacking(host: HostView, asked: Amounts) -> list[str]:

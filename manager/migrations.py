@@ -1,11 +1,11 @@
 """Asking for migrations, looking at them, cancelling them. What drives them is `manager.saga`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from sqlalchemy.engine import Connection
 
-from manager import vms
+from manager import movable, vms
 from manager.agents import Agents
 from manager.events import Board
 from manager.peers import Peers
@@ -56,13 +56,12 @@ class Migrations:
         VM_ALREADY_THERE and what the machine's own problem is, AlreadyExists ID_REUSED, Denied
         NOT_ALLOWED for a broker that the operator has not admitted.
         """
-        self._require_admitted(caller)
+        movable.require_admitted(caller, self._brokers, self._cloud_id)
         with self._store.read() as connection:
             known = records.get(connection, request.migration_id)
         if known is not None:
             return self._repeated(known, request, caller)
-        if request.to_cloud == self._cloud_id:
-            raise _already_there(request)
+        movable.require_elsewhere(request.vm, request.to_cloud, self._cloud_id)
         with self._store.read() as connection:
             vms.find(connection, self._cloud_id, request.vm)
         manager = self._peers.find(request.to_cloud)
@@ -120,8 +119,11 @@ class Migrations:
         self._driver.interrupt(migration_id)
         return self._shown(record)
 
-    def set_limit(self, migration_id: str, limit: int) -> manager_pb2.Migration:
-        """Change the bandwidth cap in bytes per second, 0 for none; it holds for every attempt.
+    def set_limit(
+        self, migration_id: str, limit: int, schedule: Sequence[common_pb2.LimitWindow]
+    ) -> manager_pb2.Migration:
+        """Change the bandwidth cap in bytes per second, 0 for none, and with it the caps at certain
+        times of the day; both hold for every attempt.
 
         Raises NotFound MIGRATION_NOT_FOUND, FailedPrecondition MIGRATION_STATE, Unavailable when
         the agent cannot be told now (its next attempt is).
@@ -134,9 +136,14 @@ class Migrations:
                     f"the migration is {record.state}: no content crosses any more",
                     state=record.state,
                 )
-            record = records.note(connection, record, limit_bytes_per_second=limit)
+            record = records.note(
+                connection,
+                record,
+                limit_bytes_per_second=limit,
+                limit_schedule=common_pb2.TransferOptions(limit_schedule=schedule),
+            )
         if record.state is State.COPYING:
-            self._agents.set_transfer_limit(record.host_id, migration_id, limit)
+            self._agents.set_transfer_limit(record.host_id, migration_id, limit, schedule)
         return self._shown(record)
 
     def _record(
@@ -147,11 +154,12 @@ class Migrations:
         manager: EndpointSettings,
     ) -> Record:
         vm = vms.find(connection, self._cloud_id, request.vm)
-        _require_movable(vm)
+        movable.require_free(vm)
+        movable.require_sound(vm.name, vm.body.problem)
         if records.active_count(connection) >= self._active_max:
             raise _too_many(self._active_max)
         if not vms.claim(connection, vm.vm_id, request.migration_id):
-            raise _busy(vm)
+            raise movable.busy(vm)
         now = micros(self._clock.now())
         new = Record(
             migration_id=request.migration_id,
@@ -186,14 +194,6 @@ class Migrations:
         self._driver.submit(known.migration_id)
         return self._shown(known)
 
-    def _require_admitted(self, caller: identity.SpiffeId) -> None:
-        if caller.role is identity.Role.BROKER and str(caller) not in self._brokers:
-            raise errors.Denied(
-                "NOT_ALLOWED",
-                f"broker {caller} may not start migrations in cloud {self._cloud_id}",
-                hint="the operator admits brokers with the setting manager.brokers",
-            )
-
     def _shown(self, record: Record) -> manager_pb2.Migration:
         shown = self._board.fill(record.message(self._cloud_id))
         if record.receipt is not None and not shown.HasField("progress"):
@@ -202,16 +202,6 @@ class Migrations:
             shown.progress.total_bytes = shown.progress.done_bytes = receipt.raw_bytes
             shown.progress.wire_bytes = receipt.wire_bytes
         return shown
-
-
-def _require_movable(vm: vms.VmRow) -> None:
-    if vm.migration_id is not None:
-        raise _busy(vm)
-    if vm.body.HasField("problem"):
-        problem = vm.body.problem
-        raise errors.FailedPrecondition(
-            problem.reason, f"machine {vm.name}: {problem.message}", hint=problem.hint
-        )
 
 
 def _require_cancellable(record: Record) -> None:
@@ -228,23 +218,6 @@ def _require_cancellable(record: Record) -> None:
             f"the migration is {record.state}: there is nothing to cancel",
             state=record.state,
         )
-
-
-def _busy(vm: vms.VmRow) -> errors.FailedPrecondition:
-    return errors.FailedPrecondition(
-        "VM_BUSY",
-        f"machine {vm.name} is in migration {vm.migration_id}",
-        hint="watch or cancel that one",
-        migration_id=vm.migration_id,
-    )
-
-
-def _already_there(request: manager_pb2.MigrateVmRequest) -> errors.FailedPrecondition:
-    return errors.FailedPrecondition(
-        "VM_ALREADY_THERE",
-        f"machine {request.vm} is in cloud {request.to_cloud} already",
-        hint="name another cloud",
-    )
 
 
 def _too_many(limit: int) -> errors.Unavailable:

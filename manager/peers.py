@@ -104,6 +104,13 @@ class Peers:
             self._stub(to).Reserve, request, timeout_seconds=self._limits.peer_call_seconds_max
         )
 
+    def grant_estimate(
+        self, to: "Peer", request: manager_pb2.GrantEstimateRequest
+    ) -> manager_pb2.GrantEstimateResponse:
+        """Have a session granted that only estimates."""
+        deadline = self._limits.peer_call_seconds_max
+        return client.call(self._stub(to).GrantEstimate, request, timeout_seconds=deadline)
+
     def extend(self, to: "Peer", reservation_id: str, ttl_seconds: int) -> manager_pb2.Reservation:
         """Move a reservation's expiry."""
         request = manager_pb2.ExtendReservationRequest(

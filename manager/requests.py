@@ -7,7 +7,7 @@ what the contract has and this release does not do.
 from collections.abc import Iterable
 
 from manager import inventory
-from watari import errors, validate
+from watari import errors, validate, windows
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
@@ -30,8 +30,7 @@ def migrate(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmReque
     validate.require_text(request.vm, "vm", bytes_max=NAME_BYTES_MAX, empty=False)
     validate.require_cloud_id(request.to_cloud, "to_cloud")
     _options(request.options)
-    if request.mode not in _COLD:
-        raise _not_served("migrations other than cold ones", "stop the machine and use COLD")
+    _mode(request.mode)
     if request.HasField("delegation"):
         raise _not_served(
             "signed delegations", "the operator admits brokers with the setting manager.brokers"
@@ -39,28 +38,43 @@ def migrate(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmReque
     return request
 
 
+def estimate(
+    request: manager_pb2.EstimateMigrationRequest,
+) -> manager_pb2.EstimateMigrationRequest:
+    """Checks EstimateMigration."""
+    validate.require_text(request.vm, "vm", bytes_max=NAME_BYTES_MAX, empty=False)
+    validate.require_cloud_id(request.to_cloud, "to_cloud")
+    _options(request.options)
+    _mode(request.mode)
+    return request
+
+
 def limit(request: manager_pb2.SetMigrationLimitRequest) -> manager_pb2.SetMigrationLimitRequest:
     """Checks SetMigrationLimit."""
     validate.require_uuid(request.migration_id, "migration_id")
     validate.require_limit(request.limit_bytes_per_second, "limit_bytes_per_second")
+    windows.require(request.limit_schedule, "limit_schedule")
     return request
 
 
 def reserve(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
     """Checks Reserve."""
-    for field in ("reservation_id", "migration_id", "vm_id"):
-        validate.require_uuid(getattr(request, field), field)
-    validate.require_cloud_id(request.from_cloud, "from_cloud")
-    validate.require_text(request.vm_name, "vm_name", bytes_max=NAME_BYTES_MAX, empty=False)
-    validate.require_text(request.tenant, "tenant", bytes_max=TENANT_BYTES_MAX, empty=False)
-    validate.require_range(request.source_epoch, "source_epoch", 1, 2**62)
+    validate.require_uuid(request.reservation_id, "reservation_id")
     validate.require_range(request.ttl_seconds, "ttl_seconds", *TTL_SECONDS)
-    inventory.require_resources(request.resources, "resources")
-    _disks(request.disks, request.resources.disk_bytes)
-    agent_id(request.source_agent, "source_agent")
-    if request.HasField("quote"):
-        raise _not_served("quotes", "leave `quote` unset: the current price sheet holds")
-    return request
+    return _arrival(request)
+
+
+def grant_estimate(
+    request: manager_pb2.GrantEstimateRequest,
+) -> manager_pb2.ReserveRequest:
+    """Checks GrantEstimate; the reservation that it asks about."""
+    asked = request.reserve
+    for field in ("reservation_id", "ttl_seconds"):
+        if getattr(asked, field):
+            raise validate.invalid_field(
+                f"reserve.{field}", "an estimate reserves nothing", "leave it unset"
+            )
+    return _arrival(asked)
 
 
 def agent_id(text: str, field: str) -> SpiffeId:
@@ -72,11 +86,33 @@ def agent_id(text: str, field: str) -> SpiffeId:
     return parsed
 
 
+def _arrival(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
+    """The machine that is to arrive, and who asks for it."""
+    for field in ("migration_id", "vm_id"):
+        validate.require_uuid(getattr(request, field), field)
+    validate.require_cloud_id(request.from_cloud, "from_cloud")
+    validate.require_text(request.vm_name, "vm_name", bytes_max=NAME_BYTES_MAX, empty=False)
+    validate.require_text(request.tenant, "tenant", bytes_max=TENANT_BYTES_MAX, empty=False)
+    validate.require_range(request.source_epoch, "source_epoch", 1, 2**62)
+    inventory.require_resources(request.resources, "resources")
+    _disks(request.disks, request.resources.disk_bytes)
+    agent_id(request.source_agent, "source_agent")
+    if request.HasField("quote"):
+        raise _not_served("quotes", "leave `quote` unset: the current price sheet holds")
+    return request
+
+
+def _mode(mode: common_pb2.MigrationMode.ValueType) -> None:
+    if mode not in _COLD:
+        raise _not_served("migrations other than cold ones", "stop the machine and use COLD")
+
+
 def _options(options: common_pb2.TransferOptions) -> None:
     validate.require_range(options.streams, "options.streams", 0, STREAMS_MAX)
     level = options.compression_level
     validate.require_range(level, "options.compression_level", *COMPRESSION_LEVELS)
     validate.require_limit(options.limit_bytes_per_second, "options.limit_bytes_per_second")
+    windows.require(options.limit_schedule, "options.limit_schedule")
     if options.cipher_key_bits not in CIPHER_KEY_BITS:
         raise validate.invalid_field(
             "options.cipher_key_bits", f"{options.cipher_key_bits} is no key length", "128 or 256"

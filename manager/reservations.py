@@ -70,9 +70,13 @@ class Reservations:
                 row = self._admit(connection, request, caller)
             elif row.request != request or row.requested_by != str(caller):
                 raise admission.reused("reservation_id", request.reservation_id)
+            data = capacity.data_endpoint(connection, row.host_id)
         failpoint.hit(AFTER_RESERVE)
         return manager_pb2.ReserveResponse(
-            reservation=row.message(), grant=row.grant, agent_control=self._control(row.host_id)
+            reservation=row.message(),
+            grant=row.grant,
+            agent_control=self._control(row.host_id),
+            agent_data=data,
         )
 
     def get(self, reservation_id: str, caller: SpiffeId) -> Reservation:
@@ -161,10 +165,7 @@ class Reservations:
         known = vms.get(connection, request.vm_id)
         admission.require_foreign(request, known, self._cloud_id)
         admission.require_below(self._limits.pending_max, reservation_rows.live_count(connection))
-        asked = inventory.amounts(request.resources)
-        written = sum(min(disk.allocated_bytes, disk.size_bytes) for disk in request.disks)
-        if written:
-            asked[inventory.STORAGE] = written
+        asked = inventory.of_machine(request.resources, request.disks)
         host = inventory.choose(capacity.views(connection, self._agents), asked)
         row = self._new(request, caller, host.host_id)
         reservation_rows.insert(connection, row)

@@ -1,12 +1,14 @@
 """The gRPC faces of the manager: check a request, call the domain, return."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
 
 from manager import inventories, requests, usage, vms
+from manager.estimate_grants import EstimateGrants
+from manager.estimates import Estimates
 from manager.handover import HandOvers
 from manager.migrations import Migrations
 from manager.publisher import Publisher
@@ -25,7 +27,9 @@ class Domain:
     provider_domain: str
     store: Store
     migrations: Migrations
+    estimates: Estimates
     reservations: Reservations
+    estimate_grants: EstimateGrants
     hand_overs: HandOvers
     publisher: Publisher
     stopping: threading.Event
@@ -90,6 +94,13 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
         migration = self._domain.migrations.start(requests.migrate(request), rpc.current_peer())
         return manager_pb2.MigrateVmResponse(migration=migration)
 
+    def EstimateMigration(
+        self, request: manager_pb2.EstimateMigrationRequest, context: grpc.ServicerContext
+    ) -> manager_pb2.EstimateMigrationResponse:
+        return self._domain.estimates.estimate(
+            requests.estimate(request), rpc.current_peer(), self._gone(context)
+        )
+
     def GetMigration(
         self, request: manager_pb2.GetMigrationRequest, _context: grpc.ServicerContext
     ) -> manager_pb2.GetMigrationResponse:
@@ -117,15 +128,7 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
         self, request: manager_pb2.WatchMigrationRequest, context: grpc.ServicerContext
     ) -> Iterator[manager_pb2.WatchMigrationResponse]:
         migration_id = validate.require_uuid(request.migration_id, "migration_id")
-
-        def gone() -> bool:
-            if self._domain.stopping.is_set():
-                raise errors.Unavailable(
-                    "SERVER_UNAVAILABLE", "the manager is stopping", hint="watch again in a moment"
-                )
-            return not context.is_active()
-
-        with self._domain.migrations.watch(migration_id, gone) as changes:
+        with self._domain.migrations.watch(migration_id, self._gone(context)) as changes:
             for migration in changes:
                 yield manager_pb2.WatchMigrationResponse(migration=migration)
 
@@ -140,10 +143,23 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
     def SetMigrationLimit(
         self, request: manager_pb2.SetMigrationLimitRequest, _context: grpc.ServicerContext
     ) -> manager_pb2.SetMigrationLimitResponse:
-        limit = requests.limit(request).limit_bytes_per_second
-        return manager_pb2.SetMigrationLimitResponse(
-            migration=self._domain.migrations.set_limit(request.migration_id, limit)
+        requests.limit(request)
+        migration = self._domain.migrations.set_limit(
+            request.migration_id, request.limit_bytes_per_second, request.limit_schedule
         )
+        return manager_pb2.SetMigrationLimitResponse(migration=migration)
+
+    def _gone(self, context: grpc.ServicerContext) -> Callable[[], bool]:
+        """Tells whether nobody waits for a long call any more; raises when the manager stops."""
+
+        def gone() -> bool:
+            if self._domain.stopping.is_set():
+                raise errors.Unavailable(
+                    "SERVER_UNAVAILABLE", "the manager is stopping", hint="ask again in a moment"
+                )
+            return not context.is_active()
+
+        return gone
 
 
 class ReservationServicer(manager_pb2_grpc.ReservationServiceServicer):
@@ -151,12 +167,18 @@ class ReservationServicer(manager_pb2_grpc.ReservationServiceServicer):
 
     def __init__(self, domain: Domain) -> None:
         self._reservations = domain.reservations
+        self._estimate_grants = domain.estimate_grants
         self._hand_overs = domain.hand_overs
 
     def Reserve(
         self, request: manager_pb2.ReserveRequest, _context: grpc.ServicerContext
     ) -> manager_pb2.ReserveResponse:
         return self._reservations.reserve(requests.reserve(request), rpc.current_peer())
+
+    def GrantEstimate(
+        self, request: manager_pb2.GrantEstimateRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.GrantEstimateResponse:
+        return self._estimate_grants.grant(requests.grant_estimate(request), rpc.current_peer())
 
     def GetReservation(
         self, request: manager_pb2.GetReservationRequest, _context: grpc.ServicerContext

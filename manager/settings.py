@@ -98,6 +98,10 @@ class ReservationSettings:
     grant_slack_percent: int = field(default=10, metadata={"min": 0, "max": 1000})
     """Payload beyond the disks' sizes that a grant admits: frame headers and resent frames."""
 
+    estimate_ttl_seconds: int = field(default=300, metadata={"min": 10, "max": 3600})
+    """A session that only estimates may be opened for this many seconds after it was granted:
+    enough for clocks that differ a little."""
+
     rate_bytes_per_second_max: int = field(default=0, metadata={"min": 0})
     """Bandwidth cap written into every grant; 0 is none."""
 
@@ -137,7 +141,14 @@ class MigrationSettings:
     """Longest COPYING, all attempts together; then the migration is rolled back."""
 
     transfer_attempts_max: int = field(default=12, metadata={"min": 1})
-    """Transfers that may fail retryably before the migration is rolled back."""
+    """Transfers in a row that may fail retryably without getting further than any before; then
+    the migration is rolled back."""
+
+    estimate_seconds_max: float = field(default=3600.0, metadata={"min": 1.0})
+    """Deadline in seconds of an estimate, which reads every disk once: 4 TiB at 1.2 GB/s."""
+
+    estimates_max: int = field(default=4, metadata={"min": 1, "max": 64})
+    """Estimates at a time; each pins a server thread, and further ones are refused."""
 
     watch_seconds_max: float = field(default=15.0, metadata={"min": 0.05})
     """Longest single watch of a transfer: how late an extension or a deadline is noticed."""

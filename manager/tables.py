@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of a table; a database of another version is refused."""
 
 metadata = MetaData()
@@ -106,14 +106,19 @@ migrations = Table(
     Column("requested_by", String(512), nullable=False),
     Column("request", LargeBinary, nullable=False),  # manager.MigrateVmRequest
     Column("cancel_requested", Boolean, nullable=False),
-    Column("transfers_failed", Integer, nullable=False),
-    Column("limit_bytes_per_second", BigInteger),  # set after the request, instead of its own
+    Column("transfers_failed", Integer, nullable=False),  # in a row, none further than one before
+    Column("furthest_bytes", BigInteger, nullable=False),  # settled by the best of these
+    # Set after the request, instead of its own: the cap, and common.TransferOptions with nothing
+    # but the schedule.
+    Column("limit_bytes_per_second", BigInteger),
+    Column("limit_schedule", LargeBinary),
     Column("created_at", BigInteger, nullable=False),
     Column("state_changed_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("reserve_request", LargeBinary),  # manager.ReserveRequest: repeated byte for byte
     Column("grant", LargeBinary),  # common.SignedGrant, from COPYING on
     Column("destination_control", LargeBinary),  # common.Endpoint, from COPYING on
+    Column("destination_data", LargeBinary),  # common.Endpoint, if it was told
     Column("reserved_seconds", Integer),  # time that the destination gave, from COPYING on
     Column("receipt", LargeBinary),  # common.SignedDocument, from CONFIRMING on
     Column("hand_over", LargeBinary),  # common.SignedDocument, from HANDED_OVER on

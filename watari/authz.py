@@ -92,6 +92,7 @@ TABLE = MappingProxyType(
         "watari.v1.ReservationService",
         _MANAGERS,
         *("Reserve", "ExtendReservation", "ConfirmReservation", "HandOverVm"),
+        "GrantEstimate",
     )
     | _rules("watari.v1.ReservationService", _USERS, "ListReservations")
     | _rules(

@@ -130,6 +130,7 @@ class Actions:
             State.COPYING,
             grant=grant,
             destination_control=answer.agent_control,
+            destination_data=documents.data_endpoint(answer.agent_data),
             reserved_seconds=given,
         )
 
@@ -138,9 +139,9 @@ class Actions:
         if transfer is None:
             return None  # Cancelled or stopping: the record says more.
         if transfer.state == agent_pb2.TRANSFER_STATE_FAILED:
+            counted = steps.count_failure(record, transfer.progress.done_bytes)
             with self._store.write() as connection:
-                failed = record.transfers_failed + 1
-                record = records.note(connection, record, transfers_failed=failed)
+                record = records.note(connection, record, **counted)
             return steps.after_transfer_failed(record, transfer.problem, self._limits)
         with _asking(Party.TRANSFER):
             receipt = self._copier.checked_receipt(record, transfer)

@@ -125,6 +125,7 @@ class Copier:
             grant=record.grant,
             destination_control=record.destination_control,
             options=record.options,
+            destination_data=record.destination_data,
         )
         try:
             return self._agents.start_transfer(record.host_id, request)

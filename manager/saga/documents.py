@@ -6,7 +6,7 @@ from manager import grants, usage
 from manager.peers import Peer
 from manager.saga import steps
 from manager.saga.records import Record
-from watari import errors
+from watari import errors, validate
 from watari.identity import SpiffeId
 from watari.v1 import agent_pb2, common_pb2, manager_pb2
 
@@ -91,6 +91,19 @@ def require_endpoint(grant: common_pb2.SignedGrant, control: common_pb2.Endpoint
             "the destination names another agent than it grants",
             hint="tell the destination's operator; nothing was moved",
         )
+
+
+def data_endpoint(told: common_pb2.Endpoint) -> common_pb2.Endpoint | None:
+    """Where the destination says it takes sealed frames; None when it does not, or unusably.
+
+    It only saves a round trip: the session that the agents open counts.
+    """
+    try:
+        return common_pb2.Endpoint(
+            address=validate.require_address(told.address, "agent_data.address")
+        )
+    except errors.InvalidArgument:
+        return None
 
 
 def require_accepted(

@@ -22,6 +22,8 @@ _BLOBS: dict[str, type[Message]] = {
     "reserve_request": manager_pb2.ReserveRequest,
     "grant": common_pb2.SignedGrant,
     "destination_control": common_pb2.Endpoint,
+    "destination_data": common_pb2.Endpoint,
+    "limit_schedule": common_pb2.TransferOptions,
     "receipt": common_pb2.SignedDocument,
     "hand_over": common_pb2.SignedDocument,
     "problem": common_pb2.Problem,
@@ -48,11 +50,18 @@ class Record:
     state_changed_at: int
     cancel_requested: bool = False
     transfers_failed: int = 0
+    """In a row, without one that got further than any before."""
+
+    furthest_bytes: int = 0
+    """The most that a failed transfer had settled."""
+
     limit_bytes_per_second: int | None = None
+    limit_schedule: common_pb2.TransferOptions | None = None
     ended_at: int | None = None
     reserve_request: manager_pb2.ReserveRequest | None = None
     grant: common_pb2.SignedGrant | None = None
     destination_control: common_pb2.Endpoint | None = None
+    destination_data: common_pb2.Endpoint | None = None
     reserved_seconds: int | None = None
     receipt: common_pb2.SignedDocument | None = None
     hand_over: common_pb2.SignedDocument | None = None
@@ -65,11 +74,14 @@ class Record:
 
     @property
     def options(self) -> common_pb2.TransferOptions:
-        """What the transfer may use: as requested, with the cap that was set since."""
+        """What the transfer may use: as requested, with the caps that were set since."""
         options = common_pb2.TransferOptions()
         options.CopyFrom(self.request.options)
         if self.limit_bytes_per_second is not None:
             options.limit_bytes_per_second = self.limit_bytes_per_second
+        if self.limit_schedule is not None:
+            del options.limit_schedule[:]
+            options.limit_schedule.extend(self.limit_schedule.limit_schedule)
         return options
 
     def message(self, from_cloud: str) -> manager_pb2.Migration:

@@ -63,6 +63,9 @@ class Back:
     problem: common_pb2.Problem
 
 
+BYTES_COUNTED_MAX = 2**62
+"""What an agent claims beyond it is cut: columns are of 64 bits with a sign."""
+
 _FORWARD = {
     State.REQUESTED: Step.BEGIN,
     State.RESERVING: Step.RESERVE,
@@ -128,6 +131,19 @@ def after_failure(
     if waited_seconds < allowed:
         return again
     return Back(errors.to_problem(_gave_up(party, error, waited_seconds)))
+
+
+def count_failure(record: Record, done_bytes: int) -> dict[str, int]:
+    """The record's changes for a transfer that failed after it had settled so many bytes.
+
+    One that got further than any before begins the count anew: over a bad line a large disk may
+    take many attempts, each of which goes on where the last one was. What every attempt settles
+    again (zeros, what was found there) is no progress.
+    """
+    done = min(done_bytes, BYTES_COUNTED_MAX)
+    if done > record.furthest_bytes:
+        return {"transfers_failed": 0, "furthest_bytes": done}
+    return {"transfers_failed": record.transfers_failed + 1}
 
 
 def after_transfer_failed(

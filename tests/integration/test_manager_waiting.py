@@ -39,6 +39,26 @@ def test_a_transfer_that_keeps_failing_is_given_up_after_the_limit_of_attempts(c
     assert_one_owner(VM, tokyo, osaka)
 
 
+def test_a_transfer_that_gets_further_each_time_is_not_given_up(clouds):
+    tokyo, osaka = clouds
+    attempts = tokyo.settings.migrations.transfer_attempts_max * 2
+    tokyo.agent.script.extend([FAILS] * attempts)
+    tokyo.agent.settled.extend(range(1, attempts + 1))
+    tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "SUCCEEDED")
+    assert tokyo.agent.attempts == attempts + 1
+    assert_one_owner(VM, osaka, tokyo)
+
+
+def test_a_transfer_that_settles_the_same_again_and_again_is_given_up(clouds):
+    tokyo, osaka = clouds
+    limit = tokyo.settings.migrations.transfer_attempts_max
+    tokyo.agent.script.extend([FAILS] * (limit * 2))
+    tokyo.agent.settled.extend([5] * (limit * 2))
+    tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "FAILED")
+    assert tokyo.agent.attempts == limit + 1
+    assert_one_owner(VM, tokyo, osaka)
+
+
 def test_a_transfer_that_breaks_for_good_is_not_repeated(clouds):
     tokyo, osaka = clouds
     tokyo.agent.script.append(BREAKS)
@@ -76,7 +96,7 @@ def test_a_destination_whose_hosts_are_away_is_asked_again_until_one_is_back(clo
 
     def waits() -> bool:
         migration = tokyo.migration(migration_id)
-        assert migration.state == manager_pb2.MIGRATION_STATE_RESERVING
+        assert migration.state <= manager_pb2.MIGRATION_STATE_RESERVING
         return "hosts answers" in migration.waiting_for.message
 
     eventually(waits, "it says what it waits for")

@@ -56,6 +56,18 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
     refused: set[str] = field(default_factory=set)
     script: deque[str] = field(default_factory=deque)
     attempts: int = 0
+    settled: deque[int] = field(default_factory=deque)
+    """Bytes that each of the next attempts settles before it fails."""
+    measured: common_pb2.Progress = field(default_factory=common_pb2.Progress)
+    """What every attempt tells besides."""
+    orders: list[agent_pb2.StartTransferRequest] = field(default_factory=list)
+    limits: list[agent_pb2.SetTransferLimitRequest] = field(default_factory=list)
+    estimates: list[agent_pb2.EstimateTransferRequest] = field(default_factory=list)
+    estimated: agent_pb2.EstimateTransferResponse | errors.WatariError = field(
+        default_factory=agent_pb2.EstimateTransferResponse
+    )
+    estimating: threading.Event = field(default_factory=threading.Event)
+    """Estimates are answered while it is set."""
     _server: Server | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +75,7 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         self.identity = self.federation.party(self.spiffe_id)
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
+        self.estimating.set()
 
     @property
     def target(self) -> Target:
@@ -129,6 +142,7 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
                 control=common_pb2.Endpoint(
                     address=f"127.0.0.1:{self.port}", spiffe_id=self.spiffe_id
                 ),
+                data=common_pb2.Endpoint(address=f"127.0.0.1:{self.port + 1}"),
                 traits=["driver:shelf"],
                 spiffe_id=self.spiffe_id,
             )
@@ -141,6 +155,30 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         start = int(request.page_token or 0)
         more = str(start + 2) if start + 2 < len(ordered) else ""
         return agent_pb2.ListGuestsResponse(guests=ordered[start : start + 2], next_page_token=more)
+
+    def GetGuest(self, request, context):
+        with self.lock:
+            return agent_pb2.GetGuestResponse(guest=self._guest(request.vm_id))
+
+    def EstimateTransfer(self, request, context):
+        """As the real agent, it wants both signatures and a grant that is for nothing else."""
+        with self.lock:
+            self._guest(request.vm_id)
+            grant = self._checked(request.grant)
+            assert grant.estimate_only
+            assert not grant.reservation_id
+            self.estimates.append(request)
+        while not self.estimating.wait(0.05):
+            if not context.is_active():
+                raise errors.Cancelled("CANCELLED", "called off")
+        if isinstance(self.estimated, errors.WatariError):
+            raise self.estimated
+        return self.estimated
+
+    def SetTransferLimit(self, request, context):
+        with self.lock:
+            self.limits.append(request)
+            return agent_pb2.SetTransferLimitResponse()
 
     def HoldGuest(self, request, context):
         with self.lock:
@@ -174,6 +212,8 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
             if guest.held_by != request.migration_id:
                 raise errors.FailedPrecondition("VM_BUSY", "not held by this migration")
             grant = self._checked(request.grant)
+            assert not grant.estimate_only
+            self.orders.append(request)
             known = self.transfers.get(request.migration_id)
             if known is None or known.state == agent_pb2.TRANSFER_STATE_FAILED:
                 known = self._attempt(grant, guest)
@@ -271,8 +311,11 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
             vm_id=grant.vm_id,
             sending=True,
             state=agent_pb2.TRANSFER_STATE_COPYING,
-            progress=common_pb2.Progress(total_bytes=4 * GIB, attempt=self.attempts),
+            progress=self.measured,
         )
+        transfer.progress.total_bytes, transfer.progress.attempt = 4 * GIB, self.attempts
+        if self.settled:
+            transfer.progress.done_bytes = self.settled.popleft()
         receiver = DIRECTORY.get(grant.destination_agent)
         if receiver is None or outcome in (FAILS, BREAKS):
             transfer.state = agent_pb2.TRANSFER_STATE_FAILED

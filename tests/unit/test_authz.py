@@ -45,7 +45,7 @@ EXPECTED = {
         },
     },
     "ReservationService": {
-        "Reserve ExtendReservation ConfirmReservation HandOverVm": MANAGERS,
+        "Reserve GrantEstimate ExtendReservation ConfirmReservation HandOverVm": MANAGERS,
         "GetReservation ReleaseReservation": {"own user", *MANAGERS},
         "ListReservations": {"own user"},
     },

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from watari.cli import progress
-from watari.cli.output import Format, Output
+from watari.cli.output import PIPED_COLUMNS, Format, Output
 from watari.clock import FakeClock
 from watari.v1 import common_pb2, manager_pb2
 
@@ -25,6 +25,11 @@ def copying(done: float = 0.5) -> manager_pb2.Migration:
             eta_seconds=10,
             bottleneck=common_pb2.BOTTLENECK_NETWORK,
             attempt=2,
+            needed_bytes=GIB,
+            deduplicated_bytes=GIB // 4,
+            zero_bytes=GIB * 2,
+            streams=4,
+            compression_level=3,
         )
     )
     return migration
@@ -33,7 +38,7 @@ def copying(done: float = 0.5) -> manager_pb2.Migration:
 def console(*, terminal: bool, kind: str = "xterm-256color") -> Console:
     return Console(
         file=io.StringIO(),
-        width=120,
+        width=120 if terminal else PIPED_COLUMNS,
         force_terminal=terminal,
         markup=False,
         highlight=False,
@@ -48,7 +53,8 @@ def text(console: Console) -> str:
 
 def test_everything_worth_knowing_is_said_where_there_is_room() -> None:
     assert progress.detail(copying(), 200) == (
-        "2.0 GiB of 4.0 GiB, 200.0 MiB/s, 10.0 s left, 512.0 MiB sent, attempt 2, network-bound"
+        "2.0 GiB of 4.0 GiB, 200.0 MiB/s, 10.0 s left, 512.0 MiB sent, network-bound, attempt 2, "
+        "1.0 GiB needed, 256.0 MiB there already, 2.0 GiB zeros, 4 connections, zstd 3"
     )
 
 

@@ -193,6 +193,32 @@ def test_transfers_are_repeated_while_it_may_help_and_up_to_the_limit(
     assert isinstance(outcome, Again) is again
 
 
+def test_the_first_new_attempt_comes_at_once_and_none_is_waited_for_long() -> None:
+    lost = common_pb2.Problem(reason="PEER_UNAVAILABLE", retryable=True)
+    first, last = (
+        steps.after_transfer_failed(record(State.COPYING, transfers_failed=failed), lost, LIMITS)
+        for failed in (1, LIMITS.transfer_attempts_max - 1)
+    )
+    assert isinstance(first, Again)
+    assert isinstance(last, Again)
+    assert first.delay_seconds <= 1
+    assert last.delay_seconds <= 30
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=60))
+def test_attempts_are_counted_from_the_last_that_got_further_than_all_before(
+    settled: list[int],
+) -> None:
+    migration, furthest, in_vain = record(State.COPYING), 0, 0
+    for done in settled:
+        migration = replace(migration, **steps.count_failure(migration, done))
+        capped = min(done, steps.BYTES_COUNTED_MAX)
+        in_vain = 0 if capped > furthest else in_vain + 1
+        furthest = max(furthest, capped)
+        assert migration.transfers_failed == in_vain
+        assert migration.furthest_bytes == furthest < 2**63
+
+
 def test_copying_has_a_deadline_and_no_other_state_has_this_one() -> None:
     late = int((LIMITS.copying_seconds_max + 1) * 1_000_000)
     steps.require_in_time(record(State.CONFIRMING), late, LIMITS)

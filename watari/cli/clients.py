@@ -1,23 +1,20 @@
 """The servers as the commands see them: one method a call, whole lists, errors that name them.
 
-Every call has the settings' deadline. Only reading is repeated after a passing fault; what changes
-something is repeated by the user, with the same id.
+How a call is made, and what of it is repeated, is `watari.cli.calls`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
-
-import grpc
+from typing import Protocol, TypeVar
 
 from watari import errors, rpc
+from watari.cli.calls import Peer
 from watari.cli.settings import ClientSettings
 from watari.identity import Identity, SpiffeId
-from watari.retry import Backoff
 from watari.settings import EndpointSettings, IdentitySettings
 from watari.v1 import (
     broker_pb2,
     broker_pb2_grpc,
+    common_pb2,
     directory_pb2,
     directory_pb2_grpc,
     manager_pb2,
@@ -27,88 +24,19 @@ from watari.v1 import (
 ITEMS_MAX = 100_000
 """Entries of one list that are fetched: bounds the command's memory."""
 
-READ_BACKOFF = Backoff(initial_seconds=0.1, attempts_max=3)
-"""Bridges a dropped connection; a server that is down is reported at once."""
-
-DETAIL_CHARS_MAX = 300
-"""Of what gRPC says about a connection that fails."""
-
 _PAGE_SIZE = 500
-_REFUSED = "Connection refused"
-_STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 _Item = TypeVar("_Item")
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A server, by what people call it, and how long its answers may take."""
-
-    title: str
-    endpoint: EndpointSettings
-    channel: grpc.Channel
-    call_seconds_max: float
-
-    def read(
-        self, method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request
-    ) -> _Response:
-        """The response of a call that changes nothing. Raises WatariError."""
-        return self._call(method, request, idempotent=True)
-
-    def change(
-        self, method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request
-    ) -> _Response:
-        """The response of a call that changes something. Raises WatariError."""
-        return self._call(method, request, idempotent=False)
-
-    def named(self, error: errors.WatariError) -> errors.WatariError:
-        """The error, saying who did not answer where gRPC only says that a connection failed."""
-        if not isinstance(error, errors.Unavailable | errors.DeadlineExceeded):
-            return error
-        if _is_from_peer(error):
-            return error
-        problem = f"gave no answer in {self.call_seconds_max:g} s"
-        if isinstance(error, errors.Unavailable):
-            problem = "cannot be reached"
-            if _REFUSED not in error.message:  # such as a certificate that has run out
-                problem += f": {error.message[:DETAIL_CHARS_MAX]}"
-        return type(error)(
-            error.reason,
-            f"{self.title} at {self.endpoint.address} {problem}",
-            hint="`watari status` shows what runs, `watari up` starts what does not",
-            peer=self.endpoint.spiffe_id,
-            address=self.endpoint.address,
-            detail=error.message,
-        )
-
-    def _call(
-        self,
-        method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
-        request: _Request,
-        *,
-        idempotent: bool,
-    ) -> _Response:
-        try:
-            return rpc.call(
-                method,
-                request,
-                timeout_seconds=self.call_seconds_max,
-                idempotent=idempotent,
-                backoff=READ_BACKOFF,
-            )
-        except errors.WatariError as error:
-            raise self.named(error) from error
 
 
 class Manager:
     """A cloud's manager."""
 
-    def __init__(self, cloud_id: str, peer: Peer, watch_seconds_max: float) -> None:
+    def __init__(self, cloud_id: str, peer: Peer, settings: ClientSettings) -> None:
         self.cloud_id = cloud_id
         self.peer = peer
-        self._watch_seconds_max = watch_seconds_max
+        self._watch_seconds_max = settings.watch_seconds_max
+        self._estimate_seconds_max = settings.estimate_seconds_max
         self._stub = manager_pb2_grpc.ManagerServiceStub(peer.channel)
         self._accounting = manager_pb2_grpc.AccountingServiceStub(peer.channel)
 
@@ -178,10 +106,27 @@ class Manager:
         request = manager_pb2.CancelMigrationRequest(migration_id=migration_id)
         return self.peer.change(self._stub.CancelMigration, request).migration
 
-    def set_limit(self, migration_id: str, bytes_per_second: int) -> manager_pb2.Migration:
-        """Changes the bandwidth cap of a running migration; 0 removes it."""
+    def estimate(
+        self, request: manager_pb2.EstimateMigrationRequest
+    ) -> manager_pb2.EstimateMigrationResponse:
+        """What a migration would take. Not repeated: every try reads the disks."""
+        return self.peer.patient(self._estimate_seconds_max).change(
+            self._stub.EstimateMigration, request
+        )
+
+    def set_limit(
+        self,
+        migration_id: str,
+        bytes_per_second: int,
+        schedule: Sequence[common_pb2.LimitWindow] = (),
+    ) -> manager_pb2.Migration:
+        """Changes the bandwidth cap of a running migration, 0 for none, and those at certain times
+        of the day.
+        """
         request = manager_pb2.SetMigrationLimitRequest(
-            migration_id=migration_id, limit_bytes_per_second=bytes_per_second
+            migration_id=migration_id,
+            limit_bytes_per_second=bytes_per_second,
+            limit_schedule=schedule,
         )
         return self.peer.change(self._stub.SetMigrationLimit, request).migration
 
@@ -258,7 +203,7 @@ class Clients:
         if cloud is None:
             raise cloud_not_found(cloud_id, self.cloud_ids)
         peer = self.peer(f"the manager of {cloud_id}", cloud.manager, cloud.identity)
-        return Manager(cloud_id, peer, self.settings.watch_seconds_max)
+        return Manager(cloud_id, peer, self.settings)
 
     def directory(self) -> Directory:
         """The directory. Raises InvalidArgument CONFIG_INVALID when the settings have none."""
@@ -332,13 +277,3 @@ def _pages(
         f"the list has more than {ITEMS_MAX} entries",
         hint="narrow it with the command's options",
     )
-
-
-def _is_from_peer(error: errors.WatariError) -> bool:
-    """Whether the server itself said so, and not our side of the connection."""
-    # An RpcError that a call raises is a grpc.Call too; the type stubs do not say so.
-    cause = error.__cause__
-    if not isinstance(cause, grpc.RpcError):
-        return True
-    metadata: Any = cast("grpc.Call", cause).trailing_metadata()
-    return any(key == _STATUS_DETAILS_KEY for key, _ in metadata or ())

@@ -2,49 +2,20 @@
 
 import uuid
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from watari import errors, units, validate
-from watari.cli import follow, lookup
+from watari import errors, validate
+from watari.cli import estimate, follow, lookup
 from watari.cli.clients import Clients, Manager
 from watari.cli.constraints import NO_CONSTRAINTS, Constraints
 from watari.cli.exits import MIGRATE_EPILOG
 from watari.cli.invocation import MACHINES_PANEL, Invocation, command
 from watari.cli.place import placed, shown
 from watari.cli.plain import plain
+from watari.cli.transfer import DEFAULT_TRANSFER, Transfer
 from watari.v1 import broker_pb2, common_pb2, manager_pb2
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """What the transfer may use."""
-
-    streams: Annotated[
-        int,
-        typer.Option(
-            min=0, max=16, metavar="N", help="Parallel data connections; 0 leaves it to the agent."
-        ),
-    ] = 0
-    cipher_bits: Annotated[
-        Literal["128", "256"] | None, typer.Option(help="AES-GCM key length; the agent's if unset.")
-    ] = None
-    limit: Annotated[
-        str, typer.Option(metavar="RATE", help="At most so much a second, such as 50MiB.")
-    ] = ""
-
-    def options(self) -> common_pb2.TransferOptions:
-        """The message. Raises InvalidArgument INVALID_QUANTITY."""
-        return common_pb2.TransferOptions(
-            streams=self.streams,
-            cipher_key_bits=int(self.cipher_bits or 0),
-            limit_bytes_per_second=units.parse_rate(self.limit) if self.limit else 0,
-        )
-
-
-DEFAULT_TRANSFER = Transfer()
-"""Everything left to the agent."""
 
 
 def add(app: typer.Typer) -> None:
@@ -70,6 +41,10 @@ def migrate(
         str,
         typer.Option("--id", metavar="UUID", help="Its id; repeating the command joins it."),
     ] = "",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only tell what it would take; the disks are read once."),
+    ] = False,
     transfer: Transfer = DEFAULT_TRANSFER,
     constraints: Constraints = NO_CONSTRAINTS,
 ) -> None:
@@ -78,18 +53,18 @@ def migrate(
     It is watched to its end. Ctrl-C stops the watching; the migration goes on.
     """
     _check(to, place, constraints)
+    if dry_run:
+        _check_dry(place, detach, migration_id)
+        manager, found = lookup.vm(invocation.clients, vm, source)
+        estimate.dry_run(invocation, manager, found, to, transfer.options())
+        return
     new_id = validate.require_uuid(migration_id or str(uuid.uuid4()), "id")
     with follow.detaching_on_interrupt(new_id):
         started = _joined(invocation, migration_id, source)
         if started is None:
             manager, found = lookup.vm(invocation.clients, vm, source)
             order = Order(new_id, manager, found.vm_id, transfer.options())
-            if place:
-                started = start_placed(invocation.clients, order, constraints)
-                if started.placement:
-                    invocation.output.show(*shown(started.placement))
-            else:
-                started = start(order, to)
+            started = start(order, to) if to else _start_placed(invocation, order, constraints)
         migration = started.migration
         invocation.output.note(
             f"Migration {new_id}: {migration.vm_name} from {migration.from_cloud} "
@@ -154,6 +129,13 @@ def start_placed(clients: Clients, order: Order, constraints: Constraints) -> St
     return Started(order.manager, response.migration, placed(response.placement))
 
 
+def _start_placed(invocation: Invocation, order: Order, constraints: Constraints) -> Started:
+    started = start_placed(invocation.clients, order, constraints)
+    if started.placement:
+        invocation.output.show(*shown(started.placement))
+    return started
+
+
 def _joined(invocation: Invocation, migration_id: str, source: str | None) -> Started | None:
     """The migration of that id if there is one: repeating a command joins what it began."""
     if not migration_id:
@@ -176,4 +158,19 @@ def _check(to: str, place: bool, constraints: Constraints) -> None:
             "INVALID_FIELD",
             "constraints choose a cloud, and --to has chosen it",
             hint="leave the constraints out, or write --place instead of --to",
+        )
+
+
+def _check_dry(place: bool, detach: bool, migration_id: str) -> None:
+    if place:
+        raise errors.InvalidArgument(
+            "INVALID_FIELD",
+            "--dry-run needs a destination",
+            hint="`watari place --vm` shows where it fits; name one of these with --to",
+        )
+    if detach or migration_id:
+        raise errors.InvalidArgument(
+            "INVALID_FIELD",
+            "--dry-run starts no migration",
+            hint="leave --detach and --id out",
         )

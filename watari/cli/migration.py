@@ -1,11 +1,12 @@
 """`watari migration`: the migrations that are running or have run."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from watari import units
-from watari.cli import follow, lookup, views
+from watari.cli import follow, lookup, transfer, views
 from watari.cli.exits import CALL_EPILOG, MIGRATE_EPILOG
 from watari.cli.invocation import MACHINES_PANEL, Invocation, command
 from watari.cli.output import facts
@@ -80,14 +81,18 @@ def limit_migration(
     rate: Annotated[
         str, typer.Argument(metavar="RATE", help="At most so much a second, as 50MiB; 0 for none.")
     ],
+    limit_window: transfer.WindowsOption = None,
     cloud: _Cloud = None,
 ) -> None:
-    """Change the bandwidth cap of a migration while it runs."""
-    bytes_per_second = units.parse_rate(rate)
+    """Change the bandwidth cap of a migration while it runs.
+
+    Windows take the place of all that were set before; without any there are none.
+    """
+    limit, schedule = transfer.rate(rate), transfer.schedule(limit_window)
     manager, _ = lookup.migration(invocation.clients, migration_id, cloud)
-    row = plain(manager.set_limit(migration_id, bytes_per_second))
+    row = plain(manager.set_limit(migration_id, limit, schedule))
     invocation.output.record(row)
-    cap = units.format_rate(bytes_per_second) if bytes_per_second else "no limit"
+    cap = transfer.shown(limit, schedule)
     invocation.output.say(f"{row['vm_name']} crosses with {cap} from now on.")
 
 
@@ -99,9 +104,13 @@ def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
         ("from, to", f"{row['from_cloud']}, {row['to_cloud']}"),
         ("state", f"{views.words(row['state'])} {views.percent(row)}".rstrip()),
         ("disks", views.size(progress.get("total_bytes", 0))),
-        ("skipped", views.size(progress.get("zero_bytes", 0))),
+        ("needed there", views.size(progress.get("needed_bytes", 0))),
         ("already there", views.size(progress.get("deduplicated_bytes", 0))),
+        ("zeros", views.size(progress.get("zero_bytes", 0))),
+        ("sent", views.size(progress.get("sent_bytes", 0))),
         ("on the wire", views.size(progress.get("wire_bytes", 0))),
+        *(_speed(progress) if row["state"] == "copying" and progress else ()),
+        ("limit", views.limits(row["options"])),
         ("attempt", str(progress.get("attempt", "") or "")),
         ("requested by", row["requested_by"]),
         ("requested", views.when(row["created_at"])),
@@ -111,3 +120,16 @@ def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
         ("receipt", receipt.get("root", "")),
         ("signed by", receipt.get("signed_by") or ""),
     ]
+
+
+def _speed(progress: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """How fast it is, of a migration that copies."""
+    yield "rate", views.rate(progress["rate_bytes_per_second"])
+    eta = progress["eta_seconds"]
+    yield "time left", units.format_duration(eta) if eta >= 0 else ""
+    yield "held back by", views.bottleneck(progress["bottleneck"])
+    yield "connections", str(progress["streams"] or "")
+    # Raw frames have no level; it is known once connections are.
+    yield "zstd level", str(progress["compression_level"]) if progress["streams"] else ""
+    round_trip = progress["round_trip_seconds"]
+    yield "round trip", units.format_duration(round_trip) if round_trip else ""

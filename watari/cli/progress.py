@@ -20,7 +20,8 @@ LINE_SECONDS_MIN = 5.0
 LINE_COLUMNS = 200
 """Of what a plain line tells beside the state: all of it."""
 
-_BAR_COLUMNS = 20
+_BAR_COLUMNS = 10
+"""Short: a terminal of 80 columns has room for amount, rate and time left beside it."""
 
 
 class Display(Protocol):
@@ -71,10 +72,23 @@ def _parts(done: common_pb2.Progress, copying: bool) -> Iterator[str]:
         yield f"{units.format_duration(done.eta_seconds)} left"
     if done.wire_bytes:
         yield f"{units.format_bytes(done.wire_bytes)} sent"
-    if done.attempt > 1:
-        yield f"attempt {done.attempt}"
     if copying and done.bottleneck:
         yield enum_name(common_pb2.Bottleneck.DESCRIPTOR, done.bottleneck) + "-bound"
+    if done.attempt > 1:
+        yield f"attempt {done.attempt}"
+    yield from _finer(done, copying)
+
+
+def _finer(done: common_pb2.Progress, copying: bool) -> Iterator[str]:
+    if done.needed_bytes:
+        yield f"{units.format_bytes(done.needed_bytes)} needed"
+    if done.deduplicated_bytes:
+        yield f"{units.format_bytes(done.deduplicated_bytes)} there already"
+    if done.zero_bytes:
+        yield f"{units.format_bytes(done.zero_bytes)} zeros"
+    if copying and done.streams:
+        plural = "s" if done.streams > 1 else ""
+        yield f"{done.streams} connection{plural}, zstd {done.compression_level}"
 
 
 class _Silent:

@@ -44,6 +44,9 @@ class ClientSettings:
     call_seconds_max: float = field(default=15.0, metadata={"min": 0.1})
     """Deadline in seconds of a call: longer than a server's own calls to further servers."""
 
+    estimate_seconds_max: float = field(default=3660.0, metadata={"min": 1.0})
+    """Deadline in seconds of an estimate: longer than the managers' own, which reads the disks."""
+
     watch_seconds_max: float = field(default=3600.0, metadata={"min": 1.0})
     """Deadline in seconds of one watching stream, which is opened again after it."""
 

@@ -6,13 +6,32 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from watari import units
+from watari import units, windows
 from watari.cli.output import Column
+from watari.v1 import common_pb2
 
 
 def size(value: int) -> str:
     """Bytes with a unit; nothing for none."""
     return units.format_bytes(value) if value else ""
+
+
+def rate(value: int) -> str:
+    """Bytes per second with a unit; nothing for none."""
+    return units.format_rate(value) if value else ""
+
+
+def bottleneck(value: str) -> str:
+    """What holds a transfer back; nothing while that is not known."""
+    return "" if value == "unspecified" else value
+
+
+def limits(options: dict[str, Any] | None) -> str:
+    """The bandwidth caps of a migration, as "9.5 MiB/s; 08:00-18:00 1.0 MiB/s"; none is nothing."""
+    if not options:
+        return ""
+    schedule = [windows.show(common_pb2.LimitWindow(**each)) for each in options["limit_schedule"]]
+    return "; ".join(filter(None, [rate(options["limit_bytes_per_second"]), *schedule]))
 
 
 def when(value: str | None) -> str:

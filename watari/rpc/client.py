@@ -66,14 +66,21 @@ def connect(identity: Identity, target: Target) -> grpc.Channel:
     return _open(identity, target, _Outgoing())
 
 
-def _open(identity: Identity, target: Target, outgoing: "_Outgoing") -> grpc.Channel:
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=identity.trust.roots_for(target.spiffe_id.domain),
+def credentials(identity: Identity, peer: SpiffeId) -> grpc.ChannelCredentials:
+    """Mutual TLS as `identity`, to a certificate of `peer`'s own provider. Raises Unauthenticated
+    PROVIDER_UNKNOWN. Who exactly answers is checked by the name that the channel's options ask for.
+    """
+    return grpc.ssl_channel_credentials(
+        root_certificates=identity.trust.roots_for(peer.domain),
         private_key=identity.key_pem,
         certificate_chain=identity.cert_pem,
     )
+
+
+def _open(identity: Identity, target: Target, outgoing: "_Outgoing") -> grpc.Channel:
     options = channel_options(target.spiffe_id.dns_name)
-    channel = grpc.secure_channel(target.address, credentials, options)
+    trusted = credentials(identity, target.spiffe_id)
+    channel = grpc.secure_channel(target.address, trusted, options)
     return grpc.intercept_channel(channel, outgoing)
 
 

@@ -70,7 +70,7 @@ class Server:
         Raises Unavailable SERVER_UNAVAILABLE when the address cannot be had.
         """
         try:
-            port = self._grpc.add_secure_port(self._address, _credentials(self._identity))
+            port = self._grpc.add_secure_port(self._address, credentials(self._identity))
         except RuntimeError as error:
             raise errors.Unavailable(
                 "SERVER_UNAVAILABLE",
@@ -163,7 +163,7 @@ class _Listing:
         self._server.add_registered_method_handlers(service, handlers)
 
 
-def _credentials(identity: Identity) -> grpc.ServerCredentials:
+def credentials(identity: Identity) -> grpc.ServerCredentials:
     """Mutual TLS that follows the trust folder: a provider accepted later may connect at once."""
     state = {"bundle": identity.trust.bundle()}
 

@@ -54,6 +54,10 @@ def server_options(settings: RpcSettings) -> Options:
     ]
 
 
+CONNECT_MILLISECONDS_MAX = 5_000
+"""One attempt to connect: three round trips over a long way, and a lost packet or two."""
+
+
 def channel_options(server_name: str) -> Options:
     """Options of a channel whose server must prove `server_name`."""
     return [
@@ -67,7 +71,8 @@ def channel_options(server_name: str) -> Options:
         ("grpc.enable_retries", 0),
         # A peer that comes back is found within seconds, not within two minutes.
         ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.min_reconnect_backoff_ms", 200),
+        # Whatever its name says, this is how long one attempt to connect may take, TLS included.
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MILLISECONDS_MAX),
         ("grpc.max_reconnect_backoff_ms", 5_000),
         # Proxies of the environment do not speak for a peer.
         ("grpc.enable_http_proxy", 0),

@@ -966,6 +966,7 @@ class StartTransferRequest(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     DESTINATION_CONTROL_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    DESTINATION_DATA_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """The migration."""
     vm_id: _builtins.str
@@ -982,6 +983,12 @@ class StartTransferRequest(_message.Message):
     def options(self) -> _common_pb2.TransferOptions:
         """What the transfer may use."""
 
+    @_builtins.property
+    def destination_data(self) -> _common_pb2.Endpoint:
+        """Where the destination takes sealed frames, if it is known already: connections are made while
+        the session is being opened. The session's own answer counts.
+        """
+
     def __init__(
         self,
         *,
@@ -990,10 +997,11 @@ class StartTransferRequest(_message.Message):
         grant: _common_pb2.SignedGrant | None = ...,
         destination_control: _common_pb2.Endpoint | None = ...,
         options: _common_pb2.TransferOptions | None = ...,
+        destination_data: _common_pb2.Endpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "grant", b"grant", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "destination_data", b"destination_data", "grant", b"grant", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "grant", b"grant", "migration_id", b"migration_id", "options", b"options", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "destination_data", b"destination_data", "grant", b"grant", "migration_id", b"migration_id", "options", b"options", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1169,19 +1177,27 @@ class SetTransferLimitRequest(_message.Message):
 
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     LIMIT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    LIMIT_SCHEDULE_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """The migration."""
     limit_bytes_per_second: _builtins.int
     """New cap in bytes per second, 65,536 or more; 0 removes it."""
+    @_builtins.property
+    def limit_schedule(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.LimitWindow]:
+        """New caps at certain times of the day, in place of all that were there; none removes them. At
+        most 16.
+        """
+
     def __init__(
         self,
         *,
         migration_id: _builtins.str = ...,
         limit_bytes_per_second: _builtins.int = ...,
+        limit_schedule: _abc.Iterable[_common_pb2.LimitWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_bytes_per_second", b"limit_bytes_per_second", "migration_id", b"migration_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_bytes_per_second", b"limit_bytes_per_second", "limit_schedule", b"limit_schedule", "migration_id", b"migration_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1220,6 +1236,7 @@ class EstimateTransferRequest(_message.Message):
     VM_ID_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
     DESTINATION_CONTROL_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The machine."""
     @_builtins.property
@@ -1230,16 +1247,21 @@ class EstimateTransferRequest(_message.Message):
     def destination_control(self) -> _common_pb2.Endpoint:
         """Where the destination's agent takes control calls."""
 
+    @_builtins.property
+    def options(self) -> _common_pb2.TransferOptions:
+        """What the transfer would use."""
+
     def __init__(
         self,
         *,
         vm_id: _builtins.str = ...,
         grant: _common_pb2.SignedGrant | None = ...,
         destination_control: _common_pb2.Endpoint | None = ...,
+        options: _common_pb2.TransferOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "grant", b"grant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "grant", b"grant", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "grant", b"grant", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "grant", b"grant", "options", b"options", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1255,6 +1277,11 @@ class EstimateTransferResponse(_message.Message):
     WIRE_BYTES_FIELD_NUMBER: _builtins.int
     DURATION_SECONDS_FIELD_NUMBER: _builtins.int
     DOWNTIME_SECONDS_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    ZERO_BYTES_FIELD_NUMBER: _builtins.int
+    DEDUPLICATED_BYTES_FIELD_NUMBER: _builtins.int
+    RATE_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_SECONDS_FIELD_NUMBER: _builtins.int
     unique_bytes: _builtins.int
     """Content that the destination lacks."""
     wire_bytes: _builtins.int
@@ -1263,6 +1290,16 @@ class EstimateTransferResponse(_message.Message):
     """Estimated seconds, at the measured throughput."""
     downtime_seconds: _builtins.float
     """Estimated seconds without the machine."""
+    total_bytes: _builtins.int
+    """Sum of the disks' guest-visible sizes."""
+    zero_bytes: _builtins.int
+    """Holes and zeros."""
+    deduplicated_bytes: _builtins.int
+    """Content that the destination has."""
+    rate_bytes_per_second: _builtins.int
+    """Bytes per second that the sample reached on the network, or the cap if that is lower."""
+    round_trip_seconds: _builtins.float
+    """Round trip between the agents in seconds."""
     def __init__(
         self,
         *,
@@ -1270,10 +1307,15 @@ class EstimateTransferResponse(_message.Message):
         wire_bytes: _builtins.int = ...,
         duration_seconds: _builtins.float = ...,
         downtime_seconds: _builtins.float = ...,
+        total_bytes: _builtins.int = ...,
+        zero_bytes: _builtins.int = ...,
+        deduplicated_bytes: _builtins.int = ...,
+        rate_bytes_per_second: _builtins.int = ...,
+        round_trip_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["downtime_seconds", b"downtime_seconds", "duration_seconds", b"duration_seconds", "unique_bytes", b"unique_bytes", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deduplicated_bytes", b"deduplicated_bytes", "downtime_seconds", b"downtime_seconds", "duration_seconds", b"duration_seconds", "rate_bytes_per_second", b"rate_bytes_per_second", "round_trip_seconds", b"round_trip_seconds", "total_bytes", b"total_bytes", "unique_bytes", b"unique_bytes", "wire_bytes", b"wire_bytes", "zero_bytes", b"zero_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1566,21 +1608,21 @@ class OpenSessionRequest(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     KEY_SHARES_FIELD_NUMBER: _builtins.int
     DEFINITION_XML_FIELD_NUMBER: _builtins.int
-    DIGEST_KEY_FIELD_NUMBER: _builtins.int
     CIPHER_KEY_BITS_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Made by the sender, one per attempt (UUID)."""
     migration_id: _builtins.str
     """The migration."""
     definition_xml: _builtins.str
     """The domain XML; at most 1 MiB. The receiver changes the paths of disks and nothing else."""
-    digest_key: _builtins.bytes
-    """Key of the leaf digests, 32 bytes; scoped to the tenant's machines (docs/wire-format.md)."""
     cipher_key_bits: _builtins.int
     """AES-GCM key length in bits: 128 or 256."""
     streams: _builtins.int
     """Parallel data connections that the sender would like, 1 to 16."""
+    dry_run: _builtins.bool
+    """Whether this is an estimate: nothing is written, and the grant must be `estimate_only`."""
     @_builtins.property
     def grant(self) -> _common_pb2.SignedGrant:
         """The grant with both signatures."""
@@ -1597,13 +1639,13 @@ class OpenSessionRequest(_message.Message):
         grant: _common_pb2.SignedGrant | None = ...,
         key_shares: _abc.Iterable[Global___KeyShare] | None = ...,
         definition_xml: _builtins.str = ...,
-        digest_key: _builtins.bytes = ...,
         cipher_key_bits: _builtins.int = ...,
         streams: _builtins.int = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "definition_xml", b"definition_xml", "digest_key", b"digest_key", "grant", b"grant", "key_shares", b"key_shares", "migration_id", b"migration_id", "session_id", b"session_id", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "definition_xml", b"definition_xml", "dry_run", b"dry_run", "grant", b"grant", "key_shares", b"key_shares", "migration_id", b"migration_id", "session_id", b"session_id", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1620,10 +1662,19 @@ class OpenSessionResponse(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
+    DIGEST_KEY_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
+    HANDLING_SECONDS_FIELD_NUMBER: _builtins.int
     streams: _builtins.int
     """Parallel data connections that the receiver will take."""
     credit_bytes: _builtins.int
     """Unacknowledged payload bytes that the receiver allows, over all streams."""
+    digest_key: _builtins.bytes
+    """Key of the session's digests, 32 bytes: the receiver's own for this tenant's images, so that what
+    it has need not be hashed again (docs/wire-format.md, "Digests").
+    """
+    handling_seconds: _builtins.float
+    """Seconds that the receiver took to answer, so that the sender knows the round trip without it."""
     @_builtins.property
     def key_share(self) -> Global___KeyShare:
         """The receiver's half."""
@@ -1636,6 +1687,12 @@ class OpenSessionResponse(_message.Message):
     def data(self) -> _common_pb2.Endpoint:
         """Where the sealed frames go."""
 
+    @_builtins.property
+    def seeds(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskSeed]:
+        """What the receiver can compare with, one entry for each disk that it has anything for. Without
+        any the sender sends data at once.
+        """
+
     def __init__(
         self,
         *,
@@ -1644,14 +1701,47 @@ class OpenSessionResponse(_message.Message):
         data: _common_pb2.Endpoint | None = ...,
         streams: _builtins.int = ...,
         credit_bytes: _builtins.int = ...,
+        digest_key: _builtins.bytes = ...,
+        seeds: _abc.Iterable[Global___DiskSeed] | None = ...,
+        handling_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "key_share", b"key_share", "transcript", b"transcript"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "data", b"data", "key_share", b"key_share", "streams", b"streams", "transcript", b"transcript"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "data", b"data", "digest_key", b"digest_key", "handling_seconds", b"handling_seconds", "key_share", b"key_share", "seeds", b"seeds", "streams", b"streams", "transcript", b"transcript"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OpenSessionResponse: _TypeAlias = OpenSessionResponse  # noqa: Y015
+
+@_typing.final
+class DiskSeed(_message.Message):
+    """What a receiver has to compare a disk with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISK_ID_FIELD_NUMBER: _builtins.int
+    SAME_OFFSET_FIELD_NUMBER: _builtins.int
+    ANY_OFFSET_FIELD_NUMBER: _builtins.int
+    disk_id: _builtins.str
+    """The disk."""
+    same_offset: _builtins.bool
+    """Content at the same offsets: an earlier copy of the disk, or what an interrupted try left."""
+    any_offset: _builtins.bool
+    """Blocks of images that this tenant may use, at any offset."""
+    def __init__(
+        self,
+        *,
+        disk_id: _builtins.str = ...,
+        same_offset: _builtins.bool = ...,
+        any_offset: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_offset", b"any_offset", "disk_id", b"disk_id", "same_offset", b"same_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskSeed: _TypeAlias = DiskSeed  # noqa: Y015
 
 @_typing.final
 class CompleteSessionRequest(_message.Message):

@@ -668,6 +668,7 @@ class Grant(_message.Message):
     BYTES_MAX_FIELD_NUMBER: _builtins.int
     RATE_BYTES_PER_SECOND_MAX_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    ESTIMATE_ONLY_FIELD_NUMBER: _builtins.int
     grant_id: _builtins.str
     """Unique id of the grant (UUID)."""
     migration_id: _builtins.str
@@ -692,6 +693,10 @@ class Grant(_message.Message):
     """
     rate_bytes_per_second_max: _builtins.int
     """At most this many bytes per second; 0 is no cap."""
+    estimate_only: _builtins.bool
+    """Whether it is for an estimate: digests may be exchanged and a sample measured, but nothing is
+    kept and no machine comes of it. `reservation_id` is empty then.
+    """
     @_builtins.property
     def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskSpec]:
         """The disks, with their exact sizes."""
@@ -718,10 +723,11 @@ class Grant(_message.Message):
         bytes_max: _builtins.int = ...,
         rate_bytes_per_second_max: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        estimate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_max", b"bytes_max", "destination_agent", b"destination_agent", "destination_manager", b"destination_manager", "disks", b"disks", "expires_at", b"expires_at", "grant_id", b"grant_id", "migration_id", b"migration_id", "rate_bytes_per_second_max", b"rate_bytes_per_second_max", "reservation_id", b"reservation_id", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "source_manager", b"source_manager", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_max", b"bytes_max", "destination_agent", b"destination_agent", "destination_manager", b"destination_manager", "disks", b"disks", "estimate_only", b"estimate_only", "expires_at", b"expires_at", "grant_id", b"grant_id", "migration_id", b"migration_id", "rate_bytes_per_second_max", b"rate_bytes_per_second_max", "reservation_id", b"reservation_id", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "source_manager", b"source_manager", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -955,6 +961,10 @@ class Progress(_message.Message):
     BOTTLENECK_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     MEASURED_AT_FIELD_NUMBER: _builtins.int
+    NEEDED_BYTES_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    COMPRESSION_LEVEL_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_SECONDS_FIELD_NUMBER: _builtins.int
     total_bytes: _builtins.int
     """Sum of the disks' guest-visible sizes."""
     done_bytes: _builtins.int
@@ -977,6 +987,14 @@ class Progress(_message.Message):
     """What holds it back."""
     attempt: _builtins.int
     """Attempt number, from 1; grows when the transfer starts again after a fault."""
+    needed_bytes: _builtins.int
+    """Content that is known to be needed at the destination; grows until everything has been compared."""
+    streams: _builtins.int
+    """Data connections in use."""
+    compression_level: _builtins.int
+    """zstd level in use."""
+    round_trip_seconds: _builtins.float
+    """Round trip between the agents in seconds, as measured; 0 while it is not known."""
     @_builtins.property
     def measured_at(self) -> _timestamp_pb2.Timestamp:
         """When this was measured."""
@@ -996,10 +1014,14 @@ class Progress(_message.Message):
         bottleneck: Global___Bottleneck.ValueType = ...,
         attempt: _builtins.int = ...,
         measured_at: _timestamp_pb2.Timestamp | None = ...,
+        needed_bytes: _builtins.int = ...,
+        streams: _builtins.int = ...,
+        compression_level: _builtins.int = ...,
+        round_trip_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "bottleneck", b"bottleneck", "deduplicated_bytes", b"deduplicated_bytes", "done_bytes", b"done_bytes", "eta_seconds", b"eta_seconds", "measured_at", b"measured_at", "rate_bytes_per_second", b"rate_bytes_per_second", "read_bytes", b"read_bytes", "sent_bytes", b"sent_bytes", "total_bytes", b"total_bytes", "wire_bytes", b"wire_bytes", "zero_bytes", b"zero_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "bottleneck", b"bottleneck", "compression_level", b"compression_level", "deduplicated_bytes", b"deduplicated_bytes", "done_bytes", b"done_bytes", "eta_seconds", b"eta_seconds", "measured_at", b"measured_at", "needed_bytes", b"needed_bytes", "rate_bytes_per_second", b"rate_bytes_per_second", "read_bytes", b"read_bytes", "round_trip_seconds", b"round_trip_seconds", "sent_bytes", b"sent_bytes", "streams", b"streams", "total_bytes", b"total_bytes", "wire_bytes", b"wire_bytes", "zero_bytes", b"zero_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1016,6 +1038,7 @@ class TransferOptions(_message.Message):
     CIPHER_KEY_BITS_FIELD_NUMBER: _builtins.int
     LIMIT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     FULL_READ_FIELD_NUMBER: _builtins.int
+    LIMIT_SCHEDULE_FIELD_NUMBER: _builtins.int
     streams: _builtins.int
     """Parallel data connections, 1 to 16."""
     compression_level: _builtins.int
@@ -1028,6 +1051,12 @@ class TransferOptions(_message.Message):
     """
     full_read: _builtins.bool
     """Read holes too instead of trusting SEEK_HOLE."""
+    @_builtins.property
+    def limit_schedule(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitWindow]:
+        """Other caps at certain times of the day. At most 16; the first window that covers the moment
+        takes the place of `limit_bytes_per_second`.
+        """
+
     def __init__(
         self,
         *,
@@ -1036,11 +1065,44 @@ class TransferOptions(_message.Message):
         cipher_key_bits: _builtins.int = ...,
         limit_bytes_per_second: _builtins.int = ...,
         full_read: _builtins.bool = ...,
+        limit_schedule: _abc.Iterable[Global___LimitWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "compression_level", b"compression_level", "full_read", b"full_read", "limit_bytes_per_second", b"limit_bytes_per_second", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "compression_level", b"compression_level", "full_read", b"full_read", "limit_bytes_per_second", b"limit_bytes_per_second", "limit_schedule", b"limit_schedule", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransferOptions: _TypeAlias = TransferOptions  # noqa: Y015
+
+@_typing.final
+class LimitWindow(_message.Message):
+    """A bandwidth cap for a part of the day, in the local time of the host that sends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_MINUTE_FIELD_NUMBER: _builtins.int
+    TO_MINUTE_FIELD_NUMBER: _builtins.int
+    LIMIT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    from_minute: _builtins.int
+    """Minutes after midnight at which it begins, 0 to 1,439."""
+    to_minute: _builtins.int
+    """Minutes after midnight at which it ends, 0 to 1,439; not after the beginning means that it ends
+    on the next day, equal to it means the whole day.
+    """
+    limit_bytes_per_second: _builtins.int
+    """Cap in bytes per second, 65,536 or more; 0 is none."""
+    def __init__(
+        self,
+        *,
+        from_minute: _builtins.int = ...,
+        to_minute: _builtins.int = ...,
+        limit_bytes_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_minute", b"from_minute", "limit_bytes_per_second", b"limit_bytes_per_second", "to_minute", b"to_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitWindow: _TypeAlias = LimitWindow  # noqa: Y015

@@ -1156,22 +1156,28 @@ class EstimateMigrationRequest(_message.Message):
     VM_FIELD_NUMBER: _builtins.int
     TO_CLOUD_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     """UUID or name of the machine."""
     to_cloud: _builtins.str
     """The destination."""
     mode: _common_pb2.MigrationMode.ValueType
     """How."""
+    @_builtins.property
+    def options(self) -> _common_pb2.TransferOptions:
+        """What the transfer would use."""
+
     def __init__(
         self,
         *,
         vm: _builtins.str = ...,
         to_cloud: _builtins.str = ...,
         mode: _common_pb2.MigrationMode.ValueType = ...,
+        options: _common_pb2.TransferOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "to_cloud", b"to_cloud", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "options", b"options", "to_cloud", b"to_cloud", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1189,6 +1195,15 @@ class EstimateMigrationResponse(_message.Message):
     DOWNTIME_SECONDS_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    ZERO_BYTES_FIELD_NUMBER: _builtins.int
+    DEDUPLICATED_BYTES_FIELD_NUMBER: _builtins.int
+    RATE_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_SECONDS_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    DESTINATION_PRICE_FIELD_NUMBER: _builtins.int
+    MACHINE_HOUR_FIELD_NUMBER: _builtins.int
+    PRICE_VERSION_FIELD_NUMBER: _builtins.int
     unique_bytes: _builtins.int
     """Content that the destination lacks."""
     wire_bytes: _builtins.int
@@ -1197,13 +1212,37 @@ class EstimateMigrationResponse(_message.Message):
     """Estimated seconds."""
     downtime_seconds: _builtins.float
     """Estimated seconds without the machine."""
+    total_bytes: _builtins.int
+    """Sum of the disks' guest-visible sizes."""
+    zero_bytes: _builtins.int
+    """Holes and zeros, which do not travel."""
+    deduplicated_bytes: _builtins.int
+    """Content that the destination has already."""
+    rate_bytes_per_second: _builtins.int
+    """Bytes per second that were measured between the agents, or the cap if that is lower."""
+    round_trip_seconds: _builtins.float
+    """Round trip between the agents in seconds."""
+    compared: _builtins.bool
+    """Whether the agents have compared the disks. Where a finding kept them from it, only the findings,
+    `total_bytes` and the destination's prices are set.
+    """
+    price_version: _builtins.int
+    """The price sheet's version at the destination."""
     @_builtins.property
     def price(self) -> _common_pb2.Money:
-        """What the migration itself costs."""
+        """What the source charges for the migration: its sealed bytes and its flat price."""
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Problem]:
-        """What would keep it from working."""
+        """What would keep it from working, the most important first. At most 16."""
+
+    @_builtins.property
+    def destination_price(self) -> _common_pb2.Money:
+        """What the destination charges for the migration."""
+
+    @_builtins.property
+    def machine_hour(self) -> _common_pb2.Money:
+        """What the machine costs an hour at the destination."""
 
     def __init__(
         self,
@@ -1214,10 +1253,19 @@ class EstimateMigrationResponse(_message.Message):
         downtime_seconds: _builtins.float = ...,
         price: _common_pb2.Money | None = ...,
         findings: _abc.Iterable[_common_pb2.Problem] | None = ...,
+        total_bytes: _builtins.int = ...,
+        zero_bytes: _builtins.int = ...,
+        deduplicated_bytes: _builtins.int = ...,
+        rate_bytes_per_second: _builtins.int = ...,
+        round_trip_seconds: _builtins.float = ...,
+        compared: _builtins.bool = ...,
+        destination_price: _common_pb2.Money | None = ...,
+        machine_hour: _common_pb2.Money | None = ...,
+        price_version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["destination_price", b"destination_price", "machine_hour", b"machine_hour", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["downtime_seconds", b"downtime_seconds", "duration_seconds", b"duration_seconds", "findings", b"findings", "price", b"price", "unique_bytes", b"unique_bytes", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "deduplicated_bytes", b"deduplicated_bytes", "destination_price", b"destination_price", "downtime_seconds", b"downtime_seconds", "duration_seconds", b"duration_seconds", "findings", b"findings", "machine_hour", b"machine_hour", "price", b"price", "price_version", b"price_version", "rate_bytes_per_second", b"rate_bytes_per_second", "round_trip_seconds", b"round_trip_seconds", "total_bytes", b"total_bytes", "unique_bytes", b"unique_bytes", "wire_bytes", b"wire_bytes", "zero_bytes", b"zero_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1431,19 +1479,27 @@ class SetMigrationLimitRequest(_message.Message):
 
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     LIMIT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    LIMIT_SCHEDULE_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """The migration."""
     limit_bytes_per_second: _builtins.int
     """New cap in bytes per second, 65,536 or more; 0 removes it."""
+    @_builtins.property
+    def limit_schedule(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.LimitWindow]:
+        """New caps at certain times of the day, in place of all that were there; none removes them. At
+        most 16.
+        """
+
     def __init__(
         self,
         *,
         migration_id: _builtins.str = ...,
         limit_bytes_per_second: _builtins.int = ...,
+        limit_schedule: _abc.Iterable[_common_pb2.LimitWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_bytes_per_second", b"limit_bytes_per_second", "migration_id", b"migration_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_bytes_per_second", b"limit_bytes_per_second", "limit_schedule", b"limit_schedule", "migration_id", b"migration_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1856,6 +1912,7 @@ class ReserveResponse(_message.Message):
     RESERVATION_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
     AGENT_CONTROL_FIELD_NUMBER: _builtins.int
+    AGENT_DATA_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reservation(self) -> Global___Reservation:
         """The reservation."""
@@ -1868,20 +1925,105 @@ class ReserveResponse(_message.Message):
     def agent_control(self) -> _common_pb2.Endpoint:
         """Where the receiving agent takes control calls."""
 
+    @_builtins.property
+    def agent_data(self) -> _common_pb2.Endpoint:
+        """Where the receiving agent takes sealed frames, as it last told; unset while that is not known."""
+
     def __init__(
         self,
         *,
         reservation: Global___Reservation | None = ...,
         grant: _common_pb2.SignedDocument | None = ...,
         agent_control: _common_pb2.Endpoint | None = ...,
+        agent_data: _common_pb2.Endpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "grant", b"grant", "reservation", b"reservation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "agent_data", b"agent_data", "grant", b"grant", "reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "grant", b"grant", "reservation", b"reservation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "agent_data", b"agent_data", "grant", b"grant", "reservation", b"reservation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReserveResponse: _TypeAlias = ReserveResponse  # noqa: Y015
+
+@_typing.final
+class GrantEstimateRequest(_message.Message):
+    """Request of ReservationService.GrantEstimate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reserve(self) -> Global___ReserveRequest:
+        """The reservation that would be asked for. Its `migration_id` is the estimate's own (UUID);
+        `reservation_id`, `ttl_seconds` and `quote` are unset.
+        """
+
+    def __init__(
+        self,
+        *,
+        reserve: Global___ReserveRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reserve", b"reserve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reserve", b"reserve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantEstimateRequest: _TypeAlias = GrantEstimateRequest  # noqa: Y015
+
+@_typing.final
+class GrantEstimateResponse(_message.Message):
+    """Response of ReservationService.GrantEstimate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    AGENT_CONTROL_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    MIGRATION_PRICE_FIELD_NUMBER: _builtins.int
+    MACHINE_HOUR_FIELD_NUMBER: _builtins.int
+    PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    price_version: _builtins.int
+    """The price sheet's version."""
+    @_builtins.property
+    def grant(self) -> _common_pb2.SignedDocument:
+        """The grant, signed by this manager (purpose "grant"), to be countersigned by the caller. Unset
+        when no host can take part; the findings say why.
+        """
+
+    @_builtins.property
+    def agent_control(self) -> _common_pb2.Endpoint:
+        """Where the receiving agent takes control calls; set with the grant."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Problem]:
+        """Why Reserve would fail now. At most 8."""
+
+    @_builtins.property
+    def migration_price(self) -> _common_pb2.Money:
+        """What this cloud charges for the migration."""
+
+    @_builtins.property
+    def machine_hour(self) -> _common_pb2.Money:
+        """What the machine costs an hour here."""
+
+    def __init__(
+        self,
+        *,
+        grant: _common_pb2.SignedDocument | None = ...,
+        agent_control: _common_pb2.Endpoint | None = ...,
+        findings: _abc.Iterable[_common_pb2.Problem] | None = ...,
+        migration_price: _common_pb2.Money | None = ...,
+        machine_hour: _common_pb2.Money | None = ...,
+        price_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "grant", b"grant", "machine_hour", b"machine_hour", "migration_price", b"migration_price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "findings", b"findings", "grant", b"grant", "machine_hour", b"machine_hour", "migration_price", b"migration_price", "price_version", b"price_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantEstimateResponse: _TypeAlias = GrantEstimateResponse  # noqa: Y015
 
 @_typing.final
 class GetReservationRequest(_message.Message):

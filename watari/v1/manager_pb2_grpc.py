@@ -163,7 +163,11 @@ class ManagerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EstimateMigration(self, request, context):
-        """Tells what a migration would take, without moving anything. Same errors as MigrateVm.
+        """Tells what a migration would take, without reserving, holding or moving anything: the agents
+        compare the disks with what the destination has and measure the way between them, which reads
+        every disk once. NOT_FOUND and FAILED_PRECONDITION (VM_ALREADY_THERE) as in MigrateVm; what would
+        keep a migration from working is a finding. UNAVAILABLE (SERVER_UNAVAILABLE) while as many
+        estimates run as may, FAILED_PRECONDITION (EPOCH_MISMATCH).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,8 +205,8 @@ class ManagerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetMigrationLimit(self, request, context):
-        """Changes the bandwidth cap of a running migration. NOT_FOUND, FAILED_PRECONDITION
-        (MIGRATION_STATE).
+        """Changes the bandwidth cap of a running migration, its schedule included. NOT_FOUND,
+        FAILED_PRECONDITION (MIGRATION_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -789,6 +793,11 @@ class ReservationServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.ReserveRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.ReserveResponse.FromString,
                 _registered_method=True)
+        self.GrantEstimate = channel.unary_unary(
+                '/watari.v1.ReservationService/GrantEstimate',
+                request_serializer=watari_dot_v1_dot_manager__pb2.GrantEstimateRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.GrantEstimateResponse.FromString,
+                _registered_method=True)
         self.GetReservation = channel.unary_unary(
                 '/watari.v1.ReservationService/GetReservation',
                 request_serializer=watari_dot_v1_dot_manager__pb2.GetReservationRequest.SerializeToString,
@@ -831,6 +840,15 @@ class ReservationServiceServicer:
         same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
         free, QUOTA_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
         (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GrantEstimate(self, request, context):
+        """Grants a session that only estimates (`Grant.estimate_only`); nothing is reserved or recorded.
+        What Reserve would refuse for want of room, and hosts that do not answer, are findings.
+        FAILED_PRECONDITION (VM_ALREADY_THERE, EPOCH_MISMATCH), PERMISSION_DENIED as in Reserve.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -894,6 +912,11 @@ def add_ReservationServiceServicer_to_server(servicer, server):
                     request_deserializer=watari_dot_v1_dot_manager__pb2.ReserveRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.ReserveResponse.SerializeToString,
             ),
+            'GrantEstimate': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantEstimate,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.GrantEstimateRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.GrantEstimateResponse.SerializeToString,
+            ),
             'GetReservation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReservation,
                     request_deserializer=watari_dot_v1_dot_manager__pb2.GetReservationRequest.FromString,
@@ -954,6 +977,33 @@ class ReservationService:
             '/watari.v1.ReservationService/Reserve',
             watari_dot_v1_dot_manager__pb2.ReserveRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.ReserveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantEstimate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.ReservationService/GrantEstimate',
+            watari_dot_v1_dot_manager__pb2.GrantEstimateRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.GrantEstimateResponse.FromString,
             options,
             channel_credentials,
             insecure,

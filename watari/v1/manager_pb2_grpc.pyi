@@ -55,7 +55,12 @@ class ManagerServiceStub:
     FAILED with its `problem`.
     """
     EstimateMigration: _grpc.UnaryUnaryMultiCallable[_manager_pb2.EstimateMigrationRequest, _manager_pb2.EstimateMigrationResponse]
-    """Tells what a migration would take, without moving anything. Same errors as MigrateVm."""
+    """Tells what a migration would take, without reserving, holding or moving anything: the agents
+    compare the disks with what the destination has and measure the way between them, which reads
+    every disk once. NOT_FOUND and FAILED_PRECONDITION (VM_ALREADY_THERE) as in MigrateVm; what would
+    keep a migration from working is a finding. UNAVAILABLE (SERVER_UNAVAILABLE) while as many
+    estimates run as may, FAILED_PRECONDITION (EPOCH_MISMATCH).
+    """
     GetMigration: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GetMigrationRequest, _manager_pb2.GetMigrationResponse]
     """Gets a migration that this cloud runs, being its source. NOT_FOUND (MIGRATION_NOT_FOUND)."""
     ListMigrations: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListMigrationsRequest, _manager_pb2.ListMigrationsResponse]
@@ -70,8 +75,8 @@ class ManagerServiceStub:
     ended otherwise), NOT_FOUND.
     """
     SetMigrationLimit: _grpc.UnaryUnaryMultiCallable[_manager_pb2.SetMigrationLimitRequest, _manager_pb2.SetMigrationLimitResponse]
-    """Changes the bandwidth cap of a running migration. NOT_FOUND, FAILED_PRECONDITION
-    (MIGRATION_STATE).
+    """Changes the bandwidth cap of a running migration, its schedule included. NOT_FOUND,
+    FAILED_PRECONDITION (MIGRATION_STATE).
     """
     ResolveMigration: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ResolveMigrationRequest, _manager_pb2.ResolveMigrationResponse]
     """Ends a migration whose peer is gone for good, on an operator's word. Dangerous: docs/migration.md
@@ -110,7 +115,12 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     FAILED with its `problem`.
     """
     EstimateMigration: _aio.UnaryUnaryMultiCallable[_manager_pb2.EstimateMigrationRequest, _manager_pb2.EstimateMigrationResponse]  # type: ignore[assignment]
-    """Tells what a migration would take, without moving anything. Same errors as MigrateVm."""
+    """Tells what a migration would take, without reserving, holding or moving anything: the agents
+    compare the disks with what the destination has and measure the way between them, which reads
+    every disk once. NOT_FOUND and FAILED_PRECONDITION (VM_ALREADY_THERE) as in MigrateVm; what would
+    keep a migration from working is a finding. UNAVAILABLE (SERVER_UNAVAILABLE) while as many
+    estimates run as may, FAILED_PRECONDITION (EPOCH_MISMATCH).
+    """
     GetMigration: _aio.UnaryUnaryMultiCallable[_manager_pb2.GetMigrationRequest, _manager_pb2.GetMigrationResponse]  # type: ignore[assignment]
     """Gets a migration that this cloud runs, being its source. NOT_FOUND (MIGRATION_NOT_FOUND)."""
     ListMigrations: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListMigrationsRequest, _manager_pb2.ListMigrationsResponse]  # type: ignore[assignment]
@@ -125,8 +135,8 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     ended otherwise), NOT_FOUND.
     """
     SetMigrationLimit: _aio.UnaryUnaryMultiCallable[_manager_pb2.SetMigrationLimitRequest, _manager_pb2.SetMigrationLimitResponse]  # type: ignore[assignment]
-    """Changes the bandwidth cap of a running migration. NOT_FOUND, FAILED_PRECONDITION
-    (MIGRATION_STATE).
+    """Changes the bandwidth cap of a running migration, its schedule included. NOT_FOUND,
+    FAILED_PRECONDITION (MIGRATION_STATE).
     """
     ResolveMigration: _aio.UnaryUnaryMultiCallable[_manager_pb2.ResolveMigrationRequest, _manager_pb2.ResolveMigrationResponse]  # type: ignore[assignment]
     """Ends a migration whose peer is gone for good, on an operator's word. Dangerous: docs/migration.md
@@ -192,7 +202,12 @@ class ManagerServiceServicer:
         request: _manager_pb2.EstimateMigrationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.EstimateMigrationResponse, _abc.Awaitable[_manager_pb2.EstimateMigrationResponse]]:
-        """Tells what a migration would take, without moving anything. Same errors as MigrateVm."""
+        """Tells what a migration would take, without reserving, holding or moving anything: the agents
+        compare the disks with what the destination has and measure the way between them, which reads
+        every disk once. NOT_FOUND and FAILED_PRECONDITION (VM_ALREADY_THERE) as in MigrateVm; what would
+        keep a migration from working is a finding. UNAVAILABLE (SERVER_UNAVAILABLE) while as many
+        estimates run as may, FAILED_PRECONDITION (EPOCH_MISMATCH).
+        """
 
     def GetMigration(
         self,
@@ -232,8 +247,8 @@ class ManagerServiceServicer:
         request: _manager_pb2.SetMigrationLimitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.SetMigrationLimitResponse, _abc.Awaitable[_manager_pb2.SetMigrationLimitResponse]]:
-        """Changes the bandwidth cap of a running migration. NOT_FOUND, FAILED_PRECONDITION
-        (MIGRATION_STATE).
+        """Changes the bandwidth cap of a running migration, its schedule included. NOT_FOUND,
+        FAILED_PRECONDITION (MIGRATION_STATE).
         """
 
     def ResolveMigration(
@@ -290,6 +305,11 @@ class ReservationServiceStub:
     free, QUOTA_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
     (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
     """
+    GrantEstimate: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GrantEstimateRequest, _manager_pb2.GrantEstimateResponse]
+    """Grants a session that only estimates (`Grant.estimate_only`); nothing is reserved or recorded.
+    What Reserve would refuse for want of room, and hosts that do not answer, are findings.
+    FAILED_PRECONDITION (VM_ALREADY_THERE, EPOCH_MISMATCH), PERMISSION_DENIED as in Reserve.
+    """
     GetReservation: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GetReservationRequest, _manager_pb2.GetReservationResponse]
     """Gets a reservation. NOT_FOUND (RESERVATION_NOT_FOUND)."""
     ListReservations: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListReservationsRequest, _manager_pb2.ListReservationsResponse]
@@ -327,6 +347,11 @@ class ReservationServiceAsyncStub(ReservationServiceStub):
     same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
     free, QUOTA_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
     (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
+    """
+    GrantEstimate: _aio.UnaryUnaryMultiCallable[_manager_pb2.GrantEstimateRequest, _manager_pb2.GrantEstimateResponse]  # type: ignore[assignment]
+    """Grants a session that only estimates (`Grant.estimate_only`); nothing is reserved or recorded.
+    What Reserve would refuse for want of room, and hosts that do not answer, are findings.
+    FAILED_PRECONDITION (VM_ALREADY_THERE, EPOCH_MISMATCH), PERMISSION_DENIED as in Reserve.
     """
     GetReservation: _aio.UnaryUnaryMultiCallable[_manager_pb2.GetReservationRequest, _manager_pb2.GetReservationResponse]  # type: ignore[assignment]
     """Gets a reservation. NOT_FOUND (RESERVATION_NOT_FOUND)."""
@@ -367,6 +392,16 @@ class ReservationServiceServicer:
         same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
         free, QUOTA_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
         (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
+        """
+
+    def GrantEstimate(
+        self,
+        request: _manager_pb2.GrantEstimateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.GrantEstimateResponse, _abc.Awaitable[_manager_pb2.GrantEstimateResponse]]:
+        """Grants a session that only estimates (`Grant.estimate_only`); nothing is reserved or recorded.
+        What Reserve would refuse for want of room, and hosts that do not answer, are findings.
+        FAILED_PRECONDITION (VM_ALREADY_THERE, EPOCH_MISMATCH), PERMISSION_DENIED as in Reserve.
         """
 
     def GetReservation(
