@@ -40,6 +40,9 @@ if [ "$purpose" = test ]; then
     need_package unshare util-linux
     need_package cmp diffutils
     need_package git git
+    need_package qemu-nbd qemu-utils
+    need_package mkfs.xfs xfsprogs
+    need_package losetup mount
 fi
 # Debian splits venv from Python; without ensurepip a virtual environment cannot be made.
 if command -v "$python" >/dev/null 2>&1 && ! "$python" -c 'import ensurepip' 2>/dev/null; then

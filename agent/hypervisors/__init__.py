@@ -4,7 +4,7 @@ A driver knows which machines are on the host, where their disks are, and how a 
 comes to be. It moves no content and decides nothing about ownership.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +51,17 @@ class Retained:
     expires_at_seconds: float
 
 
+@dataclass(frozen=True)
+class StoredDisk:
+    """A disk that lies on this host, of a machine that is here or that was handed over."""
+
+    vm_id: str
+    provider: str
+    """Domain of the provider that the machine came from; empty when it was made here."""
+    tenant: str
+    disk: Disk
+
+
 class Hypervisor(Protocol):
     """The duties of a driver. Every method may be called from several threads at once.
 
@@ -83,6 +94,12 @@ class Hypervisor(Protocol):
     def retained(self) -> Sequence[Retained]:
         """What is kept, by migration id."""
 
+    def stored(self) -> Sequence[StoredDisk]:
+        """Every readable disk of this host's machines and of what is retained."""
+
+    def earlier(self, vm_id: str) -> Mapping[str, Disk]:
+        """The disks that are retained of a machine, by id; of several copies the newest."""
+
     def purge(self, migration_id: str) -> None:
         """Deletes what is kept from a migration, if anything is."""
 
@@ -97,7 +114,9 @@ class Hypervisor(Protocol):
         VM_DEFINITION_INVALID when the machine could not be used with it.
         """
 
-    def activate(self, staging: Path, vm_id: str, definition_xml: str, epoch: int) -> Guest:
+    def activate(
+        self, staging: Path, vm_id: str, definition_xml: str, epoch: int, provider: str
+    ) -> Guest:
         """Turns a folder of complete disks, named as in `staged_disk`, into a machine. Raises
         FailedPrecondition VM_BUSY when the host already has one with this UUID.
         """

@@ -6,7 +6,7 @@ limited, may have no document type (so no entities), and never decides a path on
 
 import uuid
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,12 @@ DISKS_MAX = 64
 NAME_CHARACTERS_MAX = 255
 METADATA_NAMESPACE = "https://watari.dev/ns/domain/1"
 """Namespace of `<watari:vm tenant="..."/>` in the domain's metadata."""
+
+_CHAIN = {"backingStore", "mirror"}
+"""Further files of a disk. Content travels flat, and a stranger names no files of this host."""
+
+_SOURCE_KEPT = {"encryption", "seclabel"}
+"""What is in a source and true of its content anywhere; slices and data files are not."""
 
 _UNITS = {
     "b": 1,
@@ -47,6 +53,14 @@ class DomainDisk:
 
     disk_id: str
     source: str
+    format: str
+
+
+@dataclass(frozen=True)
+class DiskFile:
+    """Where a disk is on this host, and in which format."""
+
+    path: Path
     format: str
 
 
@@ -77,23 +91,44 @@ def parse(xml: str) -> Domain:
     )
 
 
-def with_disks(xml: str, paths: Mapping[str, Path]) -> str:
-    """The definition with every disk's source replaced by `paths[disk_id]`, format raw, and nothing
-    else changed. Raises FailedPrecondition VM_DEFINITION_INVALID.
+def with_disks(xml: str, files: Mapping[str, DiskFile]) -> str:
+    """The definition with every disk's source replaced by `files[disk_id]`, and nothing else
+    changed but what belongs to another source or format. Raises FailedPrecondition
+    VM_DEFINITION_INVALID.
     """
     ET.register_namespace("watari", METADATA_NAMESPACE)
     root = _root(xml)
     for element in _disk_elements(root):
-        source = element.find("source")
-        if source is None:
-            source = ET.SubElement(element, "source")
-        source.attrib.clear()
-        source.set("file", str(paths[_target(element)]))
+        file = files[_target(element)]
         element.set("type", "file")
-        driver = element.find("driver")
-        if driver is not None:
-            driver.set("type", "raw")
+        _drop(element, _CHAIN)
+        _set_source(element, file.path)
+        _set_format(element, file.format)
     return ET.tostring(root, encoding="unicode")
+
+
+def _set_source(disk: ET.Element, path: Path) -> None:
+    source = disk.find("source")
+    if source is None:
+        source = ET.SubElement(disk, "source")
+    source.attrib.clear()
+    source.set("file", str(path))
+    _drop(source, {child.tag for child in source} - _SOURCE_KEPT)
+
+
+def _set_format(disk: ET.Element, disk_format: str) -> None:
+    driver = disk.find("driver")
+    if driver is None:  # a hypervisor must never guess a format from a guest's own bytes
+        driver = ET.SubElement(disk, "driver")
+    driver.set("type", disk_format)
+    if disk_format != "qcow2":
+        driver.attrib.pop("discard_no_unref", None)
+        _drop(driver, {"metadata_cache"})
+
+
+def _drop(parent: ET.Element, tags: Set[str]) -> None:
+    for child in [child for child in parent if child.tag in tags]:
+        parent.remove(child)
 
 
 def _root(xml: str) -> ET.Element:

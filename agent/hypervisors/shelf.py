@@ -1,7 +1,7 @@
 """The shelf: a folder of powered-off machines. No hypervisor is needed, and none is pretended.
 
 ```
-SHELF/vms/<any name>/domain.xml      a libvirt domain definition, its raw disks beside it,
+SHELF/vms/<any name>/domain.xml      a libvirt domain definition, its disks beside it,
                      hold.json       while a migration holds the machine,
                      origin.json     when it arrived by migration: which, and its epoch
 SHELF/retained/<migration id>/       what was handed over: the same, and retained.json
@@ -16,15 +16,19 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent import files
-from agent.disks import raw
-from agent.hypervisors import Disk, Guest, Retained, domain
+from agent.disks import DiskFormat, raw, require_tools
+from agent.hypervisors import Disk, Guest, Retained, StoredDisk, domain, shelved
+from agent.hypervisors.shelved import staged_disk
 from watari import clock, errors
 from watari.v1 import agent_pb2
+
+__all__ = ["Shelf", "staged_disk"]
 
 DEFINITION = "domain.xml"
 UNREADABLE_SHOWN_MAX = 1024
@@ -37,7 +41,18 @@ class Shelf:
 
     name = "shelf"
 
-    def __init__(self, folder: Path, time: clock.Clock, retention_seconds: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        time: clock.Clock,
+        retention_seconds: int,
+        disk_format: DiskFormat = "raw",
+    ) -> None:
+        """`disk_format` is that of disks that arrive. Raises FailedPrecondition CONFIG_INVALID when
+        another agent has the folder, or the host lacks the format's tools.
+        """
+        require_tools(disk_format)
+        self._disk_format = disk_format
         self._clock = time
         self._retention_seconds = retention_seconds
         self._vms = files.ensure_folder(folder / "vms")
@@ -97,6 +112,31 @@ class Shelf:
         """What is kept."""
         return [self._read_retained(each) for each in sorted(self._kept.iterdir())]
 
+    def stored(self) -> Sequence[StoredDisk]:
+        """Disks of the shelf, and of what is retained."""
+        with self._lock:
+            found = list[StoredDisk]()
+            for folder in [*self._folders(), *self._kept.iterdir()]:
+                guest = self._read(folder)
+                provider = _json(folder / _ORIGIN).get("provider", "")
+                found += [
+                    StoredDisk(guest.vm_id, provider, guest.tenant, disk) for disk in guest.disks
+                ]
+            return found
+
+    def earlier(self, vm_id: str) -> Mapping[str, Disk]:
+        """Disks of the copy that was retained last."""
+        with self._lock:
+            copies = [
+                (_json(folder / _RETAINED).get("expires_at", 0.0), folder)
+                for folder in self._kept.iterdir()
+                if _json(folder / _RETAINED).get("vm_id") == vm_id
+            ]
+            if not copies:
+                return {}
+            _, newest = max(copies)
+            return {disk.disk_id: disk for disk in self._read(newest).disks}
+
     def purge(self, migration_id: str) -> None:
         """Deletes one retained folder."""
         with self._lock:
@@ -110,23 +150,26 @@ class Shelf:
                 self.purge(each.migration_id)
 
     def adapted(self, vm_id: str, definition_xml: str) -> str:
-        """The definition with the paths that the disks will have here."""
+        """The definition with the paths and the format that the disks will have here."""
         folder = self._vms / vm_id
-        disks = domain.parse(definition_xml).disks
-        paths = {disk.disk_id: folder / staged_disk(disk.disk_id) for disk in disks}
-        xml = domain.with_disks(definition_xml, paths)
-        domain.parse(xml)
-        return xml
+        return shelved.adapted(definition_xml, folder, lambda _disk_id: self._disk_format)
 
-    def activate(self, staging: Path, vm_id: str, definition_xml: str, epoch: int) -> Guest:
-        """Writes the definition and the origin into `staging` and renames it into place."""
+    def activate(
+        self, staging: Path, vm_id: str, definition_xml: str, epoch: int, provider: str
+    ) -> Guest:
+        """Writes the definition and the origin into `staging` and renames it into place. A disk has
+        the format that it arrived in, whatever the setting has become since.
+        """
         with self._lock:
             present = self._find(vm_id)
             if present:
                 raise _busy(vm_id, "it is on this host already")
             folder = self._vms / vm_id
-            files.write_text(staging / DEFINITION, self.adapted(vm_id, definition_xml))
-            files.write_json(staging / _ORIGIN, {"migration_id": staging.name, "epoch": epoch})
+            arrived_in = partial(shelved.staged_format, staging, default=self._disk_format)
+            xml = shelved.adapted(definition_xml, folder, arrived_in)
+            files.write_text(staging / DEFINITION, xml)
+            origin = {"migration_id": staging.name, "epoch": epoch, "provider": provider}
+            files.write_json(staging / _ORIGIN, origin)
             files.rename(staging, folder)
             return self._read(folder)
 
@@ -173,7 +216,7 @@ class Shelf:
             return _unreadable(folder, xml, domain.invalid(f"{DEFINITION}: {error}"))
         except errors.WatariError as error:
             return _unreadable(folder, xml, error)
-        disks, problem = _disks(folder, found)
+        disks, problem = shelved.disks(folder, found)
         return Guest(
             vm_id=found.vm_id,
             name=found.name,
@@ -196,38 +239,6 @@ class Shelf:
             allocated_bytes=files.allocated_bytes(folder),
             expires_at_seconds=record.get("expires_at", 0.0),
         )
-
-
-def staged_disk(disk_id: str) -> str:
-    """File name of a disk in a machine's folder."""
-    return f"{disk_id}.raw"
-
-
-def _disks(
-    folder: Path, found: domain.Domain
-) -> tuple[tuple[Disk, ...], errors.WatariError | None]:
-    disks: list[Disk] = []
-    problem: errors.WatariError | None = None
-    for each in found.disks:
-        try:
-            disks.append(_disk(folder, each))
-        except errors.WatariError as error:
-            problem = problem or error
-    return tuple(disks), problem
-
-
-def _disk(folder: Path, disk: domain.DomainDisk) -> Disk:
-    """Resolves a disk's path; it must be a file of the machine's own folder, whatever a definition
-    that came from elsewhere says.
-    """
-    path = folder / disk.source
-    if path.parent.resolve() != folder.resolve() or path.is_symlink():
-        raise raw.unreadable(path, "it is not a file of the machine's own folder")
-    if disk.format != "raw":
-        raise domain.invalid(f"disk {disk.disk_id} is {disk.format}; the shelf holds raw disks")
-    with raw.RawReader(path) as reader:
-        allocated = os.fstat(reader.descriptor).st_blocks * 512
-        return Disk(disk.disk_id, path, disk.format, reader.size, allocated)
 
 
 def _unreadable(folder: Path, xml: str, problem: errors.WatariError) -> Guest:

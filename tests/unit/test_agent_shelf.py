@@ -156,7 +156,7 @@ def test_an_arrival_becomes_a_machine_with_its_own_paths_and_nothing_else_change
 ) -> None:
     vm_id = str(uuid.uuid4())
     staging, xml = staged(tmp_path, vm_id)
-    guest = shelf.activate(staging, vm_id, xml, epoch=7)
+    guest = shelf.activate(staging, vm_id, xml, 7, "elsewhere.example")
     assert guest.problem is None
     assert guest.epoch == 7
     assert guest.disks[0].path == tmp_path / "vms" / vm_id / "vda.raw"
@@ -173,7 +173,7 @@ def test_a_machine_does_not_arrive_over_one_that_is_there(shelf: Shelf, tmp_path
     vm_id = machine(tmp_path)
     staging, xml = staged(tmp_path, vm_id)
     with pytest.raises(errors.FailedPrecondition) as caught:
-        shelf.activate(staging, vm_id, xml, epoch=2)
+        shelf.activate(staging, vm_id, xml, 2, "elsewhere.example")
     assert caught.value.reason == "VM_BUSY"
     assert staging.exists()
 
