@@ -2,13 +2,14 @@
 #   make demo    watch a virtual machine cross from one cloud to another
 #   make test    everything that CI checks, except the long fault suite
 #   make faults  kill every process at every step (minutes)
+#   make bench   Watari and its peers over an emulated WAN, the quick table (minutes, as root)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: demo test faults lint protos format contract-release clean
+.PHONY: demo test faults bench lint protos format contract-release clean
 
 demo:
 	@tools/setup.sh demo
@@ -20,6 +21,10 @@ test: lint
 faults:
 	@tools/setup.sh test
 	$(BIN)/pytest tests/faults
+
+bench:
+	@bench/setup.sh
+	$(BIN)/python -m bench engine --quick
 
 lint:
 	@tools/setup.sh test

@@ -1,0 +1,181 @@
+"""Runs the bench: `python -m bench engine|once|kill|rows|images`."""
+
+import argparse
+import json
+import random
+import signal
+import statistics
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import engine, kill, record
+from bench.images import Cache
+from bench.images.cache import VARIABLE
+from bench.link import Shape
+from bench.rows.context import METHODS, Context
+from watari import units
+
+REPEAT, REPEAT_QUICK = 3, 2
+GOODPUT_SECONDS_QUICK = 3.0
+RESULTS_FOLDER = Path("bench-results")
+
+
+def main() -> None:
+    """Parses the command line and runs one command."""
+    # As an exception, so that links and agents are taken down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    arguments = _parser().parse_args()
+    arguments.run(arguments)
+
+
+def _engine(arguments: argparse.Namespace) -> None:
+    rows = engine.rows()
+    names = [row.name for row in rows]
+    unknown = set(arguments.only) - set(names)
+    if unknown:
+        sys.exit(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    if arguments.only:
+        rows = [row for row in rows if row.name in arguments.only]
+    elif arguments.quick:
+        rows = [row for row in rows if row.quick]
+    repeat = arguments.repeat or (REPEAT_QUICK if arguments.quick else REPEAT)
+    context = _context(arguments)
+    if arguments.quick:
+        context.goodput_seconds = GOODPUT_SECONDS_QUICK
+    chosen = {"rows": [row.name for row in rows], "repeat": repeat}
+    kept = record.new(chosen | {"quick": arguments.quick, "congestion": arguments.congestion})
+    engine.run(rows, context, repeat, kept, _file(arguments, "engine"))
+
+
+def _once(arguments: argparse.Namespace) -> None:
+    context = _context(arguments)
+    shape = _shape(arguments)
+    image = _image(context.cache, arguments.image)
+    for number in range(arguments.repeat or 1):
+        for name in arguments.method:
+            if name == "goodput":
+                result = context.goodput(shape)
+            else:
+                result = context.over(shape, METHODS[name], image)
+            told = {"link": shape.text, "repetition": number, **result.as_dict()}
+            sys.stdout.write(json.dumps(told) + "\n")
+            sys.stdout.flush()
+
+
+def _kill(arguments: argparse.Namespace) -> None:
+    context = _context(arguments)
+    shape = _shape(arguments, queue_bytes=kill.QUEUE_BYTES)
+    rng = random.Random(arguments.seed)
+    calm = kill.undisturbed(context, shape)
+    kills: list[kill.Kill] = []
+    kept = record.new({"times": arguments.times, "link": shape.text, "seed": arguments.seed})
+    file = _file(arguments, "kill")
+    for number in range(arguments.times):
+        each = kill.disturbed(context, shape, rng, calm.seconds)
+        kills.append(each)
+        again = units.format_bytes(each.link_bytes - calm.link_bytes)
+        whole = "identical" if each.identical else "NOT IDENTICAL"
+        sys.stdout.write(
+            f"{number + 1}/{arguments.times}  {each.victim} after {each.after_seconds:.2f} s: "
+            f"{each.attempts} attempts, {again} again, {whole}\n"
+        )
+        sys.stdout.flush()
+        kept["rows"]["kill"] = kill.resent(kills, calm)
+        record.save(file, kept)
+    if not kills:
+        return
+    sums = kill.resent(kills, calm)
+    seconds = statistics.median(each.seconds for each in kills)
+    sys.stdout.write(
+        f"identical {sums['identical']} of {len(kills)}; sent again at most "
+        f"{units.format_bytes(sums['resent_bytes_max'])}, median "
+        f"{units.format_bytes(sums['resent_bytes_median'])}; within the credit window of "
+        f"{units.format_bytes(sums['credit_bytes'])}: {sums['within_credit']}; "
+        f"{seconds:.1f} s instead of {calm.seconds:.1f} s\nevery kill: {file}\n"
+    )
+
+
+def _rows(_arguments: argparse.Namespace) -> None:
+    for row in engine.rows():
+        quick = "quick" if row.quick else ""
+        sys.stdout.write(f"{row.name:16} {quick:6} {row.title}\n")
+
+
+def _images(_arguments: argparse.Namespace) -> None:
+    cache = Cache()
+    for image in (cache.root(), cache.sibling(), cache.changed()):
+        compressed = units.format_bytes(cache.compressed_bytes(image))
+        sys.stdout.write(f"{image}: {compressed} by zstd -3\n")
+    unique, compressed_unique = cache.unique_bytes(cache.sibling(), cache.root())
+    sys.stdout.write(
+        f"sibling: {units.format_bytes(unique)} that root does not have, "
+        f"{units.format_bytes(compressed_unique)} by zstd -3\n"
+    )
+
+
+def _image(cache: Cache, name: str) -> Path:
+    kind, _, size = name.partition(":")
+    if kind in ("random", "sparse") and size:
+        size_bytes = units.parse_bytes(size)
+        return cache.random(size_bytes) if kind == "random" else cache.sparse(size_bytes)
+    if kind in ("root", "sibling", "changed"):
+        made: Path = getattr(cache, kind)()
+        return made
+    sys.exit(f"no image {name}; write root, sibling, changed, random:256MiB or sparse:4GiB")
+
+
+def _context(arguments: argparse.Namespace) -> Context:
+    return Context(Cache(), arguments.congestion)
+
+
+def _shape(arguments: argparse.Namespace, queue_bytes: int = 0) -> Shape:
+    return Shape(
+        arguments.rate * 1e6,
+        arguments.rtt / 1000,
+        arguments.loss,
+        queue_bytes,
+        arguments.congestion,
+    )
+
+
+def _file(arguments: argparse.Namespace, what: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    chosen: Path | None = arguments.output
+    return chosen or RESULTS_FOLDER / f"{what}-{stamp}.json"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m bench", description=__doc__)
+    parser.epilog = f"Images are kept in ${VARIABLE} or ~/.cache/watari-bench."
+    commands = parser.add_subparsers(required=True)
+    table = commands.add_parser("engine", help="the table: Watari and its peers")
+    table.add_argument("--quick", action="store_true", help="three round trips, some minutes")
+    table.add_argument("--only", action="append", default=[], metavar="ROW", help="as `rows` names")
+    table.set_defaults(run=_engine)
+    once = commands.add_parser("once", help="methods over one link; a JSON line for each")
+    methods = [*METHODS, "goodput"]
+    once.add_argument("--method", action="append", choices=methods, required=True)
+    once.add_argument("--image", default="root", help="root, sibling, changed, random:256MiB, ...")
+    once.set_defaults(run=_once)
+    killing = commands.add_parser("kill", help="kill -9 of either agent at random moments")
+    killing.add_argument("--times", type=int, default=50)
+    killing.add_argument("--seed", type=int, default=1)
+    killing.set_defaults(run=_kill)
+    for command, rate, rtt in ((once, 100, 20), (killing, 200, 20)):
+        command.add_argument("--rate", type=float, default=rate, help="Mbit/s; 0 is no limit")
+        command.add_argument("--rtt", type=float, default=rtt, help="ms")
+        command.add_argument("--loss", type=float, default=0.0, help="probability of each segment")
+    for command in (table, once, killing):
+        command.add_argument("--congestion", default="", help="TCP's; default is the kernel's")
+    for command in (table, once):
+        command.add_argument("--repeat", type=int, default=0, metavar="N")
+    for command in (table, killing):
+        command.add_argument("-o", "--output", type=Path, metavar="FILE")
+    commands.add_parser("rows", help="what `engine` can measure").set_defaults(run=_rows)
+    commands.add_parser("images", help="makes the images").set_defaults(run=_images)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""An SSH server at the destination, with keys and a configuration of its own."""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.link import Link
+
+PORT = 2222
+START_SECONDS_MAX = 10.0
+CIPHER = "aes128-gcm@openssh.com"
+"""The fastest that OpenSSH has on processors with AES, and the paper's key length."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """How the source reaches the destination."""
+
+    options: tuple[str, ...]
+    """Command `ssh` with its options, without the host."""
+    host: str
+
+
+@contextlib.contextmanager
+def server(link: Link, folder: Path) -> Iterator[Login]:
+    """Serves for the length of the block. `folder` takes the keys. Raises RuntimeError."""
+    daemon = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
+    if daemon is None:
+        raise RuntimeError("sshd is missing; run bench/setup.sh")
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    host_key, key = folder / "host_key", folder / "key"
+    for path in (host_key, key):
+        _make_key(path)
+    known = folder / "known_hosts"
+    address = link.destination.address
+    known.write_text(f"[{address}]:{PORT} {host_key.with_suffix('.pub').read_text()}")
+    config = folder / "sshd_config"
+    config.write_text(_configuration(address, host_key, key.with_suffix(".pub")))
+    with (folder / "sshd.log").open("ab") as log:
+        process = subprocess.Popen(
+            link.destination.command(daemon, "-D", "-e", "-f", config), stdout=log, stderr=log
+        )
+    try:
+        _wait_listening(link.destination.control, process)
+        options = ("ssh", "-F", "none", "-p", str(PORT), "-i", str(key), "-c", CIPHER)
+        settings = ("BatchMode=yes", f"UserKnownHostsFile={known}", "IdentitiesOnly=yes")
+        joined = tuple(part for each in settings for part in ("-o", each))
+        yield Login((*options, *joined), f"root@{address}")
+    finally:
+        process.terminate()
+        process.wait(START_SECONDS_MAX)
+
+
+def _make_key(path: Path) -> None:
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", str(path)]
+    subprocess.run(command, check=True)
+
+
+def _configuration(address: str, host_key: Path, authorized: Path) -> str:
+    return f"""ListenAddress 0.0.0.0:{PORT}
+HostKey {host_key}
+AuthorizedKeysFile {authorized}
+PidFile none
+UsePAM no
+StrictModes no
+UseDNS no
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+Ciphers {CIPHER}
+AllowUsers root@{".".join(address.split(".")[:3])}.*
+"""
+
+
+def _wait_listening(control: str, process: "subprocess.Popen[bytes]") -> None:
+    """Beside the link: nothing of it is counted, and no connection over the link is open."""
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection((control, PORT), 1):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError("sshd does not serve; see sshd.log in the work folder")
+        time.sleep(0.02)
