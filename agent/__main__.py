@@ -4,8 +4,11 @@ import threading
 
 import grpc
 
-from agent import host
-from agent.hypervisors.shelf import Shelf, staged_disk
+from agent import host, stored
+from agent.disks import open_reader
+from agent.hypervisors.shelf import Shelf
+from agent.seeds.catalogue import SeedCatalogue
+from agent.seeds.scopes import Scopes
 from agent.service import AgentService, TransferService
 from agent.settings import Settings
 from agent.transfer import dataplane
@@ -27,16 +30,17 @@ def main() -> None:
 
 def assemble(settings: Settings, context: service.Context) -> Server:
     """Joins the parts; what must be stopped is on the context's stack."""
-    shelf = Shelf(settings.shelf, context.clock, settings.retention_seconds)
+    shelf = Shelf(settings.shelf, context.clock, settings.retention_seconds, settings.disk_format)
     context.stack.callback(shelf.close)
     jobs = Jobs(shelf, context.identity, settings, context.clock)
-    sessions, data_address = _data_port(settings, context, shelf)
     stopping = threading.Event()
+    context.stack.callback(stopping.set)
+    sessions = _data_port(settings, context, shelf, _seeds(settings, context, shelf, stopping))
 
     def describe() -> agent_pb2.Host:
         control = settings.advertised_address or settings.address
         own = context.identity.spiffe_id
-        return host.describe(settings, shelf, own, control, data_address)
+        return host.describe(settings, shelf, own, control, sessions.data)
 
     def servicers(server: grpc.Server) -> None:
         agent_service = AgentService(describe, shelf, jobs, sessions, stopping)
@@ -65,24 +69,57 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     return server
 
 
-def _data_port(settings: Settings, context: service.Context, shelf: Shelf) -> tuple[Sessions, str]:
-    """What arrives here, served on the data port, and the address that senders are told."""
+def _seeds(
+    settings: Settings, context: service.Context, shelf: Shelf, stopping: threading.Event
+) -> tuple[SeedCatalogue, Scopes]:
+    """What this host can compare arriving disks with, kept indexed in the background."""
+    scopes = Scopes(settings.shelf / "seeds")
+    own = context.identity.spiffe_id.domain
+    catalogue = SeedCatalogue(
+        settings.shelf / "seeds" / "indexes",
+        scopes,
+        lambda: stored.images(shelf, own, settings.public_images),
+        open_reader,
+        context.clock,
+    )
+    context.stack.callback(catalogue.close)
+    context.stack.enter_context(
+        Periodic(
+            "agent-index",
+            settings.sweep_seconds,
+            context.clock,
+            lambda: catalogue.refresh(stopping),
+        )
+    )
+    return catalogue, scopes
+
+
+def _data_port(
+    settings: Settings,
+    context: service.Context,
+    shelf: Shelf,
+    seeds: tuple[SeedCatalogue, Scopes],
+) -> Sessions:
+    """What arrives here, served on the data port."""
     sessions = Sessions(
-        settings.shelf / "incoming", shelf, staged_disk, context.identity, settings, context.clock
+        settings.shelf / "incoming", shelf, *seeds, context.identity, settings, context.clock
     )
     transfer = settings.transfer
     server, port = dataplane.serve(
         settings.data_address,
         sessions.accept,
         window_bytes=transfer.window_bytes,
-        streams_max=transfer.receiving_max * transfer.streams,
+        streams_max=transfer.receiving_max * (transfer.streams_max + 1),
+        tls=context.identity if transfer.data_tls else None,
     )
     server.start()
     context.stack.callback(lambda: server.stop(0).wait(STOP_SECONDS_MAX))
     context.stack.callback(sessions.close)
     host_part = settings.data_address.rpartition(":")[0]
-    sessions.data_address = settings.advertised_data_address or f"{host_part}:{port}"
-    return sessions, sessions.data_address
+    sessions.data.address = settings.advertised_data_address or f"{host_part}:{port}"
+    if transfer.data_tls:
+        sessions.data.spiffe_id = str(context.identity.spiffe_id)
+    return sessions
 
 
 if __name__ == "__main__":

@@ -70,6 +70,12 @@ def check_receiver(
         raise _invalid("it is for another migration")
 
 
+def check_purpose(grant: common_pb2.Grant, *, dry_run: bool) -> None:
+    """A grant for an estimate moves nothing, and the other way round. Raises Denied."""
+    if grant.estimate_only != dry_run:
+        raise _invalid("it is for an estimate only" if grant.estimate_only else "it is for a move")
+
+
 def _same_provider(agent: str, manager: str) -> None:
     if SpiffeId.parse(agent).domain != SpiffeId.parse(manager).domain:
         raise _invalid(f"{agent} and {manager} are of different providers")

@@ -15,7 +15,11 @@ from watari.v1 import agent_pb2, common_pb2
 
 
 def describe(
-    settings: Settings, hypervisor: Hypervisor, own: SpiffeId, control: str, data: str
+    settings: Settings,
+    hypervisor: Hypervisor,
+    own: SpiffeId,
+    control: str,
+    data: common_pb2.Endpoint,
 ) -> agent_pb2.Host:
     """The host, with its free space at this moment."""
     usage = shutil.disk_usage(settings.shelf)
@@ -31,7 +35,7 @@ def describe(
         ),
         storage_free_bytes=usage.free,
         control=common_pb2.Endpoint(address=control, spiffe_id=str(own)),
-        data=common_pb2.Endpoint(address=data),
+        data=data,
         traits=[f"driver:{hypervisor.name}", *host.traits],
         version=__version__,
         spiffe_id=str(own),

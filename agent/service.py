@@ -8,12 +8,13 @@ import grpc
 
 from agent import host
 from agent.hypervisors import Hypervisor, Retained, domain
-from agent.transfer import geometry, keys
+from agent.transfer import geometry, keys, schedule
+from agent.transfer.flow import Failure
 from agent.transfer.jobs import Jobs
 from agent.transfer.sessions import Sessions
 from watari import errors, paging, validate
 from watari.rpc.interceptors import current_peer
-from watari.v1 import agent_pb2, agent_pb2_grpc
+from watari.v1 import agent_pb2, agent_pb2_grpc, common_pb2
 
 _Item = TypeVar("_Item")
 
@@ -99,13 +100,19 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.StartTransferRequest, context: grpc.ServicerContext
     ) -> agent_pb2.StartTransferResponse:
         _vm_and_migration(request)
-        options = request.options
-        validate.require_range(options.streams, "options.streams", 0, geometry.STREAMS_MAX)
-        validate.require_range(options.compression_level, "options.compression_level", *LEVELS)
-        validate.require_limit(options.limit_bytes_per_second, "options.limit_bytes_per_second")
-        if options.cipher_key_bits:
-            keys.require_key_bits(options.cipher_key_bits)
+        _check_options(request.options)
         return agent_pb2.StartTransferResponse(transfer=self._jobs.start(request))
+
+    def EstimateTransfer(
+        self, request: agent_pb2.EstimateTransferRequest, context: grpc.ServicerContext
+    ) -> agent_pb2.EstimateTransferResponse:
+        validate.require_uuid(request.vm_id, "vm_id")
+        _check_options(request.options)
+        failure = Failure()
+        gone = errors.Cancelled("CANCELLED", "the caller went away")
+        if not context.add_callback(lambda: failure.fail(gone)):
+            raise gone
+        return self._jobs.estimate(request, failure)
 
     def GetTransfer(
         self, request: agent_pb2.GetTransferRequest, context: grpc.ServicerContext
@@ -136,9 +143,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     ) -> agent_pb2.SetTransferLimitResponse:
         migration_id = validate.require_uuid(request.migration_id, "migration_id")
         limit = validate.require_limit(request.limit_bytes_per_second, "limit_bytes_per_second")
-        return agent_pb2.SetTransferLimitResponse(
-            transfer=self._jobs.set_limit(migration_id, limit)
-        )
+        schedule.check(request.limit_schedule, "limit_schedule")
+        transfer = self._jobs.set_limit(migration_id, limit, request.limit_schedule)
+        return agent_pb2.SetTransferLimitResponse(transfer=transfer)
 
     def ListIncoming(
         self, request: agent_pb2.ListIncomingRequest, context: grpc.ServicerContext
@@ -194,6 +201,15 @@ class TransferService(agent_pb2_grpc.TransferServiceServicer):
         return agent_pb2.AbortSessionResponse(
             problem=errors.to_problem(problem) if problem else None
         )
+
+
+def _check_options(options: common_pb2.TransferOptions) -> None:
+    validate.require_range(options.streams, "options.streams", 0, geometry.STREAMS_MAX)
+    validate.require_range(options.compression_level, "options.compression_level", *LEVELS)
+    validate.require_limit(options.limit_bytes_per_second, "options.limit_bytes_per_second")
+    schedule.check(options.limit_schedule)
+    if options.cipher_key_bits:
+        keys.require_key_bits(options.cipher_key_bits)
 
 
 def _vm_and_migration(

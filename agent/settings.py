@@ -29,25 +29,32 @@ class HostSettings:
 class TransferSettings:
     """How disks are moved, and the bounds that keep an agent's memory small."""
 
-    streams: int = field(default=2, metadata={"min": 1, "max": 16})
-    """Data connections of a transfer, as sender and at most as receiver."""
+    streams_max: int = field(default=16, metadata={"min": 1, "max": 16})
+    """Data connections of a transfer, as sender and as receiver. How many there are of these is
+    steered by round trip and goodput; see docs/performance.md.
+    """
 
     workers: int = field(default=2, metadata={"min": 1, "max": 32})
-    """Threads that read, hash and compress; each holds one piece of 1 MiB."""
+    """Threads that read, hash and compress; each holds one parent of 4 MiB."""
 
-    compression_level: int = field(default=3, metadata={"min": -7, "max": 19})
-    """zstd level: on root file systems 3 came to 36 %, and higher levels hardly below that."""
+    compression_level: int = field(default=0, metadata={"min": -7, "max": 19})
+    """zstd level; 0 steers it by what holds the transfer back."""
 
     cipher_key_bits: int = 128
     """AES-GCM key length, 128 or 256; 128 as in the paper."""
 
-    queue_frames_max: int = field(default=8, metadata={"min": 1, "max": 256})
+    data_tls: bool = False
+    """Mutual TLS on the data port too, as receiver; as sender, no destination without it. What
+    crosses is sealed anyway; docs/performance.md says what TLS on top of it costs.
+    """
+
+    queue_frames_max: int = field(default=16, metadata={"min": 1, "max": 256})
     """Frames of up to 1 MiB that wait for a data connection."""
 
-    credit_bytes: int = field(default=32 * 1024 * 1024, metadata={"min": 1 << 21, "max": 1 << 28})
+    credit_bytes: int = field(default=64 * 1024 * 1024, metadata={"min": 1 << 21, "max": 1 << 28})
     """Sealed bytes that may be under way to the receiver, over all connections."""
 
-    window_bytes: int = field(default=8 * 1024 * 1024, metadata={"min": 1 << 16, "max": 1 << 27})
+    window_bytes: int = field(default=4 * 1024 * 1024, metadata={"min": 1 << 16, "max": 1 << 27})
     """HTTP/2 window of one incoming data connection: what a sender without manners can pin."""
 
     sending_max: int = field(default=4, metadata={"min": 1, "max": 64})
@@ -55,6 +62,9 @@ class TransferSettings:
 
     receiving_max: int = field(default=4, metadata={"min": 1, "max": 64})
     """Sessions that are open at once."""
+
+    estimating_max: int = field(default=2, metadata={"min": 1, "max": 16})
+    """Estimates that are made at once."""
 
     stall_seconds_max: float = field(default=60.0, metadata={"min": 1})
     """A data connection without progress for so long is given up; a new attempt may follow."""
@@ -67,6 +77,9 @@ class TransferSettings:
 
     connect_seconds_max: float = field(default=10.0, metadata={"min": 0.1})
     """Deadline of a control call to the other agent."""
+
+    index_wait_seconds_max: float = field(default=20.0, metadata={"min": 0})
+    """How long an arriving machine's first comparison waits for indexes that are being built."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,17 @@ class Settings:
 
     advertised_data_address: str = ""
     """What others dial for data; empty is `data_address`."""
+
+    disk_format: Literal["raw", "qcow2"] = "raw"
+    """Format of the disks that arrive; content is the same, whatever the source has. Raw needs no
+    tools and can share blocks with disks that are here; qcow2 needs the package qemu-utils and
+    stays small where files are copied without care for holes.
+    """
+
+    public_images: Path | None = None
+    """Folder of base images (`*.raw`, `*.qcow2`) that anyone may know: every tenant's disks may be
+    compared with them.
+    """
 
     retention_seconds: int = field(default=7 * 86400, metadata={"min": 0})
     """How long the disks of a machine that was handed over are kept."""

@@ -9,18 +9,29 @@ import json
 import sys
 from typing import Any
 
+from agent.seeds.fingerprints import BLOCKS_PER_LEAF, Fingerprints, pack
 from agent.transfer import frames
-from agent.transfer.keys import SessionKeys
+from agent.transfer.frames import Verdict
+from agent.transfer.geometry import LEAF_BYTES, OFFER_STREAM
+from agent.transfer.keys import Sealer, SessionKeys
 from agent.transfer.merkle import DigestKeys, DiskTree, receipt_root
 
 SECRET = bytes(range(32))
 TRANSCRIPT = b"a serialized SessionTranscript"
 DIGEST_KEY = bytes(range(32, 64))
-CONTENT = b"watari" * 20_000
-"""A full leaf and a short one."""
+CONTENT = b"watari" * 11_000
+"""A full leaf, and a short one with one short block."""
 
 DEFINITION_SHA256 = bytes(range(64, 96))
 ZERO_DISK_BYTES = 5 * 1024 * 1024
+
+BLOCK = b"w" * 4096
+BLOCK_ZSTD = bytes.fromhex("28b52ffd 60000f 038000 77")
+"""BLOCK as a zstd frame made by hand, so that no release of a library changes the vectors: magic,
+single segment with a content size of 2 bytes (less 256), one last block that repeats a byte.
+"""
+
+Described = tuple[str, frames.Frame]
 
 
 def vectors() -> dict[str, Any]:
@@ -31,7 +42,7 @@ def vectors() -> dict[str, Any]:
             "secret": SECRET.hex(),
             "transcript": TRANSCRIPT.hex(),
             "digest_key": DIGEST_KEY.hex(),
-            "content": "'watari' in ASCII, 20000 times",
+            "content": "'watari' in ASCII, 11000 times",
             "definition_sha256": DEFINITION_SHA256.hex(),
         },
         "digests": _digests(digests),
@@ -46,6 +57,8 @@ def _digests(keys: DigestKeys) -> dict[str, Any]:
     parts = [("vda", len(CONTENT), disk.root()), ("vdb", ZERO_DISK_BYTES, zeros.root())]
     return {
         "leaves": [leaf.hex() for leaf in keys.leaves(CONTENT)],
+        "fingerprints": [leaf.hex() for leaf in _fingerprints()],
+        "parent_of_content": disk.parent(0).hex(),
         "root_of_content": disk.root().hex(),
         "root_of_zeros": {"size_bytes": ZERO_DISK_BYTES, "root": zeros.root().hex()},
         "receipt_root_of_vda_content_and_vdb_zeros": receipt_root(
@@ -54,36 +67,98 @@ def _digests(keys: DigestKeys) -> dict[str, Any]:
     }
 
 
+def _fingerprints() -> tuple[bytes, ...]:
+    """Those of each leaf of the content, as they travel."""
+    found = Fingerprints(DIGEST_KEY).of(CONTENT)
+    leaves = [found[at : at + BLOCKS_PER_LEAF] for at in range(0, len(found), BLOCKS_PER_LEAF)]
+    return tuple(pack(leaf + [0] * (BLOCKS_PER_LEAF - len(leaf))) for leaf in leaves)
+
+
 def _session(bits: int, digests: DigestKeys) -> dict[str, Any]:
     keys = SessionKeys(SECRET, TRANSCRIPT, bits)
-    data = frames.Data(
-        disk=1,
-        offset=3 * 65536,
-        length=6,
-        digests=digests.leaf(b"watari"),
-        body=b"watari",
-        compressed=False,
-    )
-    sender, _ = keys.sender_stream(2)
-    receiver, _ = keys.receiver_stream(2)
     return {
         "cipher_key_bits": bits,
-        "stream": 2,
-        "sender": [
-            {"frame": "DATA disk 1 offset 196608 content 'watari', not compressed"}
-            | {"message": sender.seal(data).hex()},
-            {"frame": "ZERO disk 0 offset 65536 length 1048576"}
-            | {"message": sender.seal(frames.Zeros(0, 65536, 1048576)).hex()},
-            {"frame": "END"} | {"message": sender.seal(frames.End()).hex()},
-        ],
-        "receiver": [
-            {"frame": "ACK frames 2 sealed_bytes 200"}
-            | {"message": receiver.seal(frames.Ack(2, 200)).hex()},
-            {"frame": "ACK frames 3 sealed_bytes 248, FINAL"}
-            | {"message": receiver.seal(frames.Ack(3, 248, final=True)).hex()},
+        "streams": [
+            _stream(keys, OFFER_STREAM, _offers(digests), _answers()),
+            _stream(keys, 2, _content(digests), _acknowledgements()),
         ],
         "manifest": {"plain": b"manifest".hex(), "sealed": keys.seal_manifest(b"manifest").hex()},
     }
+
+
+def _stream(
+    keys: SessionKeys, number: int, sent: list[Described], answered: list[Described]
+) -> dict[str, Any]:
+    return {
+        "stream": number,
+        "sender": _sealed(keys.sender_stream(number)[0], sent),
+        "receiver": _sealed(keys.receiver_stream(number)[0], answered),
+    }
+
+
+def _sealed(sealer: Sealer, sent: list[Described]) -> list[dict[str, str]]:
+    return [{"frame": text, "message": sealer.seal(frame).hex()} for text, frame in sent]
+
+
+def _offers(keys: DigestKeys) -> list[Described]:
+    leaves = keys.leaves(CONTENT)
+    return [
+        (
+            "PARENT disk 0 offset 0, of the content",
+            frames.ParentOffer(0, 0, keys.parent(b"".join(leaves))),
+        ),
+        (
+            "LEAVES disk 0 offset 0, both leaves of the content, BLOCKS",
+            frames.LeavesOffer(0, 0, 0, tuple(leaves), _fingerprints()),
+        ),
+        (
+            "LEAVES disk 1 offset 4194304, the first leaf of the content, then a zero one",
+            frames.LeavesOffer(1, 4_194_304, 0b10, (leaves[0],)),
+        ),
+        ("END", frames.End()),
+    ]
+
+
+def _answers() -> list[Described]:
+    return [
+        ("ANSWER disk 0 offset 0 OPEN", frames.Answer(0, 0, Verdict.OPEN)),
+        (
+            "ANSWER disk 0 offset 0 WANT masks 0x8001 0x0000",
+            frames.Answer(0, 0, Verdict.WANT, (0x8001, 0)),
+        ),
+        ("ANSWER disk 1 offset 4194304 HAVE", frames.Answer(1, 4_194_304, Verdict.HAVE)),
+        ("ACK frames 4 bytes 0, FINAL", frames.Ack(4, 0, final=True)),
+    ]
+
+
+def _content(keys: DigestKeys) -> list[Described]:
+    last = CONTENT[LEAF_BYTES:]
+    block_leaf = BLOCK + bytes(LEAF_BYTES - len(BLOCK))
+    return [
+        (
+            "DATA disk 0 offset 0 masks 0x0000 0x0001, the end of the content, not compressed",
+            frames.Data(0, 0, len(last), (0, 1), keys.leaf(last), last, compressed=False),
+        ),
+        (
+            "DATA disk 1 offset 196608 mask 0x0001, 4096 times 'w' of a leaf with zeros behind, "
+            "ZSTD body " + BLOCK_ZSTD.hex(),
+            frames.Data(
+                1, 196_608, len(BLOCK), (1,), keys.leaf(block_leaf), BLOCK_ZSTD, compressed=True
+            ),
+        ),
+        ("ZERO disk 0 offset 65536 length 1048576", frames.Zeros(0, 65_536, 1_048_576)),
+        ("END", frames.End()),
+    ]
+
+
+def _acknowledgements() -> list[Described]:
+    return [
+        (
+            "ACK frames 2 bytes 200, held for 1500 microseconds, leaf 3 of disk 1 rejected",
+            frames.Ack(2, 200, rejected=((1, 3),), held_microseconds=1500),
+        ),
+        ("ACK frames 4 bytes 248, FINAL", frames.Ack(4, 248, final=True)),
+    ]
 
 
 if __name__ == "__main__":

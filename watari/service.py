@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from watari import __version__, clock, config, configshow, errors, failpoint, identity, logs
 from watari.rpc.server import Server
@@ -61,6 +61,7 @@ def main(
         logs.configure(name, settings.log.level, json=settings.log.format == "json")
         failpoint.arm_from_environment(os.environ)
         _serve(settings, assemble)
+        _end()
     except errors.WatariError as error:
         sys.stderr.write(f"watari-{name}: {error.reason}: {error.message}\n")
         if error.hint:
@@ -78,6 +79,15 @@ def _serve(settings: _Settings, assemble: Callable[[_Settings, Context], Server]
             stack=stack,
         )
         assemble(settings, context).serve_forever()
+
+
+def _end() -> NoReturn:
+    """Ends the process once everything is stopped. The interpreter's own way may wait for ever: a
+    channel that is deallocated there waits for gRPC's threads, which do not run any more.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _arguments(name: str) -> argparse.Namespace:

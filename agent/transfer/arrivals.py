@@ -1,8 +1,9 @@
 """The folders of what arrives: what a crash leaves there, and what it means afterwards.
 
 ```
-INCOMING/<migration id>/    disks as they arrive, session.json; receipt.bin once complete
-INCOMING/.discarded/<id>    a migration whose data is refused from now on
+INCOMING/<migration id>/            disks as they arrive, session.json; receipt.bin once complete
+INCOMING/.journals/<migration id>/  which leaves of these disks are stable: what resuming goes by
+INCOMING/.discarded/<id>            a migration whose data is refused from now on
 ```
 
 A receipt is written last and removed first: where there is one, everything that it vouches for is
@@ -10,6 +11,7 @@ on stable storage. Calls about one migration must not run at once.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
@@ -21,22 +23,46 @@ from watari.v1 import agent_pb2, common_pb2
 _SESSION, _RECEIPT, _DEFINITION = "session.json", "receipt.bin", "arrived.xml"
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """Where the disks of a session go, and whether they may continue what is there."""
+
+    folder: Path
+    journals: Path
+    keep: bool
+
+
 class Arrivals:
     """What has arrived or is arriving, by migration."""
 
     def __init__(self, folder: Path, time: clock.Clock) -> None:
         self._folder = files.ensure_folder(folder)
         self._discarded = files.ensure_folder(folder / ".discarded")
+        self._journals = files.ensure_folder(folder / ".journals")
         self._clock = time
 
-    def begin(self, grant: common_pb2.Grant, session_id: str) -> Path:
-        """The folder for a session's disks; an earlier receipt is void. Raises WatariError."""
+    def begin(self, grant: common_pb2.Grant, session_id: str, fit: str) -> Arrival:
+        """The folders of a session; an earlier receipt is void. What an earlier try left is kept if
+        it began with the same `fit`: everything that leaves and digests depend on. Raises
+        WatariError.
+        """
         folder = files.ensure_folder(self._folder / grant.migration_id)
+        journals = files.ensure_folder(self._journals / grant.migration_id)
         files.sync_folder(self._folder)
+        files.sync_folder(self._journals)
         files.remove(folder / _RECEIPT)
-        record = {"vm_id": grant.vm_id, "session_id": session_id, "sender": grant.source_agent}
+        keep = _record(folder).get("fit") == fit
+        record = {
+            "vm_id": grant.vm_id,
+            "session_id": session_id,
+            "sender": grant.source_agent,
+            "fit": fit,
+        }
+        if not keep:  # journals first: they must never say more than the disks hold
+            for each in [*journals.iterdir(), *folder.iterdir()]:
+                files.remove(each)
         files.write_json(folder / _SESSION, record)
-        return folder
+        return Arrival(folder, journals, keep)
 
     def finish(
         self, migration_id: str, definition_xml: str, receipt: common_pb2.SignedDocument
@@ -55,8 +81,8 @@ class Arrivals:
                 return common_pb2.SignedDocument.FromString(receipt) if receipt else None
         return None
 
-    def complete(self, migration_id: str) -> tuple[Path, str, str]:
-        """(folder, machine's id, definition) of a complete arrival. Raises NotFound
+    def complete(self, migration_id: str) -> tuple[Path, str, str, str]:
+        """(folder, machine's id, definition, sender) of a complete arrival. Raises NotFound
         TRANSFER_NOT_FOUND, FailedPrecondition MIGRATION_STATE when it is not complete.
         """
         folder = self._folder / migration_id
@@ -70,7 +96,9 @@ class Arrivals:
             raise errors.FailedPrecondition(
                 "MIGRATION_STATE", f"migration {migration_id} has not arrived completely"
             )
-        return folder, _record(folder)["vm_id"], (folder / _DEFINITION).read_bytes().decode()
+        record = _record(folder)
+        definition = (folder / _DEFINITION).read_bytes().decode()
+        return folder, record["vm_id"], definition, record["sender"]
 
     def listing(self) -> list[agent_pb2.Incoming]:
         """Everything here."""
@@ -95,8 +123,15 @@ class Arrivals:
 
     def remove(self, migration_id: str) -> None:
         """Deletes what is here of a migration, if anything is."""
-        if (self._folder / migration_id).exists():
-            rmtree(self._folder / migration_id)
+        for folder in (self._folder / migration_id, self._journals / migration_id):
+            if folder.exists():
+                rmtree(folder)
+
+    def forget_journals(self) -> None:
+        """Deletes the journals of what is not arriving any more: it has become a machine."""
+        for journals in self._journals.iterdir():
+            if not (self._folder / journals.name).exists():
+                rmtree(journals, ignore_errors=True)
 
     def forget_refusals(self, kept_seconds: int) -> None:
         """Forgets refusals that are older than `kept_seconds`."""

@@ -1,6 +1,5 @@
 """One attempt to move one machine, as the sender runs it: check, shake hands, send, compare."""
 
-import os
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,27 +8,32 @@ from dataclasses import dataclass
 import grpc
 
 from agent import grants, receipts
-from agent.disks.raw import RawReader
+from agent.disks import DiskReader, open_reader
 from agent.hypervisors import Disk, Guest
 from agent.settings import Settings
-from agent.transfer import handshake
+from agent.transfer import opening
+from agent.transfer.dataplane import Connections
 from agent.transfer.flow import Failure, Throttle
-from agent.transfer.geometry import DIGEST_BYTES
-from agent.transfer.keys import SessionKeys
-from agent.transfer.merkle import DigestKeys, DiskTree
 from agent.transfer.meter import Meter
-from agent.transfer.sending import Sending, Source
-from agent.transfer.streams import Route, StreamBroken, cancelled_on_failure
-from watari import clock, errors, failpoint, identity, logs, retry, validate
+from agent.transfer.sending import Route, Sending, Source
+from agent.transfer.steering import Steering
+from agent.transfer.streams import StreamBroken, cancelled_on_failure
+from watari import clock, errors, failpoint, identity, logs, retry
 from watari.identity import Identity, SpiffeId
 from watari.rpc import client
 from watari.v1 import agent_pb2, agent_pb2_grpc, common_pb2
 
-OPENED = failpoint.declare("agent.attempt.session_opened")
 COMPLETED = failpoint.declare("agent.attempt.completed")
+
+CONNECTIONS_AHEAD = 17
+"""Data connections that are made while the session is still being opened; what is not needed is
+closed again. Over a long way this saves two round trips.
+"""
 
 TELL_SECONDS_MAX = 2.0
 """How long the receiver is told that a session has ended; it finds out by itself too."""
+
+_MAY_BE_CHANGED = frozenset({"DIGEST_MISMATCH", "PEER_ERROR", "FRAME_INVALID"})
 
 _log = logs.get(__name__)
 
@@ -55,6 +59,8 @@ class Attempt:
     failure: Failure
     throttle: Throttle
     meter: Meter
+    ticked: Callable[[], None]
+    """Called a few times a second while data moves."""
     entered: Callable[["agent_pb2.TransferState.ValueType"], None]
     """Told of every state that the attempt reaches."""
 
@@ -64,81 +70,87 @@ class Attempt:
         target = client.Target.of(self.request.destination_control)
         stub = agent_pb2_grpc.TransferServiceStub(self.channels.get(target))
         with ExitStack() as stack:
+            connections = Connections(
+                self.own, self.clock, self.settings.transfer.connect_seconds_max
+            )
+            stack.callback(connections.close)
+            if self.request.destination_data.address:
+                connections.aim(self.request.destination_data, ahead=CONNECTIONS_AHEAD)
             disks = sorted(self.guest.disks, key=lambda disk: disk.disk_id)
-            readers = tuple(stack.enter_context(RawReader(disk.path)) for disk in disks)
-            request = self._open_request()
-            digests = DigestKeys(request.digest_key)
-            trees = tuple(DiskTree(digests, reader.size) for reader in readers)
-            source = Source(readers, trees, self.request.options.full_read)
-            route, session = self._shake_hands(stub, request, target.spiffe_id)
+            readers = [stack.enter_context(open_reader(disk.path, disk.format)) for disk in disks]
+            opened = opening.open_session(self._opening(stub, target, connections))
+            self.meter.round_trip_seconds = opened.round_trip_seconds
+            source = opened.source(disks, readers, full_read=self.request.options.full_read)
             self.entered(agent_pb2.TRANSFER_STATE_COPYING)
-            try:
-                frames = self._sending(source, digests).run(route, session)
+
+            def complete(stream_frames: list[int]) -> Outcome:
                 for reader in readers:
                     reader.check_unchanged()
                 self.entered(agent_pb2.TRANSFER_STATE_COMPLETING)
+                trees = [disk.tree for disk in source.disks]
                 own_view = receipts.build(
                     grant,
-                    digests,
+                    source.digests,
                     list(zip(_specs(disks), trees, strict=True)),
                     self.guest.definition_xml,
                     self.meter.wire_bytes,
                 )
-                return self._complete(stub, route, session, frames, own_view, target.spiffe_id)
-            except errors.WatariError as error:
-                problem = self._abort(stub, route.session_id, error)
-                if problem is not None:
-                    raise problem from error
-                raise
+                return self._complete(stub, opened.route, stream_frames, own_view, target.spiffe_id)
 
-    def _open_request(self) -> agent_pb2.OpenSessionRequest:
+            try:
+                return self._sending(source, opened).run(opened.route, complete)
+            except errors.WatariError as error:
+                told = self._abort(stub, opened.route.session_id, error)
+                raise _cause(error, told, readers) from error
+
+    def _opening(
+        self,
+        stub: agent_pb2_grpc.TransferServiceStub,
+        target: client.Target,
+        connections: Connections,
+    ) -> opening.Opening:
         transfer, options = self.settings.transfer, self.request.options
-        return agent_pb2.OpenSessionRequest(
+        request = agent_pb2.OpenSessionRequest(
             session_id=str(uuid.uuid4()),
             migration_id=self.request.migration_id,
             grant=self.request.grant,
             definition_xml=self.guest.definition_xml,
-            digest_key=os.urandom(DIGEST_BYTES),
             cipher_key_bits=options.cipher_key_bits or transfer.cipher_key_bits,
-            streams=options.streams or transfer.streams,
+            streams=options.streams or transfer.streams_max,
         )
-
-    def _shake_hands(
-        self,
-        stub: agent_pb2_grpc.TransferServiceStub,
-        request: agent_pb2.OpenSessionRequest,
-        receiver: SpiffeId,
-    ) -> tuple[Route, SessionKeys]:
-        opening = handshake.ask(request, self.own, receiver)
-        response = client.call(
-            stub.OpenSession,
+        return opening.Opening(
+            stub,
+            target.spiffe_id,
             request,
-            timeout_seconds=self.settings.transfer.connect_seconds_max,
-            idempotent=True,
+            connections,
+            self.own,
+            self.settings,
+            self.clock,
         )
-        session = handshake.conclude(opening, response, self.own, self.clock.now())
-        failpoint.hit(OPENED)
-        streams = max(1, min(response.streams, request.streams))
-        address = validate.require_address(response.data.address, "data.address")
-        return Route(request.session_id, address, streams, response.credit_bytes), session
 
-    def _sending(self, source: Source, digests: DigestKeys) -> Sending:
+    def _sending(self, source: Source, opened: opening.Opened) -> Sending:
+        transfer, options = self.settings.transfer, self.request.options
+        steering = Steering(
+            level=options.compression_level or transfer.compression_level,
+            streams=options.streams,
+            streams_max=opened.route.streams_max,
+            round_trip_seconds=opened.round_trip_seconds,
+        )
         return Sending(
             source,
-            digests,
-            self.settings.transfer,
-            self.request.options.compression_level or self.settings.transfer.compression_level,
+            transfer,
+            steering,
             self.throttle,
             self.meter,
             self.failure,
             self.clock,
+            ticked=self.ticked,
         )
 
     def _complete(
         self,
         stub: agent_pb2_grpc.TransferServiceStub,
         route: Route,
-        session: SessionKeys,
         stream_frames: list[int],
         own_view: common_pb2.Receipt,
         receiver: SpiffeId,
@@ -149,7 +161,7 @@ class Attempt:
         )
         request = agent_pb2.CompleteSessionRequest(
             session_id=route.session_id,
-            sealed_manifest=session.seal_manifest(manifest.SerializeToString()),
+            sealed_manifest=route.keys.seal_manifest(manifest.SerializeToString()),
         )
         response = retry.call(
             lambda: self._signed(stub, request), backoff=retry.Backoff(), clock=self.clock
@@ -213,10 +225,16 @@ def checked_grant(
         raise errors.Denied("GRANT_INVALID", "the grant names another destination agent")
     if grant.migration_id != request.migration_id:
         raise errors.Denied("GRANT_INVALID", "the grant is for another migration")
+    grants.check_purpose(grant, dry_run=False)
+    check_granted_disks(grant, guest)
+    return grant
+
+
+def check_granted_disks(grant: common_pb2.Grant, guest: Guest) -> None:
+    """Raises Denied GRANT_INVALID unless a machine's disks are just those that were granted."""
     granted = {disk.disk_id: disk.size_bytes for disk in grant.disks}
     if granted != {disk.disk_id: disk.size_bytes for disk in guest.disks}:
         raise errors.Denied("GRANT_INVALID", "the machine's disks are not those granted")
-    return grant
 
 
 def _specs(disks: list[Disk]) -> list[common_pb2.DiskSpec]:
@@ -229,3 +247,19 @@ def _specs(disks: list[Disk]) -> list[common_pb2.DiskSpec]:
         )
         for disk in disks
     ]
+
+
+def _cause(
+    error: errors.WatariError, told: errors.WatariError | None, readers: list[DiskReader]
+) -> errors.WatariError:
+    """What to say of a failure: a source that changed while it was read explains a digest that does
+    not match, and the receiver knows why a stream broke.
+    """
+    cause = told or error
+    if cause.reason in _MAY_BE_CHANGED:
+        try:
+            for reader in readers:
+                reader.check_unchanged()
+        except errors.DataLoss as changed:
+            return changed
+    return cause

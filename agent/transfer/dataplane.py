@@ -1,4 +1,4 @@
-"""The data port: one gRPC method, bytes in and bytes out, over plain HTTP/2.
+"""The data port: one gRPC method, bytes in and bytes out, over plain HTTP/2 or mutual TLS.
 
 `/watari.v1.TransferData/Stream`, metadata `watari-session` (UUID) and `watari-stream` (number).
 No protobuf on this path: building and parsing messages of 1 MiB costs more than sealing them.
@@ -7,7 +7,9 @@ to grow by hundreds of MiB. What the port answers is not authenticated: a status
 a stream ended, and the reason is asked for on the control port.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,9 +18,15 @@ import grpc
 
 from agent.transfer.frames import MESSAGE_BYTES_MAX
 from agent.transfer.geometry import STREAMS_MAX
-from watari import errors, logs, validate
+from watari import clock, errors, logs, validate
+from watari.identity import Identity, SpiffeId
+from watari.rpc.client import credentials as client_credentials
+from watari.rpc.server import credentials as server_credentials
+from watari.v1 import common_pb2
 
 METHOD = "/watari.v1.TransferData/Stream"
+_PING = "/watari.v1.TransferData/Ping"
+_UNREACHED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 _SESSION, _STREAM = "watari-session", "watari-stream"
 _KEEPALIVE_MILLISECONDS = 20_000
 _FRAME_BYTES_MAX = (1 << 24) - 1
@@ -50,9 +58,16 @@ Accept = Callable[[StreamId, Iterator[bytes], Callable[[], object]], Iterator[by
 
 
 def serve(
-    address: str, accept: Accept, *, window_bytes: int, streams_max: int
+    address: str,
+    accept: Accept,
+    *,
+    window_bytes: int,
+    streams_max: int,
+    tls: Identity | None = None,
 ) -> tuple[grpc.Server, int]:
-    """A server on `address` that is not started yet, and its port. Raises FailedPrecondition."""
+    """A server on `address` that is not started yet, and its port; with `tls` under mutual TLS.
+    Raises FailedPrecondition CONFIG_INVALID.
+    """
     server = grpc.server(
         ThreadPoolExecutor(streams_max, thread_name_prefix="data"),
         handlers=[_Handler(accept)],
@@ -66,6 +81,8 @@ def serve(
         maximum_concurrent_rpcs=streams_max,
     )
     try:
+        if tls is not None:
+            return server, server.add_secure_port(address, server_credentials(tls))
         return server, server.add_insecure_port(address)
     except RuntimeError as error:
         raise errors.FailedPrecondition(
@@ -75,17 +92,100 @@ def serve(
         ) from error
 
 
-def connect(address: str) -> grpc.Channel:
-    """A channel with a TCP connection of its own; it sends no more than the receiver's window."""
-    return grpc.insecure_channel(
-        address,
-        options=[
-            *_COMMON,
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.enable_retries", 0),
-            ("grpc.enable_http_proxy", 0),
-        ],
-    )
+def connect(address: str, tls: tuple[Identity, SpiffeId] | None = None) -> grpc.Channel:
+    """A channel with a TCP connection of its own; it sends no more than the receiver's window.
+
+    With `tls` as the first identity, to the second and nobody else.
+    """
+    options: list[tuple[str, int | str]] = [
+        *_COMMON,
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_retries", 0),
+        ("grpc.enable_http_proxy", 0),
+    ]
+    if tls is None:
+        return grpc.insecure_channel(address, options=options)
+    own, peer = tls
+    options += [("grpc.ssl_target_name_override", peer.dns_name)]
+    return grpc.secure_channel(address, client_credentials(own, peer), options=options)
+
+
+class Connections:
+    """The data channels of one session, which may be connected before it is opened.
+
+    A channel is connected by a ping: a call of a method that there is not, which is answered too.
+    Watching a channel's connectivity would do it as well, but gRPC polls for that in threads that
+    must have ended before the channel does. Channels are let go, not closed: gRPC disconnects one
+    when its last call is over.
+    """
+
+    def __init__(self, own: Identity, time: clock.Clock, timeout_seconds: float) -> None:
+        self._own = own
+        self._clock = time
+        self._timeout_seconds = timeout_seconds
+        self._endpoint = common_pb2.Endpoint()
+        self._ready: list[grpc.Channel] = []
+        self._pings: list[grpc.Future[bytes]] = []
+        self._round_trip: futures.Future[float] | None = None
+
+    def aim(self, endpoint: common_pb2.Endpoint, ahead: int = 1) -> None:
+        """Says where to connect to, and connects `ahead` channels at once. Channels to elsewhere
+        that were made before are dropped. Raises InvalidArgument INVALID_FIELD.
+        """
+        validate.require_address(endpoint.address, "data.address")
+        if endpoint == self._endpoint:
+            return
+        self.close()
+        self._endpoint.CopyFrom(endpoint)
+        self._ready = [self._connect() for _ in range(ahead)]
+        self._pings = [self._ping(channel) for channel in self._ready[1:]]
+        self._round_trip = futures.Future()
+        measured = (self._ready[0], self._round_trip)
+        threading.Thread(target=self._measure, args=measured, name="ping", daemon=True).start()
+
+    def round_trip_seconds(self) -> float:
+        """The way there and back, once it is known. Raises Unavailable PEER_UNAVAILABLE."""
+        if self._round_trip is None:
+            raise errors.Internal("INTERNAL", "the data port's address is not known yet")
+        return self._round_trip.result()
+
+    def take(self) -> grpc.Channel:
+        """A channel for a stream, connected already if there is one."""
+        return self._ready.pop() if self._ready else self._connect()
+
+    def close(self) -> None:
+        """Lets go of channels that nobody took."""
+        for ping in self._pings:
+            ping.cancel()
+        self._pings.clear()
+        self._ready.clear()
+
+    def _connect(self) -> grpc.Channel:
+        peer = self._endpoint.spiffe_id
+        tls = (self._own, SpiffeId.parse(peer)) if peer else None
+        return connect(self._endpoint.address, tls)
+
+    def _ping(self, channel: grpc.Channel) -> "grpc.Future[bytes]":
+        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_PING)
+        return method.future(b"", timeout=self._timeout_seconds, wait_for_ready=True)
+
+    def _measure(self, channel: grpc.Channel, round_trip: "futures.Future[float]") -> None:
+        """The first ping connects, the second is timed."""
+        began = self._clock.monotonic()
+        for _ in range(2):
+            began = self._clock.monotonic()
+            error = self._ping(channel).exception()
+            if isinstance(error, grpc.RpcError) and error.code() in _UNREACHED:
+                address = self._endpoint.address
+                round_trip.set_exception(
+                    errors.Unavailable(
+                        "PEER_UNAVAILABLE",
+                        f"the data port {address} does not answer",
+                        hint="open it in the destination's firewall; compare data_address there",
+                    )
+                )
+                return
+        round_trip.set_result(self._clock.monotonic() - began)
 
 
 class DataCall(Protocol):

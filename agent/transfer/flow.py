@@ -5,6 +5,7 @@ All three end with the *first* error that anyone reported, for everyone who wait
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from watari import clock, errors
@@ -51,27 +52,45 @@ class Channel(Generic[_Item]):
         self._closed = False
 
     def put(self, item: _Item) -> None:
-        """Waits for room. Raises the transfer's first error."""
+        """Waits for room. Raises the transfer's first error, Cancelled once it is closed."""
         with self._failure.changed:
-            while len(self._items) >= self._items_max:
+            while len(self._items) >= self._items_max and not self._closed:
                 self._failure.check()
                 self._failure.changed.wait(WAIT_SECONDS_MAX)
             self._failure.check()
+            if self._closed:
+                raise errors.Cancelled("CANCELLED", "the transfer has ended")
             self._items.append(item)
             self._failure.changed.notify_all()
 
-    def get(self) -> _Item | None:
-        """The next item, or None once it is closed and empty. Raises the first error."""
+    def get(self, wanted: Callable[[], bool] = lambda: True) -> _Item | None:
+        """The next item once `wanted` is true, or None once it is closed and empty. Raises the
+        first error.
+        """
         with self._failure.changed:
-            while not self._items:
+            while not (self._items and wanted()):
                 self._failure.check()
-                if self._closed:
+                if self._closed and not self._items:
                     return None
                 self._failure.changed.wait(WAIT_SECONDS_MAX)
             self._failure.check()
             item = self._items.popleft()
             self._failure.changed.notify_all()
             return item
+
+    def drain(self) -> list[_Item]:
+        """Everything that is there now. Raises the first error."""
+        with self._failure.changed:
+            self._failure.check()
+            items = list(self._items)
+            self._items.clear()
+            self._failure.changed.notify_all()
+            return items
+
+    @property
+    def fill(self) -> float:
+        """How full it is, 0 to 1."""
+        return len(self._items) / self._items_max
 
     def close(self) -> None:
         """Nothing more will be put."""
@@ -97,6 +116,12 @@ class Credit:
             self._failure.check()
             self._taken += amount
 
+    def set(self, bytes_max: int) -> None:
+        """Changes how much may be under way."""
+        with self._failure.changed:
+            self._bytes_max = bytes_max
+            self._failure.changed.notify_all()
+
     def give_back(self, amount: int) -> None:
         """Returns credit."""
         with self._failure.changed:
@@ -116,8 +141,15 @@ class Throttle:
         self._rate = bytes_per_second
         self._next = time.monotonic()
 
+    @property
+    def capped(self) -> bool:
+        """Whether there is a cap."""
+        return self._rate > 0
+
     def set(self, bytes_per_second: int) -> None:
-        """Changes the cap; 0 removes it."""
+        """Changes the cap; 0 removes it. Setting what is set changes nothing."""
+        if bytes_per_second == self._rate:
+            return
         with self._failure.changed:
             self._rate = bytes_per_second
             self._next = self._clock.monotonic()

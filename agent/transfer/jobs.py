@@ -1,12 +1,14 @@
 """Transfers that this host sends: one background thread each, looked up by migration id."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from agent.hypervisors import Hypervisor
 from agent.settings import Settings
+from agent.transfer import schedule
 from agent.transfer.attempt import Attempt, checked_grant
+from agent.transfer.estimating import Estimate
 from agent.transfer.flow import Failure, Throttle
 from agent.transfer.meter import Meter
 from watari import clock, errors, logs
@@ -41,7 +43,11 @@ class Job:
         throttle: Throttle,
         meter: Meter,
         granted_bytes_per_second: int,
+        time: clock.Clock,
     ) -> None:
+        self._clock = time
+        self._limit = 0
+        self._windows: Sequence[common_pb2.LimitWindow] = ()
         self._transfer = transfer
         self._granted_bytes_per_second = granted_bytes_per_second
         self.failure = failure
@@ -54,9 +60,16 @@ class Job:
         """Whether it has not ended."""
         return self._transfer.state in _RUNNING
 
-    def limit(self, bytes_per_second: int) -> None:
-        """Caps the bandwidth, within what the grant allows; 0 is no cap of its own."""
-        caps = [cap for cap in (self._granted_bytes_per_second, bytes_per_second) if cap]
+    def limit(self, bytes_per_second: int, windows: Sequence[common_pb2.LimitWindow] = ()) -> None:
+        """Caps the bandwidth, at certain times of the day otherwise; 0 is no cap of its own."""
+        self._limit, self._windows = bytes_per_second, windows
+        self.follow_schedule()
+
+    def follow_schedule(self) -> None:
+        """Applies the cap of this moment, within what the grant allows."""
+        local = self._clock.now().astimezone()
+        wanted, _ = schedule.cap_at(local, self._limit, self._windows)
+        caps = [cap for cap in (self._granted_bytes_per_second, wanted) if cap]
         self.throttle.set(min(caps, default=0))
 
     def enter(self, state: "agent_pb2.TransferState.ValueType", **fields: object) -> None:
@@ -87,6 +100,8 @@ class Jobs:
         self._channels = client.ChannelPool(own)
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
+        self._estimates = threading.Semaphore(settings.transfer.estimating_max)
+        self._estimating: set[Failure] = set()
         self._pool = ThreadPoolExecutor(
             settings.transfer.sending_max, thread_name_prefix="transfer"
         )
@@ -128,6 +143,7 @@ class Jobs:
             job.failure,
             job.throttle,
             job.meter,
+            job.follow_schedule,
             job.enter,
         )
         self._pool.submit(self._run, job, attempt)
@@ -163,16 +179,50 @@ class Jobs:
         job.failure.fail(errors.Cancelled("CANCELLED", "the transfer was cancelled"))
         return job.snapshot()
 
-    def set_limit(self, migration_id: str, bytes_per_second: int) -> agent_pb2.Transfer:
-        """Changes the bandwidth cap of a transfer."""
+    def set_limit(
+        self,
+        migration_id: str,
+        bytes_per_second: int,
+        windows: Sequence[common_pb2.LimitWindow],
+    ) -> agent_pb2.Transfer:
+        """Changes the bandwidth cap of a transfer, and its windows of the day."""
         job = self.get(migration_id)
-        job.limit(bytes_per_second)
+        job.limit(bytes_per_second, windows)
         return job.snapshot()
+
+    def estimate(
+        self, request: agent_pb2.EstimateTransferRequest, failure: Failure
+    ) -> agent_pb2.EstimateTransferResponse:
+        """What a transfer would be; ends early when `failure` fails. Raises WatariError."""
+        guest = self._hypervisor.guest(request.vm_id)
+        if guest.problem:
+            raise guest.problem
+        if not self._estimates.acquire(blocking=False):
+            raise errors.Exhausted(
+                "TOO_MANY_TRANSFERS",
+                f"this host makes {self._settings.transfer.estimating_max} estimates already",
+                hint="try again when one has ended, or raise [agent.transfer] estimating_max",
+                retryable=True,
+            )
+        try:
+            self._estimating.add(failure)
+            return Estimate(
+                request,
+                guest,
+                self._own,
+                self._settings,
+                self._clock,
+                self._channels,
+                failure,
+            ).run()
+        finally:
+            self._estimating.discard(failure)
+            self._estimates.release()
 
     def close(self) -> None:
         """Ends every transfer as failed, so that another attempt may follow."""
-        for job in list(self._jobs.values()):
-            job.failure.fail(errors.Unavailable("SERVER_UNAVAILABLE", "the agent is stopping"))
+        for failure in [*(job.failure for job in self._jobs.values()), *self._estimating]:
+            failure.fail(errors.Unavailable("SERVER_UNAVAILABLE", "the agent is stopping"))
         self._pool.shutdown()
         self._channels.close()
 
@@ -191,8 +241,10 @@ class Jobs:
             state=agent_pb2.TRANSFER_STATE_OPENING,
         )
         transfer.started_at.FromDatetime(self._clock.now())
-        job = Job(transfer, failure, throttle, meter, grant.rate_bytes_per_second_max)
-        job.limit(request.options.limit_bytes_per_second)
+        granted = grant.rate_bytes_per_second_max
+        job = Job(transfer, failure, throttle, meter, granted, self._clock)
+        options = request.options
+        job.limit(options.limit_bytes_per_second, options.limit_schedule)
         return job
 
     def _remember(self, migration_id: str, job: Job) -> None:

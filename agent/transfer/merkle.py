@@ -39,15 +39,19 @@ class DigestKeys:
                 field="digest_key",
             )
         self._leaf = _derive(_LEAF_CONTEXT, digest_key)
-        self.parent_key = _derive(_PARENT_CONTEXT, digest_key)
+        self._parent = _derive(_PARENT_CONTEXT, digest_key)
         self.root_key = _derive(_ROOT_CONTEXT, digest_key)
         self.receipt_key = _derive(_RECEIPT_CONTEXT, digest_key)
         self.zero_leaf = self.leaf(ZERO_LEAF)
-        self.zero_parent = blake3(self.zero_leaf * PARENT_LEAVES, key=self.parent_key).digest()
+        self.zero_parent = self.parent(self.zero_leaf * PARENT_LEAVES)
 
     def leaf(self, content: bytes) -> bytes:
         """Digest of one leaf: 64 KiB, or the short end of a disk."""
         return blake3(content, key=self._leaf).digest()
+
+    def parent(self, digests: bytes | bytearray) -> bytes:
+        """Digest over the digests of a parent's leaves, joined in order."""
+        return blake3(digests, key=self._parent).digest()
 
     def leaves(self, content: bytes) -> list[bytes]:
         """Digests of the leaves of a run that starts on a leaf boundary."""
@@ -91,10 +95,29 @@ class DiskTree:
                     self._put(index, self._zero_leaf(index))
                     index += 1
 
+    def has(self, offset: int) -> bool:
+        """Whether the leaf at byte `offset` has been recorded."""
+        parent, within = divmod(offset // LEAF_BYTES, PARENT_LEAVES)
+        with self._lock:
+            if self._parents[parent] is not None:
+                return True
+            partial = self._partial.get(parent)
+            return partial is not None and bool(partial[1] & 1 << within)
+
     @property
     def complete(self) -> bool:
         """Whether every leaf has been recorded."""
         return self._missing == 0
+
+    def parent(self, offset: int) -> bytes:
+        """The digest of the parent at byte `offset`. Raises DataLoss FRAME_INVALID while leaves of
+        it are missing.
+        """
+        with self._lock:
+            digest = self._parents[offset // PARENT_BYTES]
+        if digest is None:
+            raise errors.DataLoss("FRAME_INVALID", f"the parent at {offset} is incomplete")
+        return digest
 
     def root(self) -> bytes:
         """The root. Raises DataLoss FRAME_INVALID while leaves are missing."""
@@ -119,7 +142,7 @@ class DiskTree:
         filled |= bit
         if filled == _FULL:
             self._partial.pop(parent, None)
-            self._parents[parent] = blake3(bytes(digests), key=self._keys.parent_key).digest()
+            self._parents[parent] = self._keys.parent(digests)
             self._missing -= 1
         else:
             self._partial[parent] = (digests, filled)

@@ -36,10 +36,19 @@ class Meter:
     sent_bytes: int = 0
     wire_bytes: int = 0
     settled_bytes: int = 0
+    settled_wire_bytes: int = 0
+    settled_frames: int = 0
+    offered_wire_bytes: int = 0
+    needed_bytes: int = 0
+    deduplicated_bytes: int = 0
+    streams: int = 0
+    level: int = 0
+    round_trip_seconds: float = 0.0
     busy: Busy = field(default_factory=Busy)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._held_seconds = 0.0
         self._samples: deque[tuple[float, int, int]] = deque([(self.time.monotonic(), 0, 0)])
 
     def add(
@@ -50,14 +59,35 @@ class Meter:
         sent: int = 0,
         wire: int = 0,
         settled: int = 0,
+        settled_wire: int = 0,
+        settled_frames: int = 0,
+        offered_wire: int = 0,
+        needed: int = 0,
+        deduplicated: int = 0,
     ) -> None:
         """Adds bytes to the counters."""
         with self._lock:
+            self.settled_wire_bytes += settled_wire
+            self.settled_frames += settled_frames
+            self.offered_wire_bytes += offered_wire
+            self.needed_bytes += needed
+            self.deduplicated_bytes += deduplicated
             self.read_bytes += read
             self.zero_bytes += zero
             self.sent_bytes += sent
             self.wire_bytes += wire
             self.settled_bytes += settled
+
+    def held(self, seconds: float) -> None:
+        """A frame was at the receiver for so long before it was acknowledged."""
+        with self._lock:
+            self._held_seconds = max(self._held_seconds, seconds)
+
+    def take_held(self) -> float:
+        """The longest time since this was asked last."""
+        with self._lock:
+            longest, self._held_seconds = self._held_seconds, 0.0
+        return longest
 
     def add_busy(self, *, read: float = 0.0, cpu: float = 0.0, network: float = 0.0) -> None:
         """Adds seconds of a worker."""
@@ -75,6 +105,11 @@ class Meter:
                 done_bytes=self.settled_bytes,
                 read_bytes=self.read_bytes,
                 zero_bytes=self.zero_bytes,
+                deduplicated_bytes=self.deduplicated_bytes,
+                needed_bytes=self.needed_bytes,
+                streams=self.streams,
+                compression_level=self.level,
+                round_trip_seconds=self.round_trip_seconds,
                 sent_bytes=self.sent_bytes,
                 wire_bytes=self.wire_bytes,
                 rate_bytes_per_second=int(rate),

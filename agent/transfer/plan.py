@@ -1,54 +1,106 @@
-"""What to read, in which pieces, and what of it to send. Pure functions of extents and content."""
+"""What to look at, parent by parent, and how its leaves go into frames. Pure functions."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from agent.disks.extents import Extent
-from agent.transfer.geometry import FRAME_CONTENT_BYTES_MAX, LEAF_BYTES, ZERO_LEAF
+from agent.disks import Extent
+from agent.transfer.geometry import (
+    FRAME_CONTENT_BYTES_MAX,
+    LEAF_BYTES,
+    PARENT_BYTES,
+    ZERO_LEAF,
+    leaf_bytes,
+    masked_bytes,
+)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A hole of any length, or at most 1 MiB that one worker reads at once."""
+class Hole:
+    """A range without content: whole parents, any number of them."""
 
     disk: int
     offset: int
     length: int
-    hole: bool
-
-
-def pieces(disk: int, extents: Iterable[Extent]) -> Iterator[Piece]:
-    """The extents of a disk cut into pieces: holes whole, data on multiples of 1 MiB."""
-    for extent in extents:
-        if extent.hole:
-            yield Piece(disk, extent.start, extent.end - extent.start, hole=True)
-            continue
-        at = extent.start
-        while at < extent.end:
-            step = FRAME_CONTENT_BYTES_MAX - at % FRAME_CONTENT_BYTES_MAX
-            end = min(extent.end, at + step)
-            yield Piece(disk, at, end - at, hole=False)
-            at = end
 
 
 @dataclass(frozen=True)
-class Run:
-    """Leaves of a piece, `start` to `end` in bytes, that are all zero or all not."""
+class Parent:
+    """A parent with content somewhere: the ranges that have to be read, as (start, end)."""
 
-    start: int
-    end: int
-    zero: bool
+    disk: int
+    offset: int
+    length: int
+    ranges: tuple[tuple[int, int], ...]
 
 
-def runs(content: bytes) -> Iterator[Run]:
-    """The content of a piece as runs of zero and of other leaves in turn."""
-    start, was_zero = 0, False
-    for at in range(0, len(content), LEAF_BYTES):
-        leaf = content[at : at + LEAF_BYTES]
-        zero = leaf == ZERO_LEAF or (len(leaf) < LEAF_BYTES and not any(leaf))
-        if at and zero != was_zero:
-            yield Run(start, at, was_zero)
-            start = at
-        was_zero = zero
-    if content:
-        yield Run(start, len(content), was_zero)
+def units(disk: int, size: int, extents: Iterable[Extent]) -> Iterator[Hole | Parent]:
+    """A disk of `size` bytes in order, without gap or overlap. Extents are cut on leaves."""
+    done, ranges = 0, list[tuple[int, int]]()
+    for start, end in _cut(extents):
+        parent = start - start % PARENT_BYTES
+        if ranges and parent >= done + PARENT_BYTES:
+            yield _parent(disk, size, done, ranges)
+            done, ranges = done + PARENT_BYTES, []
+        if parent > done:
+            yield Hole(disk, done, parent - done)
+            done = parent
+        if ranges and ranges[-1][1] == start:
+            ranges[-1] = (ranges[-1][0], end)
+        else:
+            ranges.append((start, end))
+    if ranges:
+        yield _parent(disk, size, done, ranges)
+        done += PARENT_BYTES
+    if done < size:
+        yield Hole(disk, done, size - done)
+
+
+def _cut(extents: Iterable[Extent]) -> Iterator[tuple[int, int]]:
+    """(start, end) of what may hold data, cut on parents."""
+    for extent in extents:
+        at = extent.start
+        while at < extent.end and not extent.hole:
+            end = min(extent.end, at - at % PARENT_BYTES + PARENT_BYTES)
+            yield at, end
+            at = end
+
+
+def _parent(disk: int, size: int, offset: int, ranges: list[tuple[int, int]]) -> Parent:
+    return Parent(disk, offset, min(PARENT_BYTES, size - offset), tuple(ranges))
+
+
+def is_zero(leaf: bytes) -> bool:
+    """Whether a leaf, whole or the short end of a disk, is all zeros."""
+    return leaf == ZERO_LEAF if len(leaf) == LEAF_BYTES else not any(leaf)
+
+
+def zero_runs(zeros: int, disk_bytes: int, parent: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of the runs of zero leaves, from a bit for each leaf of a parent."""
+    index = 0
+    while zeros >> index:
+        if not zeros >> index & 1:
+            index += 1
+            continue
+        first = index
+        while zeros >> index & 1:
+            index += 1
+        offset = parent + first * LEAF_BYTES
+        yield offset, min(parent + index * LEAF_BYTES, disk_bytes) - offset
+
+
+def groups(disk_bytes: int, parent: int, masks: list[int]) -> Iterator[list[int]]:
+    """Leaves of a parent that go into one frame each time: in order, with at most 1 MiB of the
+    blocks that their masks mean.
+    """
+    group, content = list[int](), 0
+    for index, mask in enumerate(masks):
+        if not mask:
+            continue
+        length = masked_bytes(mask, leaf_bytes(disk_bytes, parent + index * LEAF_BYTES))
+        if content + length > FRAME_CONTENT_BYTES_MAX:
+            yield group
+            group, content = [], 0
+        group.append(index)
+        content += length
+    if group:
+        yield group

@@ -1,33 +1,45 @@
-"""One session at the receiver: opens, decompresses, verifies and writes, then checks the whole.
+"""One session at the receiver: opens frames, settles them, then checks the whole.
 
 Nothing from the wire is trusted: sizes and offsets are checked against the grant before memory is
-taken, each leaf against its digest before it is written, and all of it against the sealed manifest
+taken, each leaf against its digest before it counts, and all of it against the sealed manifest
 before a receipt is built. Files are closed only when no stream can write any more.
+
+```
+stream 0      offers -> Comparing -> answers
+stream 1..N   frames -> Target (verify, write) -> Settler (sync, record) -> acknowledgements
+```
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import zstandard
 from google.protobuf.message import DecodeError
 
 from agent import receipts
-from agent.disks.raw import RawWriter
 from agent.transfer import frames
-from agent.transfer.geometry import LEAF_BYTES
-from agent.transfer.keys import SessionKeys
-from agent.transfer.merkle import DigestKeys, DiskTree
+from agent.transfer.comparing import Comparing
+from agent.transfer.flow import WAIT_SECONDS_MAX, Failure
+from agent.transfer.geometry import OFFER_STREAM
+from agent.transfer.keys import Opener, SessionKeys
+from agent.transfer.merkle import DigestKeys
+from agent.transfer.settling import Settler, Written
+from agent.transfer.target import Record, Target
 from watari import clock, errors, failpoint
 from watari.v1 import agent_pb2, common_pb2
 
-FRAME_WRITTEN = failpoint.declare("agent.receiving.frame_written")
+OFFER_ANSWERED = failpoint.declare("agent.receiving.offer_answered")
 FLUSHED = failpoint.declare("agent.receiving.flushed")
 
 STREAM_END_SECONDS_MAX = 10.0
 """How long closing a session waits for its streams to stop writing."""
+
+MANIFEST_WAIT_SECONDS_MAX = 60.0
+"""How long a manifest waits for the frames that it counts, which come on other connections, while
+nothing comes.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,25 +51,23 @@ class Offer:
     definition_xml: str
     digest_keys: DigestKeys
     streams: int
+    """Data streams, numbered from 1."""
+    dry_run: bool = False
 
 
 class Receiving:
     """One session. Streams come in from the data port, `complete` from the control port."""
 
     def __init__(
-        self,
-        offer: Offer,
-        keys: SessionKeys,
-        folder: Path,
-        file_name: Callable[[str], str],
-        time: clock.Clock,
+        self, offer: Offer, keys: SessionKeys, disks: Sequence[Comparing], time: clock.Clock
     ) -> None:
         self.offer = offer
-        self.problem: errors.WatariError | None = None
         self._keys = keys
-        self._digest_keys = offer.digest_keys
         self._clock = time
-        self._changed = threading.Condition()
+        self._disks = disks
+        self._failure = Failure()
+        self._changed = self._failure.changed
+        self._settler = Settler(self._failure, time)
         self._cuts: dict[int, Callable[[], object]] = {}
         self._frames: dict[int, int] = {}
         self._ended: set[int] = set()
@@ -65,28 +75,38 @@ class Receiving:
         self._released = False
         self._wire_bytes = 0
         self._active_at = time.monotonic()
-        self._specs = sorted(offer.grant.disks, key=lambda disk: disk.disk_id)
-        self._trees = [DiskTree(self._digest_keys, disk.size_bytes) for disk in self._specs]
-        self._writers: list[RawWriter] = []
-        try:
-            for disk in self._specs:
-                self._writers.append(RawWriter(folder / file_name(disk.disk_id), disk.size_bytes))
-        except errors.WatariError:
-            self.close()
-            raise
 
     @property
     def migration_id(self) -> str:
         """The migration that the session serves."""
         return self.offer.grant.migration_id
 
+    @property
+    def problem(self) -> errors.WatariError | None:
+        """What broke the session, if anything did."""
+        return self._failure.error
+
+    def seeds(self) -> list[agent_pb2.DiskSeed]:
+        """What there is to compare with, for the disks that have anything."""
+        specs = sorted(self.offer.grant.disks, key=lambda disk: disk.disk_id)
+        return [
+            agent_pb2.DiskSeed(
+                disk_id=spec.disk_id, same_offset=disk.same_offset, any_offset=disk.any_offset
+            )
+            for spec, disk in zip(specs, self._disks, strict=True)
+            if disk.same_offset or disk.any_offset
+        ]
+
     def stream(
         self, number: int, messages: Iterator[bytes], cut: Callable[[], object]
     ) -> Iterator[bytes]:
-        """Settles the frames of one stream and yields acknowledgements. Raises WatariError."""
+        """Settles the frames of one stream and yields what it is answered. Raises WatariError."""
         self._enter(number, cut)
         try:
-            yield from self._settle_all(number, messages)
+            if number == OFFER_STREAM:
+                yield from self._answers(messages)
+            else:
+                yield from self._acknowledgements(number, messages)
         except errors.WatariError as error:
             self._fail(error)
             raise
@@ -95,29 +115,31 @@ class Receiving:
         finally:
             self._leave(number)
 
+    def await_manifest(self, sealed_manifest: bytes) -> None:
+        """Returns when just the frames that a manifest counts have come. Raises DataLoss."""
+        manifest = self._read_manifest(sealed_manifest)
+        self._await_frames(list(manifest.stream_frames))
+
     def complete(self, sealed_manifest: bytes) -> common_pb2.Receipt:
-        """Checks everything, flushes, and returns the receipt. Raises DataLoss, Exhausted."""
-        manifest = self._read_manifest(self._keys.open_manifest(sealed_manifest))
-        with self._changed:
-            self._check_open()
-            counted = [self._frames.get(number, 0) for number in range(self.offer.streams)]
-            unfinished = self._frames.keys() - self._ended
-        if unfinished:  # a frame that is counted may not be written yet
-            raise frames.invalid(f"the manifest came before the end of streams {unfinished}")
-        if list(manifest.stream_frames) != counted or manifest.session_id != self.offer.session_id:
-            raise frames.invalid("the manifest is about other frames than those that arrived")
-        trees = list(zip(self._specs, self._trees, strict=True))
+        """Checks everything, flushes, and returns the receipt; after `await_manifest`. Raises
+        DataLoss, Exhausted.
+        """
+        manifest = self._read_manifest(sealed_manifest)
+        self._settler.close()
+        self._failure.check()
+        specs = sorted(self.offer.grant.disks, key=lambda disk: disk.disk_id)
+        targets = [disk.target for disk in self._disks]
         receipt = receipts.build(
             self.offer.grant,
-            self._digest_keys,
-            trees,
+            self.offer.digest_keys,
+            [(spec, target.tree) for spec, target in zip(specs, targets, strict=True)],
             self.offer.definition_xml,
             self._wire_bytes,
         )
         if list(receipt.disks) != list(manifest.disks):
             raise errors.DataLoss("DIGEST_MISMATCH", "a disk differs from what the sender read")
-        for writer in self._writers:
-            writer.flush()
+        for target in targets:
+            target.flush()
         failpoint.hit(FLUSHED)
         return receipt
 
@@ -127,7 +149,7 @@ class Receiving:
 
     def progress(self) -> common_pb2.Progress:
         """What has arrived."""
-        total = sum(disk.size_bytes for disk in self._specs)
+        total = sum(disk.target.size for disk in self._disks)
         progress = common_pb2.Progress(
             total_bytes=total, wire_bytes=self._wire_bytes, eta_seconds=-1.0
         )
@@ -137,16 +159,22 @@ class Receiving:
     def close(self) -> None:
         """Cuts the streams and closes the files once nobody writes. Never raises."""
         with self._changed:
+            if self._frames and self._frames.keys() == self._ended:  # last words are on their way
+                self._changed.wait_for(lambda: not self._cuts, STREAM_END_SECONDS_MAX)
             self._closed = True
             for cut in self._cuts.values():
                 cut()
+            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._cuts, STREAM_END_SECONDS_MAX)
+        self._settler.close()
+        with self._changed:
             self._release()
 
     def _enter(self, number: int, cut: Callable[[], object]) -> None:
+        first = OFFER_STREAM if self.seeds() else OFFER_STREAM + 1
         with self._changed:
             self._check_open()
-            if number >= self.offer.streams or number in self._frames:
+            if not first <= number <= self.offer.streams or number in self._frames:
                 raise frames.invalid(f"stream {number} of {self.offer.streams}, or a repeat of it")
             self._frames[number] = 0
             self._cuts[number] = cut
@@ -154,20 +182,23 @@ class Receiving:
     def _leave(self, number: int) -> None:
         with self._changed:
             del self._cuts[number]
-            if self._closed:
-                self._release()
             self._changed.notify_all()
+            if not self._closed or self._cuts:
+                return
+        self._settler.close()
+        with self._changed:
+            self._release()
 
     def _release(self) -> None:
         """Closes the files when the last writer is gone; called with the lock held."""
         if not self._cuts and not self._released:
             self._released = True
-            for writer in self._writers:
-                writer.close()
+            for disk in self._disks:
+                disk.close()
+                disk.target.close()
 
     def _check_open(self) -> None:
-        if self.problem is not None:
-            raise self.problem
+        self._failure.check()
         if self._closed:
             raise errors.NotFound(
                 "SESSION_NOT_FOUND", "the session was closed", session=self.offer.session_id
@@ -176,26 +207,108 @@ class Receiving:
     def _fail(self, error: errors.WatariError) -> None:
         """Keeps the first error and ends the other streams: the attempt is lost."""
         with self._changed:
-            if self.problem is None and not self._closed:
-                self.problem = error
+            if not self._closed:
+                self._failure.fail(error)
             for cut in self._cuts.values():
                 cut()
 
-    def _settle_all(self, number: int, messages: Iterator[bytes]) -> Iterator[bytes]:
+    def _answers(self, messages: Iterator[bytes]) -> Iterator[bytes]:
+        sealer, opener = self._keys.receiver_stream(OFFER_STREAM)
+        for frame, _ in self._opened(OFFER_STREAM, messages, opener):
+            match frame:
+                case frames.ParentOffer():
+                    answer, records = self._disk(frame.disk).parent(frame)
+                case frames.LeavesOffer():
+                    answer, records = self._disk(frame.disk).leaves(frame)
+                case frames.End():
+                    self._end(OFFER_STREAM)
+                    yield sealer.seal(frames.Ack(opener.frames, 0, final=True))
+                    return
+                case _:
+                    raise frames.invalid(f"{type(frame).__name__} on the stream of offers")
+            self._settler.add(
+                Written(OFFER_STREAM, opener.frames, 0, False, self._active_at, tuple(records))
+            )
+            failpoint.hit(OFFER_ANSWERED)
+            yield sealer.seal(answer)
+
+    def _acknowledgements(self, number: int, messages: Iterator[bytes]) -> Iterator[bytes]:
+        """A thread of its own reads, because acknowledgements come when they come."""
         sealer, opener = self._keys.receiver_stream(number)
+        gone = threading.Event()
+        reader = threading.Thread(
+            target=self._read, args=(number, messages, opener, gone), name="data-in", daemon=True
+        )
+        reader.start()
+        try:
+            for ack in self._settler.acknowledgements(number, gone):
+                yield sealer.seal(ack)
+            if gone.is_set():
+                with self._changed:
+                    self._check_open()  # a session that was closed says so
+        finally:
+            if not opener.ended:
+                self._cuts[number]()
+            reader.join()
+
+    def _read(
+        self, number: int, messages: Iterator[bytes], opener: Opener, gone: threading.Event
+    ) -> None:
+        settled = False
+        try:
+            self._settle_all(number, messages, opener)
+            settled = True
+        except errors.WatariError as error:
+            self._fail(error)
+        except grpc.RpcError:
+            pass  # as in `stream`: not an error of the session's content
+        except BaseException:
+            self._fail(errors.Internal("INTERNAL", "receiving broke; see the agent's log"))
+            raise
+        finally:
+            if not settled:  # in a session that was closed nothing else ends the acknowledgements
+                gone.set()
+                with self._changed:
+                    self._changed.notify_all()
+
+    def _settle_all(self, number: int, messages: Iterator[bytes], opener: Opener) -> None:
         decompressor = zstandard.ZstdDecompressor()
         sealed_bytes = 0
+        for frame, message_bytes in self._opened(number, messages, opener):
+            sealed_bytes += message_bytes
+            arrived = self._clock.monotonic()
+            records: Sequence[Record] = ()
+            rejected: tuple[tuple[int, int], ...] = ()
+            match frame:
+                case frames.Data():
+                    records, leaves = self._target(frame.disk).data(frame, decompressor)
+                    rejected = tuple((frame.disk, leaf) for leaf in leaves)
+                case frames.Zeros():
+                    self._target(frame.disk).zeros(frame.offset, frame.length)
+                case frames.End():
+                    pass
+                case _:
+                    raise frames.invalid(f"{type(frame).__name__} from the sender")
+            ended = isinstance(frame, frames.End)
+            self._settler.add(
+                Written(
+                    number, opener.frames, sealed_bytes, ended, arrived, tuple(records), rejected
+                )
+            )
+            if ended:
+                self._end(number)
+                return
+
+    def _opened(
+        self, number: int, messages: Iterator[bytes], opener: Opener
+    ) -> Iterator[tuple[frames.Frame, int]]:
+        """(frame, bytes of its message) of a stream until its end."""
         for message in messages:
             frame = opener.open(message)
-            sealed_bytes += len(message)
             self._count(number, opener.frames, len(message))
-            self._settle(frame, decompressor)
-            failpoint.hit(FRAME_WRITTEN)
-            if opener.ended:
-                self._ended.add(number)
-            yield sealer.seal(frames.Ack(opener.frames, sealed_bytes, final=opener.ended))
-            if opener.ended:
-                return
+            yield frame, len(message)
+        with self._changed:
+            self._check_open()  # a session that was closed has cut its streams
         raise frames.invalid("a stream ended without its final frame")
 
     def _count(self, number: int, frame_count: int, message_bytes: int) -> None:
@@ -210,56 +323,42 @@ class Receiving:
                     f"more than the {self.offer.grant.bytes_max} bytes that the grant allows",
                 )
 
-    def _settle(self, frame: frames.Frame, decompressor: zstandard.ZstdDecompressor) -> None:
-        match frame:
-            case frames.Data():
-                self._check_range(frame.disk, frame.offset, frame.length)
-                content = _content(frame, decompressor)
-                self._verify(frame, content)
-                self._writers[frame.disk].write(frame.offset, content)
-            case frames.Zeros():
-                self._check_range(frame.disk, frame.offset, frame.length)
-                self._trees[frame.disk].put_zeros(frame.offset, frame.length)
-            case frames.Ack():
-                raise frames.invalid("an acknowledgement from the sender")
-            case frames.End():
-                pass
+    def _end(self, number: int) -> None:
+        with self._changed:
+            self._ended.add(number)
+            self._changed.notify_all()
 
-    def _check_range(self, disk: int, offset: int, length: int) -> None:
-        """A frame must lie within its disk and end on a leaf or at the disk's end."""
-        size = self._specs[disk].size_bytes if disk < len(self._specs) else -1
-        end = offset + length
-        if not 0 < length <= end <= size or (end % LEAF_BYTES and end != size):
-            raise frames.invalid(f"{length} bytes at {offset} of disk {disk} with {size} bytes")
+    def _await_frames(self, expected: list[int]) -> None:
+        """Returns when just these frames have come, by stream number, and all streams ended."""
+        began = self._clock.monotonic()
+        numbers = {number for number, count in enumerate(expected) if count}
+        with self._changed:
+            while not numbers <= self._ended:
+                self._check_open()
+                since = max(began, self._active_at)
+                left = since + MANIFEST_WAIT_SECONDS_MAX - self._clock.monotonic()
+                if left <= 0:
+                    raise frames.invalid(f"streams {sorted(numbers - self._ended)} did not end")
+                self._changed.wait(min(left, WAIT_SECONDS_MAX))
+            self._check_open()
+            counted = {number: count for number, count in enumerate(expected) if count}
+            if self._frames != counted or self._frames.keys() - self._ended:
+                raise frames.invalid("the manifest is about other frames than those that arrived")
 
-    def _verify(self, frame: frames.Data, content: bytes) -> None:
-        digests = self._digest_keys.leaves(content)
-        if b"".join(digests) != frame.digests:
-            raise errors.DataLoss(
-                "DIGEST_MISMATCH",
-                f"a leaf of disk {frame.disk} near {frame.offset} is not what the sender read",
-                hint="check the memory and the storage of both hosts",
-            )
-        self._trees[frame.disk].put_leaves(frame.offset, digests)
+    def _disk(self, number: int) -> Comparing:
+        if number >= len(self._disks):
+            raise frames.invalid(f"disk {number} of {len(self._disks)}")
+        return self._disks[number]
 
-    def _read_manifest(self, plain: bytes) -> agent_pb2.Manifest:
+    def _target(self, number: int) -> Target:
+        return self._disk(number).target
+
+    def _read_manifest(self, sealed: bytes) -> agent_pb2.Manifest:
+        plain = self._keys.open_manifest(sealed)
         try:
-            return agent_pb2.Manifest.FromString(plain)
+            manifest = agent_pb2.Manifest.FromString(plain)
         except DecodeError:
             raise frames.invalid("the manifest cannot be read") from None
-
-
-def _content(frame: frames.Data, decompressor: zstandard.ZstdDecompressor) -> bytes:
-    """The content of a frame; its announced size is checked before memory is taken for it."""
-    if not frame.compressed:
-        return frame.body
-    try:
-        announced = zstandard.frame_content_size(frame.body)
-        if announced != frame.length:
-            raise frames.invalid(f"zstd announces {announced} bytes, the header {frame.length}")
-        content = decompressor.decompress(frame.body, max_output_size=frame.length)
-    except zstandard.ZstdError as error:
-        raise frames.invalid(f"zstd: {error}") from error
-    if len(content) != frame.length:
-        raise frames.invalid(f"zstd gave {len(content)} bytes of {frame.length}")
-    return content
+        if manifest.session_id != self.offer.session_id or self.offer.dry_run:
+            raise frames.invalid("the manifest is of another session")
+        return manifest

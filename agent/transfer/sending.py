@@ -1,42 +1,93 @@
-"""One attempt at sending: pieces are read, hashed and compressed by workers, and sealed by streams.
+"""One attempt at sending: workers look and pack, streams seal, a pilot steers both.
 
 ```
- extents -> pieces -> [workers: read, find zeros, hash, compress] -> channel -> [streams: seal] ->
-                                    credit <------------------------------- acknowledgements <----
+ units -> Board -> [workers] -> frames -> [data streams] --> receiver
+            ^          \\-----> offers -> [offer stream] --/    |
+            \\--------------- answers, acknowledgements --------/
 ```
 
-Memory is bounded by the workers (one piece each), the channel and the credit. Everything ends with
+Memory is bounded by the workers (one parent each), the queues and the credit. Everything ends with
 the first error of any part.
 """
 
+import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
-import zstandard
-
-from agent.disks.extents import extents
-from agent.disks.raw import RawReader
+from agent.seeds.fingerprints import Fingerprints
 from agent.settings import TransferSettings
 from agent.transfer import frames, plan
+from agent.transfer.board import Board
+from agent.transfer.crew import Crew, guarded
+from agent.transfer.dataplane import Connections
 from agent.transfer.flow import Channel, Credit, Failure, Throttle
-from agent.transfer.geometry import LEAF_BYTES
+from agent.transfer.geometry import LEAF_BYTES, STREAMS_MAX
 from agent.transfer.keys import SessionKeys
-from agent.transfer.merkle import DigestKeys, DiskTree
+from agent.transfer.load import Load
+from agent.transfer.merkle import DigestKeys
 from agent.transfer.meter import Meter
-from agent.transfer.streams import Flow, Route, Stream
+from agent.transfer.packing import Packer
+from agent.transfer.producing import Producer, Sink, SourceDisk
+from agent.transfer.steering import Seen, Steering
+from agent.transfer.streams import Flow
 from agent.transfer.watchdog import Watchdog
 from watari import clock, errors
+
+TICK_SECONDS = 0.25
+"""How often the pilot looks."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the frames go, and what the receiver allows."""
+
+    session_id: str
+    keys: SessionKeys
+    connections: Connections
+    streams_max: int
+    credit_bytes: int
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is sent: open disks and their trees, in the order of disk numbers on the wire."""
+    """What is sent: open disks, in the order of their numbers on the wire."""
 
-    readers: tuple[RawReader, ...]
-    trees: tuple[DiskTree, ...]
+    disks: tuple[SourceDisk, ...]
+    digests: DigestKeys
+    fingerprints: Fingerprints
     full_read: bool
+
+    @property
+    def compared(self) -> bool:
+        """Whether there is anything to negotiate."""
+        return any(disk.compared for disk in self.disks)
+
+    def units(self) -> Iterator[plan.Hole | plan.Parent]:
+        """Everything, disk by disk."""
+        for number, disk in enumerate(self.disks):
+            found = disk.reader.extents(LEAF_BYTES, full_read=self.full_read)
+            yield from plan.units(number, disk.reader.size, found)
+
+
+class QueueSink:
+    """Everything is packed and goes to the streams."""
+
+    def __init__(self, channel: Channel[frames.Frame]) -> None:
+        self._channel = channel
+
+    def wants(self, length: int) -> bool:
+        """Always."""
+        return length > 0
+
+    def put(self, frame: frames.Frame) -> None:
+        """Waits for room."""
+        self._channel.put(frame)
 
 
 class Sending:
@@ -45,132 +96,190 @@ class Sending:
     def __init__(
         self,
         source: Source,
-        digest_keys: DigestKeys,
         settings: TransferSettings,
-        level: int,
+        steering: Steering,
         throttle: Throttle,
         meter: Meter,
         failure: Failure,
         time: clock.Clock,
+        *,
+        dry_run: bool = False,
+        ticked: Callable[[], None] = lambda: None,
     ) -> None:
+        self._ticked = ticked
         self._source = source
-        self._digests = digest_keys
         self._settings = settings
-        self._level = level
+        self._steering = steering
         self._throttle = throttle
         self._meter = meter
         self._failure = failure
         self._clock = time
-        self._pieces = self._all_pieces()
-        self._pieces_lock = threading.Lock()
-        self._channel: Channel[frames.Frame] = Channel(failure, settings.queue_frames_max)
+        self._board = Board(failure, source.units(), dry_run=dry_run)
+        self._frames: Channel[frames.Frame] = Channel(failure, settings.queue_frames_max)
+        self._offers: Channel[frames.Frame] = Channel(failure, settings.queue_frames_max)
 
-    def run(self, route: Route, keys: SessionKeys) -> list[int]:
-        """Frames sent on each stream, once the receiver has settled all of them. Raises the first
-        error of any part.
+    def run(self, route: Route, complete: Callable[[list[int]], _Result]) -> _Result:
+        """What `complete` returns, which is called with the frames of each stream once all have
+        been sealed; the last may still be on their way. Raises the first error of any part.
         """
-        flow = self._flow(route)
-        streams = [Stream(flow, route, keys, number) for number in range(route.streams)]
-        watchdog = Watchdog(
-            self._failure, self._meter, self._clock, self._settings.stall_seconds_max
-        )
-        with ThreadPoolExecutor(len(streams), thread_name_prefix="stream") as stream_pool:
-            running = [stream_pool.submit(self._guard, stream.run) for stream in streams]
-            with watchdog.watching():
-                self._produce()
-                for each in running:
-                    each.result()
+
+        def body(flow: Flow, crew: Crew) -> _Result:
+            crew.grow(self._steering.streams)
+            with self._piloted(flow, crew, route):
+                self._produce(QueueSink(self._frames))
+                self._frames.close()
+                self._offers.close()
+                crew.await_sealed()
+            crew.await_sealed()  # of a stream too that the pilot had just added
+            return complete(crew.frames_sealed())
+
+        return self._connected(route, body)
+
+    def survey(
+        self,
+        route: Route,
+        sink: Sink,
+        sample: Callable[[], Sequence[frames.Frame]],
+        burst_seconds: float,
+    ) -> float:
+        """Looks at everything and offers it, then sends `sample` for a while. Returns the bytes per
+        second that the second half of that reached, 0 without a sample. Raises the first error.
+        """
+
+        def body(flow: Flow, crew: Crew) -> float:
+            rate = 0.0
+            self._produce(sink)
+            self._offers.close()
+            chosen = sample()
+            if chosen:
+                crew.grow(self._steering.streams)
+                with self._piloted(flow, crew, route):
+                    rate = self._burst(chosen, burst_seconds)
+            self._frames.close()
+            crew.await_sealed()
+            return rate
+
+        return self._connected(route, body)
+
+    def _connected(self, route: Route, body: Callable[[Flow, Crew], _Result]) -> _Result:
+        """Runs `body` with streams that end with it. Raises the first error of any part."""
+        results: list[_Result] = []
+        with ThreadPoolExecutor(STREAMS_MAX + 1, thread_name_prefix="stream") as pool:
+            flow = self._flow(route)
+            crew = Crew(pool, flow, route.connections, route.streams_max)
+            try:
+                with self._watched(crew):
+                    if self._source.compared:
+                        crew.start_offers()
+                    results.append(body(flow, crew))
+            except errors.WatariError as error:
+                self._failure.fail(error)
+            except BaseException:
+                self._failure.fail(errors.Internal("INTERNAL", "a part of the transfer broke"))
+                raise
+            crew.join()
+        if not results:  # with one, it is the last word, however the streams ended after it
             self._failure.check()
-        return [stream.frames_sealed for stream in streams]
+        return results[0]
+
+    def _burst(self, sample: Sequence[frames.Frame], seconds: float) -> float:
+        began = self._clock.monotonic()
+        half: tuple[float, int] | None = None
+        for frame in itertools.cycle(sample):
+            self._frames.put(frame)
+            now = self._clock.monotonic()
+            if half is None and now - began >= seconds / 2:
+                half = now, self._meter.settled_wire_bytes
+            if half is not None and now - began >= seconds:
+                return (self._meter.settled_wire_bytes - half[1]) / (now - half[0])
+        return 0.0
+
+    def _produce(self, sink: Sink) -> None:
+        """Runs the workers until nothing is left. Raises the first error."""
+        count = self._settings.workers
+        with ThreadPoolExecutor(count, thread_name_prefix="worker") as pool:
+            producers = [self._producer(sink) for _ in range(count)]
+            running = [pool.submit(guarded, self._failure, each.run) for each in producers]
+        for each in running:
+            each.result()
+        self._failure.check()
+
+    def _producer(self, sink: Sink) -> Producer:
+        return Producer(
+            self._source.disks,
+            (self._source.digests, self._source.fingerprints),
+            self._board,
+            sink,
+            self._offers,
+            Packer(lambda: self._steering.level),
+            self._meter,
+            self._clock,
+        )
 
     def _flow(self, route: Route) -> Flow:
+        credit = self._steering.credit_bytes(self._credit_max(route))
         return Flow(
-            self._channel,
-            Credit(self._failure, min(route.credit_bytes, self._settings.credit_bytes)),
+            route.session_id,
+            route.keys,
+            self._frames,
+            self._offers,
+            self._board,
+            Credit(self._failure, credit),
             self._throttle,
             self._meter,
             self._failure,
             self._clock,
+            lambda: self._steering.streams,
+            self._meter.held,
             self._settings.transfer_seconds_max,
         )
 
-    def _produce(self) -> None:
-        count = self._settings.workers
-        with ThreadPoolExecutor(count, thread_name_prefix="worker") as pool:
-            for each in [pool.submit(self._guard, self._work) for _ in range(count)]:
-                each.result()
-        self._channel.close()
+    def _measured(self) -> tuple[float, float, float]:
+        """(now, sealed bytes settled so far, frames settled so far)."""
+        meter = self._meter
+        return self._clock.monotonic(), meter.settled_wire_bytes, meter.settled_frames
 
-    def _guard(self, part: Callable[[], None]) -> None:
-        """Runs a part; its error becomes the transfer's, unless there is one already."""
+    def _credit_max(self, route: Route) -> int:
+        return min(route.credit_bytes, self._settings.credit_bytes)
+
+    def _watched(self, crew: Crew) -> AbstractContextManager[None]:
+        """Until the last frame is settled; the receiver may take longer to flush and sign."""
+        seconds = self._settings.stall_seconds_max
+        watchdog = Watchdog(self._failure, self._meter, self._clock, seconds)
+        return watchdog.watching(lambda: crew.settled)
+
+    @contextmanager
+    def _piloted(self, flow: Flow, crew: Crew, route: Route) -> Iterator[None]:
+        """Steers while the body runs."""
+        done = threading.Event()
+        credit_max = self._credit_max(route)
+
+        def pilot() -> None:
+            meter, last, load = self._meter, self._measured(), Load()
+            while not self._clock.wait(done, TICK_SECONDS):
+                now = self._measured()
+                seconds, wire, frame_count = (a - b for a, b in zip(now, last, strict=True))
+                seen = Seen(
+                    seconds,
+                    self._frames.fill,
+                    int(wire),
+                    int(frame_count),
+                    meter.take_held(),
+                    self._throttle.capped,
+                    load.idle(),
+                )
+                last = now
+                self._steering.tick(seen)
+                self._ticked()
+                flow.credit.set(self._steering.credit_bytes(credit_max))
+                crew.grow(min(self._steering.streams, route.streams_max))
+                meter.streams, meter.level = self._steering.streams, self._steering.level
+
+        self._meter.level = self._steering.level
+        thread = threading.Thread(target=guarded, args=(self._failure, pilot), name="pilot")
+        thread.start()
         try:
-            part()
-        except errors.WatariError as error:
-            self._failure.fail(error)
-        except BaseException:
-            self._failure.fail(errors.Internal("INTERNAL", "a part of the transfer broke"))
-            raise
-
-    def _all_pieces(self) -> Iterator[plan.Piece]:
-        for number, reader in enumerate(self._source.readers):
-            reader.flush()
-            found = extents(
-                reader.descriptor, reader.size, LEAF_BYTES, full_read=self._source.full_read
-            )
-            yield from plan.pieces(number, found)
-
-    def _next_piece(self) -> plan.Piece | None:
-        with self._pieces_lock:
-            return next(self._pieces, None)
-
-    def _work(self) -> None:
-        compressor = zstandard.ZstdCompressor(level=self._level, write_content_size=True)
-        while (piece := self._next_piece()) is not None:
-            self._failure.check()
-            for frame in self._frames(piece, compressor):
-                self._channel.put(frame)
-
-    def _frames(
-        self, piece: plan.Piece, compressor: zstandard.ZstdCompressor
-    ) -> Iterable[frames.Frame]:
-        if piece.hole:
-            return [self._zeros(piece.disk, piece.offset, piece.length)]
-        began = self._clock.monotonic()
-        content = self._source.readers[piece.disk].read(piece.offset, piece.length)
-        read = self._clock.monotonic()
-        self._meter.add(read=piece.length)
-        found = [
-            self._zeros(piece.disk, piece.offset + run.start, run.end - run.start)
-            if run.zero
-            else self._data(piece, run, content[run.start : run.end], compressor)
-            for run in plan.runs(content)
-        ]
-        self._meter.add_busy(read=read - began, cpu=self._clock.monotonic() - read)
-        return found
-
-    def _zeros(self, disk: int, offset: int, length: int) -> frames.Zeros:
-        self._source.trees[disk].put_zeros(offset, length)
-        self._meter.add(zero=length)
-        return frames.Zeros(disk, offset, length)
-
-    def _data(
-        self,
-        piece: plan.Piece,
-        run: plan.Run,
-        content: bytes,
-        compressor: zstandard.ZstdCompressor,
-    ) -> frames.Data:
-        offset = piece.offset + run.start
-        digests = self._digests.leaves(content)
-        self._source.trees[piece.disk].put_leaves(offset, digests)
-        packed = compressor.compress(content)
-        compressed = len(packed) < len(content)
-        self._meter.add(sent=len(content))
-        return frames.Data(
-            piece.disk,
-            offset,
-            len(content),
-            b"".join(digests),
-            packed if compressed else content,
-            compressed,
-        )
+            yield
+        finally:
+            done.set()
+            thread.join()

@@ -2,14 +2,21 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from agent import grants, receipts
 from agent.hypervisors import Guest, Hypervisor, domain
+from agent.hypervisors.shelf import staged_disk
+from agent.seeds.catalogue import SeedCatalogue
+from agent.seeds.scopes import Scopes
 from agent.settings import Settings
+from agent.stored import scope_of
 from agent.transfer import geometry, handshake
 from agent.transfer.arrivals import Arrivals
+from agent.transfer.arriving import Known, Place, open_disks
+from agent.transfer.comparing import Comparing
 from agent.transfer.dataplane import StreamId
 from agent.transfer.merkle import DigestKeys
 from agent.transfer.receiving import Offer, Receiving
@@ -27,17 +34,19 @@ class Sessions:
         self,
         folder: Path,
         hypervisor: Hypervisor,
-        file_name: Callable[[str], str],
+        seeds: SeedCatalogue,
+        scopes: Scopes,
         own: Identity,
         settings: Settings,
         time: clock.Clock,
     ) -> None:
         self._arrivals = Arrivals(folder, time)
         self._hypervisor = hypervisor
-        self._file_name = file_name
+        self._seeds = seeds
+        self._scopes = scopes
         self._own = own
         self._settings = settings
-        self.data_address = settings.data_address
+        self.data = common_pb2.Endpoint(address=settings.data_address)
         """What senders are told to dial; the port is known only once it is bound."""
 
         self._clock = time
@@ -53,25 +62,49 @@ class Sessions:
         grants.check_receiver(
             grant, self._own.spiffe_id, self._settings.manager, peer, request.migration_id
         )
+        grants.check_purpose(grant, dry_run=request.dry_run)
+        self._check_machine(grant, request.definition_xml)
+        scope = scope_of(peer.domain, domain.parse(request.definition_xml).tenant)
+        digest_key = self._scopes.digest_key(scope)
         offer = Offer(
             session_id=request.session_id,
             grant=grant,
             definition_xml=request.definition_xml,
-            digest_keys=DigestKeys(request.digest_key),
-            streams=max(1, min(request.streams, self._settings.transfer.streams)),
+            digest_keys=DigestKeys(digest_key),
+            streams=max(1, min(request.streams, self._settings.transfer.streams_max)),
+            dry_run=request.dry_run,
         )
-        self._check_machine(offer)
         keys, answer = handshake.answer(request, self._own)
         with self._migration(grant.migration_id):
             self._check_wanted(grant)
             self._close_migration(grant.migration_id)
-            folder = self._arrivals.begin(grant, offer.session_id)
-            receiving = Receiving(offer, keys, folder, self._file_name, self._clock)
+            disks = self._open_disks(offer, digest_key, scope)
+            receiving = Receiving(offer, keys, disks, self._clock)
             self._register(grant.migration_id, receiving)
-        answer.data.address = self.data_address
+        answer.data.CopyFrom(self.data)
         answer.streams = offer.streams
         answer.credit_bytes = self._settings.transfer.credit_bytes
+        answer.digest_key = digest_key
+        answer.seeds.extend(receiving.seeds())
         return answer
+
+    def _open_disks(self, offer: Offer, digest_key: bytes, scope: str) -> list[Comparing]:
+        specs = sorted(offer.grant.disks, key=lambda disk: disk.disk_id)
+        wait = self._settings.transfer.index_wait_seconds_max
+        sources = partial(self._seeds.sources, scope, wait) if self._seeds.has(scope) else None
+        known = Known(self._hypervisor.earlier(offer.grant.vm_id), sources)
+        if offer.dry_run:
+            return open_disks(specs, digest_key, None, known)
+        disk_format = self._settings.disk_format
+        fit = _fit(offer.digest_keys, disk_format, specs)
+        arrival = self._arrivals.begin(offer.grant, offer.session_id, fit)
+        place = Place(
+            lambda disk_id: arrival.folder / staged_disk(disk_id, disk_format),
+            lambda disk_id: arrival.journals / disk_id,
+            disk_format,
+            arrival.keep,
+        )
+        return open_disks(specs, digest_key, place, known)
 
     def accept(
         self, stream: StreamId, messages: Iterator[bytes], cut: Callable[[], object]
@@ -85,6 +118,7 @@ class Sessions:
         """Checks, flushes and signs; the same receipt when it is asked for again."""
         receiving = self._session_of(session_id, peer)
         if receiving is not None:
+            receiving.await_manifest(sealed_manifest)
             with self._migration(receiving.migration_id):
                 if self._open.get(receiving.migration_id) is receiving:
                     return self._finish(receiving, sealed_manifest)
@@ -124,8 +158,9 @@ class Sessions:
             present = self._hypervisor.arrived_by(migration_id)
             if present is not None:
                 return present
-            folder, vm_id, definition = self._arrivals.complete(migration_id)
-            return self._hypervisor.activate(folder, vm_id, definition, epoch)
+            folder, vm_id, definition, sender = self._arrivals.complete(migration_id)
+            provider = SpiffeId.parse(sender).domain
+            return self._hypervisor.activate(folder, vm_id, definition, epoch, provider)
 
     def discard(self, migration_id: str) -> None:
         """Deletes an arrival and refuses it from now on. Raises FailedPrecondition."""
@@ -146,6 +181,7 @@ class Sessions:
                 with self._migration(migration_id):
                     self._close(receiving)
         self._arrivals.forget_refusals(self._settings.discarded_kept_seconds)
+        self._arrivals.forget_journals()
 
     def close(self) -> None:
         """Ends every session; one that is being completed first gets its receipt."""
@@ -162,20 +198,20 @@ class Sessions:
         _log.info("machine received", vm_id=receipt.vm_id, wire_bytes=receipt.wire_bytes)
         return signed
 
-    def _check_machine(self, offer: Offer) -> None:
+    def _check_machine(self, grant: common_pb2.Grant, definition_xml: str) -> None:
         """The definition must be the granted machine's, with the granted disks, within limits, and
         still be one when the machine is activated: after the hand-over it is too late to find out.
         """
-        found = domain.parse(offer.definition_xml)
-        granted = sorted(disk.disk_id for disk in offer.grant.disks)
-        if found.vm_id != offer.grant.vm_id or [disk.disk_id for disk in found.disks] != granted:
+        found = domain.parse(definition_xml)
+        granted = sorted(disk.disk_id for disk in grant.disks)
+        if found.vm_id != grant.vm_id or [disk.disk_id for disk in found.disks] != granted:
             raise domain.invalid("the definition is not that of the granted machine and disks")
         if len(granted) > geometry.DISKS_MAX:
             raise domain.invalid(f"{len(granted)} disks, at most {geometry.DISKS_MAX}")
-        for disk in offer.grant.disks:
+        for disk in grant.disks:
             if disk.size_bytes > geometry.DISK_BYTES_MAX:
                 raise domain.invalid(f"disk {disk.disk_id} is larger than 16 TiB")
-        self._hypervisor.adapted(offer.grant.vm_id, offer.definition_xml)
+        self._hypervisor.adapted(grant.vm_id, definition_xml)
 
     def _check_wanted(self, grant: common_pb2.Grant) -> None:
         if self._arrivals.refused(grant.migration_id):
@@ -246,6 +282,12 @@ class _MigrationLock:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def _fit(keys: DigestKeys, disk_format: str, specs: list[common_pb2.DiskSpec]) -> str:
+    """What has to be the same for leaves and digests of an earlier try to be of use."""
+    sizes = ",".join(f"{spec.disk_id}={spec.size_bytes}" for spec in specs)
+    return f"{keys.zero_leaf.hex()} {disk_format} {sizes}"
 
 
 def _unknown_session(session_id: str) -> errors.NotFound:

@@ -1,7 +1,10 @@
-"""One data connection at the sender: seals frames within credit and cap, takes acknowledgements."""
+"""Connections at the sender. A data stream seals frames within credit and cap and takes
+acknowledgements; the stream of offers takes answers.
+"""
 
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,10 +12,24 @@ from typing import Protocol
 import grpc
 
 from agent.transfer import dataplane, frames
+from agent.transfer.board import Board, Offered
 from agent.transfer.flow import Channel, Credit, Failure, Throttle
+from agent.transfer.frames import Verdict
+from agent.transfer.geometry import LEAF_BYTES, leaf_bytes, masked_bytes
 from agent.transfer.keys import Opener, SessionKeys
 from agent.transfer.meter import Meter
 from watari import clock, errors, failpoint
+
+FRAMES_AHEAD_MIN = 2
+"""Frames that a stream may always have unsettled: one on its way, and one behind it."""
+
+HORIZON_SECONDS, HORIZON_ROUND_TRIPS = 0.4, 3.0
+"""Beyond that a stream takes no frame that it would not get through in so long at its own pace. A
+stream that a loss slowed down would else sit on frames while the others have nothing left to do.
+"""
+
+PACE_SECONDS = 1.0
+"""Time over which the pace of a stream is measured."""
 
 FRAME_SENT = failpoint.declare("agent.sending.frame_sent")
 
@@ -29,40 +46,37 @@ class Cancellable(Protocol):
 
 
 @dataclass(frozen=True)
-class Route:
-    """Where the frames go, and what the receiver allows."""
-
-    session_id: str
-    data_address: str
-    streams: int
-    credit_bytes: int
-
-
-@dataclass(frozen=True)
 class Flow:
     """What all streams of a session share."""
 
-    frames: Channel[frames.Frame]
+    session_id: str
+    keys: SessionKeys
+    queue: Channel[frames.Frame]
+    offers: Channel[frames.Frame]
+    board: Board
     credit: Credit
     throttle: Throttle
     meter: Meter
     failure: Failure
     clock: clock.Clock
+    streams_used: Callable[[], int]
+    """How many of the streams carry frames at the moment."""
+    held: Callable[[float], None]
+    """Told how many seconds frames are at the receiver before they are acknowledged."""
     timeout_seconds: float
     """Deadline of a stream."""
 
 
-class Stream:
-    """One data connection."""
+class _Stream:
+    """One connection: what it seals is made by `_outgoing`, what comes back is taken by `_take`."""
 
-    def __init__(self, flow: Flow, route: Route, keys: SessionKeys, number: int) -> None:
+    def __init__(self, flow: Flow, number: int, channel: grpc.Channel) -> None:
         self._flow = flow
-        self._route = route
-        self._id = dataplane.StreamId(route.session_id, number)
-        self._sealer, self._opener = keys.sender_stream(number)
-        self._unsettled: dict[int, int] = {}
-        self._settled_frames = 0
-        self._settled_bytes = 0
+        self._channel = channel
+        self._id = dataplane.StreamId(flow.session_id, number)
+        self._sealer, self._opener = flow.keys.sender_stream(number)
+        self.sealed = threading.Event()
+        """Set once the final frame has been sealed: `frames_sealed` is the last word then."""
 
     @property
     def frames_sealed(self) -> int:
@@ -71,32 +85,80 @@ class Stream:
 
     def run(self) -> None:
         """Returns when the receiver has settled the final frame. Raises the first error."""
-        with dataplane.connect(self._route.data_address) as channel:
-            call = dataplane.open_stream(
-                channel, self._id, self._messages(), self._flow.timeout_seconds
-            )
-            with cancelled_on_failure(self._flow.failure, call):
-                try:
-                    self._acknowledgements(call, self._opener)
-                except grpc.RpcError as error:
-                    self._flow.failure.check()
-                    cause = errors.from_rpc_error(error)
-                    raise StreamBroken(
-                        "PEER_ERROR", f"a data stream broke: {cause.message}", cause=cause.reason
-                    ) from error
+        call = dataplane.open_stream(
+            self._channel, self._id, self._messages(), self._flow.timeout_seconds
+        )
+        with cancelled_on_failure(self._flow.failure, call):
+            try:
+                self._answers(call, self._opener)
+            except grpc.RpcError as error:
+                self._flow.failure.check()
+                cause = errors.from_rpc_error(error)
+                raise StreamBroken(
+                    "PEER_ERROR", f"a data stream broke: {cause.message}", cause=cause.reason
+                ) from error
 
     def _messages(self) -> Iterator[bytes]:
         """What gRPC sends, in a thread of its own; ends early once there is an error."""
         try:
-            while (frame := self._flow.frames.get()) is not None:
-                yield self._seal(frame)
-            yield self._seal(frames.End())
+            yield from self._outgoing()
+            last = self._sealer.seal(frames.End())
+            self.sealed.set()
+            with self._flow.failure.changed:
+                self._flow.failure.changed.notify_all()
+            yield last  # after which gRPC may never come back, when the receiver was quick
         except errors.WatariError as error:
             self._flow.failure.fail(error)
 
+    def _answers(self, call: dataplane.DataCall, opener: Opener) -> None:
+        for message in call:
+            self._take(opener.open(message))
+        if not opener.ended:
+            raise StreamBroken("PEER_ERROR", "the receiver ended a data stream early")
+
+    def _outgoing(self) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    def _take(self, frame: frames.Frame) -> None:
+        raise NotImplementedError
+
+
+class DataStream(_Stream):
+    """Carries content."""
+
+    def __init__(self, flow: Flow, number: int, channel: grpc.Channel) -> None:
+        super().__init__(flow, number, channel)
+        self._unsettled: dict[int, frames.Frame] = {}
+        self._settled_frames = 0
+        self._settled_bytes = 0
+        self._outstanding_bytes = 0
+        self._lately: deque[tuple[float, int]] = deque()
+        self._horizon = HORIZON_SECONDS + HORIZON_ROUND_TRIPS * flow.meter.round_trip_seconds
+
+    def _outgoing(self) -> Iterator[bytes]:
+        while (frame := self._flow.queue.get(self._wanted)) is not None:
+            yield self._seal(frame)
+
+    def _wanted(self) -> bool:
+        """Whether this stream should take a frame now: not while others are enough, nor while what
+        it has will keep it busy longer than it takes the others.
+        """
+        if self._id.number > self._flow.streams_used():
+            return False
+        waiting = len(self._unsettled)
+        return waiting < FRAMES_AHEAD_MIN or self._outstanding_bytes < self._pace() * self._horizon
+
+    def _pace(self) -> float:
+        """Bytes per second that this stream got through lately."""
+        now = self._flow.clock.monotonic()
+        while self._lately and now - self._lately[0][0] > PACE_SECONDS:
+            self._lately.popleft()
+        return sum(each for _, each in self._lately) / PACE_SECONDS
+
     def _seal(self, frame: frames.Frame) -> bytes:
         message = self._sealer.seal(frame)
-        self._unsettled[self._sealer.frames] = _content_bytes(frame)
+        self._unsettled[self._sealer.frames] = _without_content(frame)
+        self._outstanding_bytes += len(message)
         began = self._flow.clock.monotonic()
         self._flow.credit.take(len(message))
         self._flow.throttle.pace(len(message))
@@ -105,22 +167,77 @@ class Stream:
         failpoint.hit(FRAME_SENT)
         return message
 
-    def _acknowledgements(self, call: dataplane.DataCall, opener: Opener) -> None:
-        for message in call:
-            ack = opener.open(message)
-            if not isinstance(ack, frames.Ack) or ack.frames > self._sealer.frames:
-                raise frames.invalid("the receiver settles what was never sent")
-            self._flow.credit.give_back(ack.sealed_bytes - self._settled_bytes)
-            self._settled_bytes = ack.sealed_bytes
-            while self._settled_frames < ack.frames:
-                self._settled_frames += 1
-                self._flow.meter.add(settled=self._unsettled.pop(self._settled_frames))
-        if not opener.ended:
-            raise StreamBroken("PEER_ERROR", "the receiver ended a data stream early")
+    def _take(self, frame: frames.Frame) -> None:
+        if not isinstance(frame, frames.Ack) or not (
+            self._settled_frames <= frame.frames <= self._sealer.frames
+        ):
+            raise frames.invalid("the receiver settles what was never sent")
+        for disk, leaf in frame.rejected:
+            self._reject(disk, leaf)
+        self._flow.credit.give_back(frame.sealed_bytes - self._settled_bytes)
+        self._flow.meter.add(
+            settled_wire=frame.sealed_bytes - self._settled_bytes,
+            settled_frames=frame.frames - self._settled_frames,
+        )
+        settled = frame.sealed_bytes - self._settled_bytes
+        self._outstanding_bytes -= settled
+        self._lately.append((self._flow.clock.monotonic(), settled))
+        self._flow.held(frame.held_microseconds / 1e6)
+        self._settled_bytes = frame.sealed_bytes
+        while self._settled_frames < frame.frames:
+            self._settled_frames += 1
+            sent = self._unsettled.pop(self._settled_frames, frames.End())
+            if isinstance(sent, frames.Data | frames.Zeros):
+                self._flow.meter.add(settled=sent.length)
+            if isinstance(sent, frames.Data):
+                first = sent.offset // LEAF_BYTES
+                self._flow.board.settled(sent.disk, range(first, first + len(sent.masks)))
+
+    def _reject(self, disk: int, leaf: int) -> None:
+        """Counts a leaf back that has to be sent whole."""
+        offered, mask = self._flow.board.rejected(disk, leaf)
+        length = leaf_bytes(offered.length, leaf * LEAF_BYTES - offered.offset)
+        found = length - masked_bytes(mask, length)
+        self._flow.meter.add(needed=found, deduplicated=-found, settled=-length)
 
 
-def _content_bytes(frame: frames.Frame) -> int:
-    return frame.length if isinstance(frame, frames.Data | frames.Zeros) else 0
+class OfferStream(_Stream):
+    """Carries offers, and takes what the receiver says to them."""
+
+    def _outgoing(self) -> Iterator[bytes]:
+        while (frame := self._flow.offers.get()) is not None:
+            message = self._sealer.seal(frame)
+            self._flow.meter.add(wire=len(message), offered_wire=len(message))
+            yield message
+
+    def _take(self, frame: frames.Frame) -> None:
+        if isinstance(frame, frames.Ack) and frame.final:
+            return
+        if not isinstance(frame, frames.Answer):
+            raise frames.invalid("no answer on the stream of offers")
+        offered, verdict = self._flow.board.answered(frame)
+        if verdict is not Verdict.OPEN:
+            self._count(offered, frame.masks)
+
+    def _count(self, offered: Offered, masks: tuple[int, ...]) -> None:
+        """What the receiver has of a parent is settled with its answer."""
+        needed = content = 0
+        for index, digest in enumerate(offered.digests):
+            length = leaf_bytes(offered.length, index * LEAF_BYTES)
+            content += length if digest is not None else 0
+            needed += masked_bytes(masks[index], length) if masks and masks[index] else 0
+        self._flow.meter.add(
+            needed=needed,
+            deduplicated=content - needed,
+            settled=offered.length - needed,
+        )
+
+
+def _without_content(frame: frames.Frame) -> frames.Frame:
+    """What has to be remembered of a frame until it is settled."""
+    if not isinstance(frame, frames.Data):
+        return frame
+    return frames.Data(frame.disk, frame.offset, frame.length, frame.masks, b"", b"", False)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Ends a transfer in which nothing moves."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from agent.transfer.flow import Failure
@@ -21,10 +21,12 @@ class Watchdog:
         self._seconds_max = seconds_max
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Watches while the body runs."""
+    def watching(self, settled: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Watches while the body runs and not everything is `settled`."""
         done = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(done,), name="watchdog", daemon=True)
+        watcher = threading.Thread(
+            target=self._watch, args=(done, settled), name="watchdog", daemon=True
+        )
         watcher.start()
         try:
             yield
@@ -32,11 +34,11 @@ class Watchdog:
             done.set()
             watcher.join()
 
-    def _watch(self, done: threading.Event) -> None:
+    def _watch(self, done: threading.Event, settled: Callable[[], bool]) -> None:
         seen, since = self._activity(), self._clock.monotonic()
         while not self._clock.wait(done, min(1.0, self._seconds_max / 4)):
             now = self._clock.monotonic()
-            if self._activity() != seen:
+            if settled() or self._activity() != seen:
                 seen, since = self._activity(), now
             elif now - since > self._seconds_max:
                 self._failure.fail(

@@ -60,7 +60,7 @@ class Both:
             "127.0.0.1:0", self._accept, window_bytes=1 << 23, streams_max=8
         )
         self.data.start()
-        self.destination.sessions.data_address = f"127.0.0.1:{port}"
+        self.destination.sessions.data.address = f"127.0.0.1:{port}"
         self.wicked = Wicked(self.destination.sessions)
         self.target: rpc.Target = serve(
             str(RECEIVER),
@@ -124,7 +124,7 @@ class Both:
         self.destination.sessions.close()
         self.data.stop(0).wait(10)
         self.shelf.close()
-        self.destination.shelf.close()
+        self.destination.close()
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def test_no_limit_lifts_what_the_grant_allows(both: Both) -> None:
     request = both.request(rate=2 * MIB, size=4 * MIB)
     began = time.monotonic()
     both.jobs.start(request)
-    both.jobs.set_limit(request.migration_id, 0)
+    both.jobs.set_limit(request.migration_id, 0, ())
     assert both.ended(request).state == agent_pb2.TRANSFER_STATE_SUCCEEDED
     assert time.monotonic() - began > 1
 

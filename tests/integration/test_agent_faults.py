@@ -50,7 +50,8 @@ def check_usable(pair: agents.Pair, vm_id: str, migration_id: str) -> None:
     assert not guest.held_by
     assert not guest.HasField("problem")
     incoming = pair.destination.shelf / "incoming"
-    assert [each for each in incoming.iterdir() if each.name != ".discarded"] == []
+    assert [each for each in incoming.iterdir() if not each.name.startswith(".")] == []
+    assert list((incoming / ".journals").iterdir()) == []
     assert list((pair.destination.shelf / "vms").iterdir()) == []
 
 

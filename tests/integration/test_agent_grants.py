@@ -87,7 +87,6 @@ def open_request(
             agent_pb2.KeyShare(agreement=agent_pb2.KEY_AGREEMENT_X25519, public_key=b"k" * 32)
         ],
         definition_xml=definition(guest.vm_id, "web", {"vda": "vda.raw"}),
-        digest_key=bytes(32),
         cipher_key_bits=128,
         streams=1,
     )
@@ -125,7 +124,6 @@ def test_a_grant_is_good_for_the_agent_that_it_names_only(
             definition(str(uuid.uuid4()), "w", {"vda": "x"}),
             "VM_DEFINITION_INVALID",
         ),
-        ("digest_key", b"short", "INVALID_FIELD"),
         ("cipher_key_bits", 64, "INVALID_FIELD"),
         ("streams", 99, "INVALID_FIELD"),
     ],

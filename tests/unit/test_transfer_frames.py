@@ -1,142 +1,283 @@
-"""The frame codec and the seal: frames open once, in order and unaltered, or not at all."""
+"""The frame codec: what was encoded is decoded, and nothing else is."""
 
 import dataclasses
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.transfer import frames
-from agent.transfer.geometry import DIGEST_BYTES, FRAME_CONTENT_BYTES_MAX, LEAF_BYTES, leaf_count
-from agent.transfer.keys import SessionKeys
+from agent.transfer.frames import Flags, FrameType, Header
+from agent.transfer.geometry import (
+    DIGEST_BYTES,
+    FRAME_CONTENT_BYTES_MAX,
+    LEAF_BYTES,
+    PARENT_BYTES,
+    PARENT_LEAVES,
+)
+from tests.support.wire_frames import ANY_FRAME, BY_TYPE, LEAVES, NUMBERS, message, opened
 from watari import errors
 
-LEAF_OFFSETS = st.integers(0, 2**40).map(lambda leaf: leaf * LEAF_BYTES)
 
-
-def keys(shared: bytes = b"s" * 32, transcript: bytes = b"t", bits: int = 128) -> SessionKeys:
-    return SessionKeys(shared, transcript, bits)
-
-
-@st.composite
-def data_frames(draw: st.DrawFn) -> frames.Data:
-    length = draw(st.integers(1, FRAME_CONTENT_BYTES_MAX))
-    compressed = draw(st.booleans()) and length > 1
-    body = bytes(draw(st.integers(1, length - 1)) if compressed else length)
-    digests = bytes(leaf_count(length) * DIGEST_BYTES)
-    disk = draw(st.integers(0, 63))
-    return frames.Data(disk, draw(LEAF_OFFSETS), length, digests, body, compressed)
-
-
-ANY_FRAME = st.one_of(
-    data_frames(),
-    st.builds(frames.Zeros, st.integers(0, 63), LEAF_OFFSETS, st.integers(0, 2**63)),
-    st.just(frames.End()),
-    st.builds(frames.Ack, st.integers(0, 2**63), st.integers(0, 2**63), st.booleans()),
-)
-
-
-@given(st.lists(ANY_FRAME, max_size=5))
-def test_frames_open_as_they_were_sealed(sent: list[frames.Frame]) -> None:
-    sealer, _ = keys().sender_stream(3)
-    _, opener = keys().receiver_stream(3)
-    final = [i for i, each in enumerate(sent) if frames.encode(each)[1] & frames.Flags.FINAL]
-    sent = sent[: final[0] + 1] if final else sent
-    assert [opener.open(sealer.seal(frame)) for frame in sent] == sent
-
-
-@given(ANY_FRAME, st.data())
-def test_any_altered_bit_is_noticed(frame: frames.Frame, data: st.DataObject) -> None:
-    message = bytearray(keys().sender_stream(0)[0].seal(frame))
-    bit = data.draw(st.integers(0, 8 * len(message) - 1))
-    message[bit // 8] ^= 1 << (bit % 8)
+def refused(raw: bytes) -> None:
     with pytest.raises(errors.DataLoss) as caught:
-        keys().receiver_stream(0)[1].open(bytes(message))
+        opened(raw)
     assert caught.value.reason == "FRAME_INVALID"
 
 
-@given(st.binary(max_size=200))
-def test_arbitrary_bytes_are_refused(message: bytes) -> None:
-    with pytest.raises(errors.DataLoss):
-        keys().receiver_stream(0)[1].open(message)
-
-
-@given(st.binary(min_size=8, max_size=2000), st.integers(0, 255), st.integers(0, 255))
-def test_a_sealed_frame_that_contradicts_itself_is_refused_or_well_formed(
-    plain: bytes, kind: int, flags: int
+@pytest.mark.parametrize("kind", FrameType)
+@settings(deadline=None)
+@given(st.data())
+def test_a_frame_of_every_type_is_decoded_as_it_was_encoded(
+    kind: FrameType, data: st.DataObject
 ) -> None:
-    """Whoever holds the keys still cannot make the receiver take memory or raise anything else."""
-    header = struct.pack(
-        "<HBBBBHQQII", 0x5754, 1, kind, flags, 0, 0, 0, LEAF_BYTES, 100, len(plain) + 16
+    frame = data.draw(BY_TYPE[kind])
+    assert frames.encode(frame)[0] is kind
+    assert opened(message(frame)) == frame
+
+
+@settings(deadline=None)
+@given(ANY_FRAME, NUMBERS)
+def test_a_header_is_parsed_as_it_was_packed(frame: frames.Frame, counter: int) -> None:
+    raw = message(frame, counter)
+    header = frames.parse(raw)
+    assert header.pack() == raw[: frames.HEADER_BYTES]
+    assert header.counter == counter
+
+
+def plain_frame(
+    kind: FrameType, plain: bytes, *, offset: int = 0, length: int = 0, flags: Flags | None = None
+) -> bytes:
+    """A message of a type with any plaintext under a header that is in bounds by itself."""
+    if flags is None:
+        flags = Flags.FINAL if kind is FrameType.END else Flags.NONE
+    header = Header(kind, flags, 0, 0, offset, length, len(plain) + frames.TAG_BYTES)
+    return header.pack() + plain + bytes(frames.TAG_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (0, b"\x00"),
+        (1, b"\x00"),
+        (2, b"\x01"),
+        (2, b"\x03"),
+        (3, b"\x00"),
+        (3, b"\x08"),
+        (3, b"\xff"),
+        (5, b"\x01"),
+        (24, struct.pack("<I", FRAME_CONTENT_BYTES_MAX + 1)),
+        (28, struct.pack("<I", 0)),
+        (28, struct.pack("<I", 1 << 31)),
+    ],
+    ids=[
+        "magic",
+        "magic 2",
+        "older",
+        "newer",
+        "type 0",
+        "type 8",
+        "type 255",
+        "reserved",
+        "content",
+        "sealed less",
+        "sealed more",
+    ],
+)
+def test_a_header_field_out_of_bounds_is_refused(at: int, value: bytes) -> None:
+    raw = bytearray(message(frames.Zeros(0, 0, LEAF_BYTES)))
+    opened(bytes(raw))
+    raw[at : at + len(value)] = value
+    with pytest.raises(errors.DataLoss) as caught:
+        frames.parse(bytes(raw))
+    assert caught.value.reason == "FRAME_INVALID"
+
+
+ALLOWED = {
+    FrameType.DATA: {0, 2},
+    FrameType.ZERO: {0},
+    FrameType.END: {0, 1},
+    FrameType.ACK: {0, 1},
+    FrameType.PARENT: {0},
+    FrameType.LEAVES: {0, 4},
+    FrameType.ANSWER: {0},
+}
+
+
+@pytest.mark.parametrize("kind", FrameType)
+def test_a_header_has_the_flags_of_its_type_only(kind: FrameType) -> None:
+    for flags in range(256):
+        raw = bytearray(plain_frame(kind, b""))
+        raw[4] = flags
+        if flags in ALLOWED[kind]:
+            assert frames.parse(bytes(raw)).flags == flags
+        else:
+            with pytest.raises(errors.DataLoss):
+                frames.parse(bytes(raw))
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, frames.HEADER_BYTES, frames.HEADER_BYTES + 15, frames.MESSAGE_BYTES_MAX + 1]
+)
+def test_a_message_of_no_possible_size_is_refused_unread(size: int) -> None:
+    header = Header(FrameType.DATA, Flags.NONE, 0, 0, 0, 1, max(0, size - frames.HEADER_BYTES))
+    with pytest.raises(errors.DataLoss, match=f"a frame of {size} bytes"):
+        frames.parse(header.pack()[:size].ljust(size, b"\0"))
+
+
+def test_the_largest_frame_is_as_large_as_a_message_may_be() -> None:
+    largest = frames.Data(
+        0,
+        0,
+        FRAME_CONTENT_BYTES_MAX,
+        (1,) * PARENT_LEAVES,
+        bytes(PARENT_LEAVES * DIGEST_BYTES),
+        bytes(FRAME_CONTENT_BYTES_MAX),
+        compressed=False,
     )
+    assert len(message(largest)) == frames.MESSAGE_BYTES_MAX
+    assert opened(message(largest)) == largest
+
+
+WHOLE = frames.Data(0, 0, 4096, (1,), bytes(DIGEST_BYTES), bytes(4096), compressed=False)
+LAST_LEAF = PARENT_BYTES - LEAF_BYTES
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        plain_frame(FrameType.DATA, b"", length=1),
+        plain_frame(FrameType.DATA, b"\0" + bytes(33), length=1),
+        plain_frame(FrameType.DATA, b"\x41" + bytes(200), length=72),
+        plain_frame(FrameType.DATA, b"\x02" + bytes(3), length=1),
+        plain_frame(FrameType.DATA, b"\x01\x01\x00" + bytes(31), length=1),
+        plain_frame(FrameType.DATA, b"\x01\x01\x00" + bytes(32), length=1),
+        plain_frame(FrameType.DATA, b"\x01\x01\x00" + bytes(32), length=0),
+        plain_frame(FrameType.DATA, b"\x01\x00\x00", length=0),
+        message(dataclasses.replace(WHOLE, length=4095)),
+        message(dataclasses.replace(WHOLE, length=4097)),
+        message(dataclasses.replace(WHOLE, length=4095, compressed=True)),
+        message(dataclasses.replace(WHOLE, offset=1)),
+        message(dataclasses.replace(WHOLE, offset=LAST_LEAF, masks=(1, 0))),
+    ],
+    ids=[
+        "no count",
+        "no leaves",
+        "more leaves than a parent",
+        "masks cut off",
+        "digests cut off",
+        "no body",
+        "no content",
+        "nothing but a mask",
+        "a body that is longer",
+        "a body that is shorter",
+        "zstd that is longer",
+        "no leaf boundary",
+        "leaves of two parents",
+    ],
+)
+def test_content_that_contradicts_itself_is_refused(raw: bytes) -> None:
+    refused(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        plain_frame(FrameType.ZERO, bytes(7)),
+        plain_frame(FrameType.ZERO, bytes(9)),
+        plain_frame(FrameType.ZERO, bytes(8), offset=LEAF_BYTES - 1),
+        plain_frame(FrameType.END, b"\0"),
+        plain_frame(FrameType.END, b"", flags=Flags.NONE),
+        plain_frame(FrameType.ACK, bytes(19)),
+        plain_frame(FrameType.ACK, bytes(21)),
+        plain_frame(FrameType.ACK, bytes(20 + 9)),
+        plain_frame(FrameType.ACK, bytes(20 + 10 * (frames.REJECTS_MAX + 1))),
+    ],
+)
+def test_zeros_ends_and_acknowledgements_of_another_size_are_refused(raw: bytes) -> None:
+    refused(raw)
+
+
+def test_an_acknowledgement_names_as_many_leaves_as_it_may() -> None:
+    full = frames.Ack(1, 2, rejected=((3, 4),) * frames.REJECTS_MAX)
+    assert opened(message(full)) == full
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        plain_frame(FrameType.PARENT, bytes(31)),
+        plain_frame(FrameType.PARENT, bytes(33)),
+        plain_frame(FrameType.PARENT, bytes(32), offset=LEAF_BYTES),
+        plain_frame(FrameType.LEAVES, bytes(7)),
+        plain_frame(FrameType.LEAVES, bytes(8 + 31)),
+        plain_frame(FrameType.LEAVES, bytes(8 + 32 * 65)),
+        plain_frame(FrameType.LEAVES, bytes(8), offset=LEAF_BYTES),
+        plain_frame(FrameType.LEAVES, bytes(8 + 32), flags=Flags.BLOCKS),
+        plain_frame(FrameType.LEAVES, bytes(8 + 128 * 65), flags=Flags.BLOCKS),
+        plain_frame(FrameType.ANSWER, b""),
+        plain_frame(FrameType.ANSWER, b"\x03"),
+        plain_frame(FrameType.ANSWER, b"\x02"),
+        plain_frame(FrameType.ANSWER, b"\x02\x00"),
+        plain_frame(FrameType.ANSWER, b"\x02" + bytes(2 * 65)),
+        plain_frame(FrameType.ANSWER, b"\x00" + bytes(2)),
+        plain_frame(FrameType.ANSWER, b"\x01" + bytes(2)),
+        plain_frame(FrameType.ANSWER, b"\x00", offset=LEAF_BYTES),
+    ],
+)
+def test_offers_and_answers_that_contradict_themselves_are_refused(raw: bytes) -> None:
+    refused(raw)
+
+
+@pytest.mark.parametrize("kind", set(FrameType) - {FrameType.DATA})
+@settings(deadline=None)
+@given(st.data(), st.integers(1, FRAME_CONTENT_BYTES_MAX))
+def test_content_is_announced_by_data_only(
+    kind: FrameType, data: st.DataObject, length: int
+) -> None:
+    raw = bytearray(message(data.draw(BY_TYPE[kind])))
+    raw[24:28] = struct.pack("<I", length)
+    refused(bytes(raw))
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_no_message(raw: bytes) -> None:
+    refused(raw)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 255),
+    st.integers(0, 255),
+    st.one_of(LEAVES, NUMBERS),
+    st.one_of(st.integers(0, 5000), st.integers(0, 2**32 - 1)),
+    st.binary(max_size=3000),
+)
+def test_an_arbitrary_plaintext_is_refused_or_means_just_these_bytes(
+    kind: int, flags: int, offset: int, length: int, plain: bytes
+) -> None:
+    """Whoever holds the keys cannot make the codec raise anything else, or take memory."""
+    sealed = len(plain) + frames.TAG_BYTES
+    head = struct.pack("<HBBBBHQQII", 0x5754, 2, kind, flags, 0, 0, 0, offset, length, sealed)
     try:
-        parsed = frames.parse(header + plain + bytes(16))
-        frame = frames.decode(parsed, plain)
+        frame = opened(head + plain + bytes(frames.TAG_BYTES))
     except errors.DataLoss:
         return
-    assert not isinstance(frame, frames.Data) or len(frame.body) <= frame.length
+    assert frames.encode(frame)[5] == plain
 
 
-def sealed(count: int) -> list[bytes]:
-    sealer, _ = keys().sender_stream(0)
-    return [sealer.seal(frames.Zeros(0, index * LEAF_BYTES, LEAF_BYTES)) for index in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("before", "then"),
-    [([0], 0), ([], 1), ([0], 2)],
-    ids=["a repeat", "a drop at the start", "a drop in between"],
-)
-def test_what_was_dropped_repeated_or_reordered_is_noticed(before: list[int], then: int) -> None:
-    messages = sealed(3)
-    _, opener = keys().receiver_stream(0)
-    for index in before:
-        opener.open(messages[index])
-    with pytest.raises(errors.DataLoss):
-        opener.open(messages[then])
-
-
-def test_nothing_opens_after_the_final_frame() -> None:
-    sealer, _ = keys().sender_stream(0)
-    _, opener = keys().receiver_stream(0)
-    opener.open(sealer.seal(frames.End()))
-    assert opener.ended
-    with pytest.raises(errors.DataLoss):
-        opener.open(sealer.seal(frames.Zeros(0, 0, 1)))
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        keys().receiver_stream(1),
-        keys(shared=b"x" * 32).receiver_stream(0),
-        keys(transcript=b"another session").receiver_stream(0),
-        keys(bits=256).receiver_stream(0),
-        keys().sender_stream(0),
-    ],
-    ids=["another stream", "another secret", "another session", "another key size", "direction"],
-)
-def test_a_frame_does_not_open_elsewhere(other: tuple[object, object]) -> None:
-    with pytest.raises(errors.DataLoss):
-        other[1].open(sealed(1)[0])  # type: ignore[attr-defined]
-
-
-def test_a_manifest_opens_in_its_own_session_only() -> None:
-    manifest = keys().seal_manifest(b"what was sent")
-    assert keys().open_manifest(manifest) == b"what was sent"
-    for other in (keys(transcript=b"another"), keys(shared=b"x" * 32)):
-        with pytest.raises(errors.DataLoss):
-            other.open_manifest(manifest)
-
-
-def test_sizes_are_refused_before_anything_is_opened() -> None:
-    header = frames.Header(frames.FrameType.DATA, frames.Flags.NONE, 0, 0, 0, 1, 17)
-    for changed in (
-        dataclasses.replace(header, length=FRAME_CONTENT_BYTES_MAX + 1),
-        dataclasses.replace(header, sealed_bytes=1 << 31),
-    ):
-        with pytest.raises(errors.DataLoss):
-            frames.parse(changed.pack() + bytes(17))
-    with pytest.raises(errors.DataLoss):
-        frames.parse(bytes(frames.MESSAGE_BYTES_MAX + 1))
+@settings(deadline=None)
+@given(ANY_FRAME, st.data())
+def test_a_mutated_message_is_refused_or_means_other_bytes(
+    frame: frames.Frame, data: st.DataObject
+) -> None:
+    raw = bytearray(message(frame))
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    del raw[data.draw(st.integers(len(raw) // 2, len(raw))) :]
+    try:
+        found = opened(bytes(raw))
+    except errors.DataLoss:
+        return
+    assert frames.encode(found)[5] == bytes(raw[frames.HEADER_BYTES : -frames.TAG_BYTES])

@@ -3,18 +3,27 @@
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from agent.hypervisors.shelf import staged_disk
 from agent.transfer import frames
-from agent.transfer.geometry import LEAF_BYTES
+from agent.transfer.geometry import DIGEST_BYTES, LEAF_BYTES, leaf_count, whole_mask
 from agent.transfer.keys import SessionKeys
 from agent.transfer.merkle import DigestKeys
-from agent.transfer.receiving import Offer, Receiving
-from tests.support.arriving import CONTENT, DIGEST_KEY, DISK_BYTES, Session, data
+from agent.transfer.receiving import MANIFEST_WAIT_SECONDS_MAX, Offer, Receiving
+from tests.support.arriving import (
+    CONTENT,
+    DIGEST_KEY,
+    DISK_BYTES,
+    Session,
+    StandingClock,
+    arriving,
+    data,
+)
 from watari import errors
 from watari.clock import FakeClock
 from watari.v1 import common_pb2
@@ -34,10 +43,15 @@ def session() -> Session:
 
 
 @pytest.fixture
-def receiving(session: Session, tmp_path: Path) -> Iterator[Receiving]:
+def clock() -> FakeClock:
+    return StandingClock()
+
+
+@pytest.fixture
+def receiving(session: Session, tmp_path: Path, clock: FakeClock) -> Iterator[Receiving]:
     keys = DigestKeys(DIGEST_KEY)
     offer = Offer(session.session_id, session.grant, session.xml, keys, streams=2)
-    opened = Receiving(offer, KEYS, tmp_path, staged_disk, FakeClock())
+    opened = Receiving(offer, KEYS, arriving(tmp_path, DISK_BYTES), clock)
     yield opened
     opened.close()
 
@@ -46,16 +60,43 @@ def nothing() -> None:
     """A cut of a stream that ends by itself."""
 
 
-def send(receiving: Receiving, session: Session, *sent: frames.Frame, number: int = 0) -> None:
+def send(receiving: Receiving, session: Session, *sent: frames.Frame, number: int = 1) -> None:
     list(receiving.stream(number, session.sealed(sent, number), nothing))
+
+
+def completed(receiving: Receiving, session: Session, counts: list[int]) -> common_pb2.Receipt:
+    """The receipt for these frames by stream, from 0 on."""
+    sealed = session.manifest(counts)
+    receiving.await_manifest(sealed)
+    return receiving.complete(sealed)
+
+
+@contextmanager
+def late(receiving: Receiving, clock: FakeClock) -> Iterator[None]:
+    """A minute passes once somebody waits in the block."""
+
+    def pass_time() -> None:
+        while not over.wait(0.02):
+            with receiving._changed:
+                clock.advance(MANIFEST_WAIT_SECONDS_MAX / 4)
+                receiving._changed.notify_all()
+
+    over = threading.Event()
+    thread = threading.Thread(target=pass_time)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_what_was_sent_is_written_and_vouched_for(
     receiving: Receiving, session: Session, tmp_path: Path
 ) -> None:
     send(receiving, session, data(CONTENT[:LEAF_BYTES]), END)
-    send(receiving, session, data(CONTENT[LEAF_BYTES:], LEAF_BYTES), END, number=1)
-    receipt = receiving.complete(session.manifest([2, 2]))
+    send(receiving, session, data(CONTENT[LEAF_BYTES:], LEAF_BYTES), END, number=2)
+    receipt = completed(receiving, session, [0, 2, 2])
     assert receipt.raw_bytes == DISK_BYTES
     assert (tmp_path / "vda.raw").read_bytes() == CONTENT
 
@@ -64,8 +105,10 @@ def packed(content: bytes, length: int) -> frames.Data:
     """Compressed content under a header that states another length."""
     plain = data(content)
     body = zstandard.ZstdCompressor().compress(content)
-    digests = plain.digests[: frames.leaf_count(length) * frames.DIGEST_BYTES]
-    return frames.Data(0, 0, length, digests, body, compressed=True)
+    leaves = leaf_count(length)
+    digests = plain.digests[: leaves * DIGEST_BYTES]
+    masks = (whole_mask(LEAF_BYTES),) * leaves
+    return frames.Data(0, 0, length, masks, digests, body, compressed=True)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +125,7 @@ def packed(content: bytes, length: int) -> frames.Data:
         (frames.Zeros(9, 0, LEAF_BYTES), "FRAME_INVALID"),
         (frames.Ack(0, 0), "FRAME_INVALID"),
         (packed(bytes(50_000), LEAF_BYTES), "FRAME_INVALID"),
-        (packed(bytes(DISK_BYTES), 50_000), "FRAME_INVALID"),
+        (packed(bytes(DISK_BYTES), LEAF_BYTES), "FRAME_INVALID"),
     ],
 )
 def test_a_frame_that_is_off_ends_the_session(
@@ -94,8 +137,8 @@ def test_a_frame_that_is_off_ends_the_session(
     assert receiving.problem is caught.value
     assert not any((tmp_path / "vda.raw").read_bytes())
     for call in (
-        lambda: send(receiving, session, data(), END, number=1),
-        lambda: receiving.complete(session.manifest([2, 0])),
+        lambda: send(receiving, session, data(), END, number=2),
+        lambda: receiving.complete(session.manifest([0, 2])),
     ):
         with pytest.raises(errors.WatariError) as again:
             call()
@@ -108,9 +151,9 @@ def test_zstd_that_announces_too_much_takes_no_memory(
     """1 GiB of zeros is 32 KiB of zstd: it must not even begin to grow."""
     compressor = zstandard.ZstdCompressor().compressobj(size=1 << 30)
     bomb = b"".join(compressor.compress(bytes(1 << 24)) for _ in range(64)) + compressor.flush()
-    digests = data().digests
+    frame = replace(data(), body=bomb, compressed=True)
     with pytest.raises(errors.DataLoss) as caught:
-        send(receiving, session, frames.Data(0, 0, DISK_BYTES, digests, bomb, compressed=True))
+        send(receiving, session, frame)
     assert "announces" in caught.value.message
 
 
@@ -129,25 +172,37 @@ def test_content_beyond_the_grant_ends_the_session(receiving: Receiving, session
     assert caught.value.reason == "GRANT_EXCEEDED"
 
 
-@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("number", [0, 1, 3])
 def test_a_stream_that_is_none_of_the_sessions_is_refused_and_the_session_goes_on(
     receiving: Receiving, session: Session, number: int
 ) -> None:
+    """There is nothing to compare with, so offers are none of it either."""
     send(receiving, session, data(), END)
     with pytest.raises(errors.DataLoss):
         send(receiving, session, END, number=number)
     assert receiving.problem is None
-    receiving.complete(session.manifest([2, 0]))
+    completed(receiving, session, [0, 2])
 
 
-@pytest.mark.parametrize("counts", [[3, 0], [2, 1], [2], [2, 0, 0], []])
+@pytest.mark.parametrize("counts", [[0, 3], [0, 1], [0, 0], [], [2, 0]])
 def test_a_manifest_about_other_frames_is_refused(
-    receiving: Receiving, session: Session, counts: list[int]
+    receiving: Receiving, session: Session, clock: FakeClock, counts: list[int]
 ) -> None:
     send(receiving, session, data(), END)
-    with pytest.raises(errors.DataLoss) as caught:
-        receiving.complete(session.manifest(counts))
+    with late(receiving, clock), pytest.raises(errors.DataLoss) as caught:
+        receiving.await_manifest(session.manifest(counts))
     assert caught.value.reason == "FRAME_INVALID"
+    receiving.await_manifest(session.manifest([0, 2, 0]))
+
+
+def test_a_manifest_waits_for_streams_that_it_counts_and_not_for_ever(
+    receiving: Receiving, session: Session, clock: FakeClock
+) -> None:
+    send(receiving, session, data(), END)
+    with late(receiving, clock), pytest.raises(errors.DataLoss) as caught:
+        receiving.await_manifest(session.manifest([0, 2, 1]))
+    assert "did not end" in caught.value.message
+    assert clock.monotonic() >= MANIFEST_WAIT_SECONDS_MAX
 
 
 def test_a_manifest_of_another_session_or_content_is_refused(
@@ -157,26 +212,27 @@ def test_a_manifest_of_another_session_or_content_is_refused(
     other[5] ^= 1
     send(receiving, session, data(bytes(other)), END)
     with pytest.raises(errors.DataLoss) as caught:
-        receiving.complete(session.manifest([2, 0]))
+        completed(receiving, session, [0, 2])
     assert caught.value.reason == "DIGEST_MISMATCH"
     session.session_id = str(uuid.uuid4())
-    for sealed in (session.manifest([2, 0]), KEYS.seal_manifest(b"\xff"), b"short", b""):
-        with pytest.raises(errors.DataLoss) as caught:
-            receiving.complete(sealed)
-        assert caught.value.reason == "FRAME_INVALID"
+    for sealed in (session.manifest([0, 2]), KEYS.seal_manifest(b"\xff"), b"short", b""):
+        for call in (receiving.await_manifest, receiving.complete):
+            with pytest.raises(errors.DataLoss) as caught:
+                call(sealed)
+            assert caught.value.reason == "FRAME_INVALID"
 
 
 def test_disks_with_missing_leaves_get_no_receipt(receiving: Receiving, session: Session) -> None:
     send(receiving, session, data(CONTENT[:LEAF_BYTES]), END)
     with pytest.raises(errors.DataLoss):
-        receiving.complete(session.manifest([2, 0]))
+        completed(receiving, session, [0, 2])
 
 
 class Paused:
     """A stream whose sender waits before a frame until it is told to go on, or is cut."""
 
     def __init__(
-        self, receiving: Receiving, session: Session, *sent: frames.Frame, number: int = 0
+        self, receiving: Receiving, session: Session, *sent: frames.Frame, number: int = 1
     ) -> None:
         self.paused, self.go_on, self.cut = (threading.Event() for _ in range(3))
         self.error: errors.WatariError | None = None
@@ -206,21 +262,36 @@ class Paused:
         yield from sealed
 
 
-def test_a_manifest_does_not_count_before_every_stream_has_ended(
+def test_a_manifest_that_comes_before_the_last_frames_waits_for_them(
     receiving: Receiving, session: Session
 ) -> None:
     stream = Paused(receiving, session, data(), END)
+    waiting = threading.Thread(target=receiving.await_manifest, args=(session.manifest([0, 2]),))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    stream.join()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    receiving.complete(session.manifest([0, 2]))
+
+
+def test_a_manifest_that_counts_less_than_a_running_stream_is_refused(
+    receiving: Receiving, session: Session
+) -> None:
+    send(receiving, session, data(CONTENT[:LEAF_BYTES]), END)
+    rest = data(CONTENT[LEAF_BYTES:], LEAF_BYTES)
+    stream = Paused(receiving, session, rest, END, number=2)
     with pytest.raises(errors.DataLoss) as caught:
-        receiving.complete(session.manifest([1, 0]))
+        receiving.await_manifest(session.manifest([0, 2]))
     assert caught.value.reason == "FRAME_INVALID"
     stream.join()
-    receiving.complete(session.manifest([2, 0]))
 
 
 def test_an_error_on_one_stream_cuts_the_others(receiving: Receiving, session: Session) -> None:
     stream = Paused(receiving, session, data(), END)
     with pytest.raises(errors.DataLoss):
-        send(receiving, session, frames.Ack(0, 0), number=1)
+        send(receiving, session, frames.Ack(0, 0), number=2)
     assert stream.cut.is_set()
     stream.join()
     assert stream.error is receiving.problem

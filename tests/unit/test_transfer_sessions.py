@@ -16,7 +16,7 @@ from agent.hypervisors import domain
 from agent.settings import TransferSettings
 from agent.transfer import frames
 from tests.conftest import TOKYO, Federation
-from tests.support.arriving import CONTENT, SENDER, Destination, Session, data
+from tests.support.arriving import CONTENT, SENDER, Destination, Session
 from tests.support.shelves import Content, definition, put_machine
 from watari import errors
 from watari.identity import SpiffeId
@@ -30,8 +30,7 @@ def host(federation: Federation, tmp_path: Path) -> Iterator[Destination]:
     transfer = TransferSettings(receiving_max=2, stall_seconds_max=60)
     destination = Destination(federation, tmp_path, transfer)
     yield destination
-    destination.sessions.close()
-    destination.shelf.close()
+    destination.close()
 
 
 def refused(reason: str, call: Callable[[], object]) -> errors.WatariError:
@@ -77,7 +76,7 @@ def test_completing_again_gives_the_same_receipt_even_after_a_restart(host: Dest
 
 def test_completing_twice_at_once_gives_one_receipt(host: Destination) -> None:
     session = host.open(host.grant())
-    host.send(session, data(), END)
+    host.send(session, session.data(), END)
     with behind_another_call(host, session, lambda: host.complete(session)) as results:
         receipt = host.complete(session)
     assert results == [receipt]
@@ -94,7 +93,7 @@ def test_a_late_abort_ends_its_own_session_only(host: Destination) -> None:
 
 def test_stopping_waits_for_a_session_that_is_being_completed(host: Destination) -> None:
     session = host.open(host.grant())
-    host.send(session, data(), END)
+    host.send(session, session.data(), END)
     with behind_another_call(host, session, host.sessions.close):
         receipt = host.complete(session)
     assert host.complete(session) == receipt
@@ -102,8 +101,8 @@ def test_stopping_waits_for_a_session_that_is_being_completed(host: Destination)
 
 def test_a_session_is_its_senders_alone(host: Destination) -> None:
     session = host.open(host.grant())
-    host.send(session, data(), END)
-    sealed = session.manifest([2])
+    host.send(session, session.data(), END)
+    sealed = session.manifest([0, 2])
     assert host.sessions.abort(session.session_id, STRANGER) is None
     steal = lambda: host.sessions.complete(session.session_id, sealed, STRANGER)  # noqa: E731
     refused("SESSION_NOT_FOUND", steal)
@@ -113,7 +112,7 @@ def test_a_session_is_its_senders_alone(host: Destination) -> None:
 
 def test_an_aborted_session_tells_why_it_broke(host: Destination) -> None:
     session = host.open(host.grant())
-    refused("DIGEST_MISMATCH", lambda: host.send(session, data(digest_of=bytes(100_000))))
+    refused("DIGEST_MISMATCH", lambda: host.send(session, session.data(digest_of=bytes(100_000))))
     problem = host.sessions.abort(session.session_id, SENDER)
     assert problem is not None
     assert problem.reason == "DIGEST_MISMATCH"
@@ -135,13 +134,13 @@ def test_a_new_session_voids_the_receipt_of_an_earlier_one(host: Destination) ->
 def test_a_session_in_place_of_a_running_one_ends_that(host: Destination) -> None:
     first = host.open(host.grant())
     host.open(first.grant)
-    refused("SESSION_NOT_FOUND", lambda: host.send(first, data(), END))
+    refused("SESSION_NOT_FOUND", lambda: host.send(first, first.data(), END))
 
 
 def test_what_was_discarded_is_refused_until_no_grant_can_be_valid(host: Destination) -> None:
     session = host.open(host.grant())
     host.sessions.discard(session.grant.migration_id)
-    refused("SESSION_NOT_FOUND", lambda: host.send(session, data(), END))
+    refused("SESSION_NOT_FOUND", lambda: host.send(session, session.data(), END))
     refused("MIGRATION_STATE", lambda: host.open(session.grant))
     assert host.sessions.incoming() == []
     host.clock.advance(7 * 86400 - 60)
@@ -168,7 +167,7 @@ def test_a_machine_that_is_here_does_not_arrive(host: Destination) -> None:
 
 def test_nothing_that_is_not_complete_is_activated(host: Destination) -> None:
     session = host.open(host.grant())
-    host.send(session, data(), END)
+    host.send(session, session.data(), END)
     refused("MIGRATION_STATE", lambda: host.sessions.activate(session.grant.migration_id, 2))
     refused("TRANSFER_NOT_FOUND", lambda: host.sessions.activate(str(uuid.uuid4()), 2))
 
@@ -179,10 +178,10 @@ def test_only_so_many_sessions_are_open_and_idle_ones_make_room(host: Destinatio
     host.clock.advance(59)
     host.sessions.sweep()
     refused("TOO_MANY_TRANSFERS", lambda: host.open(host.grant()))
-    host.send(sessions[0], data(), END)
+    host.send(sessions[0], sessions[0].data(), END)
     host.clock.advance(2)
     host.sessions.sweep()
-    refused("SESSION_NOT_FOUND", lambda: host.send(sessions[1], data(), END))
+    refused("SESSION_NOT_FOUND", lambda: host.send(sessions[1], sessions[1].data(), END))
     host.complete(sessions[0])
 
 
@@ -220,18 +219,21 @@ def test_everything_is_on_stable_storage_before_there_is_a_receipt(
 ) -> None:
     """After a loss of power a receipt without its disk would be a lost machine."""
     flushed: list[Path] = []
-    fsync = os.fsync
 
-    def recorded(descriptor: int) -> None:
-        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
-        fsync(descriptor)
+    def recording(sync: Callable[[int], None]) -> Callable[[int], None]:
+        def recorded(descriptor: int) -> None:
+            flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+            sync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", recorded)
+        return recorded
+
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, recording(getattr(os, name)))
     session = host.open(host.grant())
     incoming = host.folder / "incoming"
     arrived = incoming / session.grant.migration_id
     assert incoming in flushed
-    host.send(session, data(), END)
+    host.send(session, session.data(), END)
     flushed.clear()
     host.complete(session)
     names = [str(path.relative_to(incoming)) for path in flushed]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -18,7 +19,12 @@ from tools import wire_vectors
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "wire-vectors.json"
 VECTORS: dict[str, Any] = json.loads(FILE.read_text())
-LEAF = 65536
+LEAF, BLOCK = 65536, 4096
+CONTENT = b"watari" * 11_000
+DATA, ZERO, END, ACK, PARENT, LEAVES, ANSWER = range(1, 8)
+FINAL, ZSTD, BLOCKS = 1, 2, 4
+HAVE, OPEN, WANT = 0, 1, 2
+REPEATED_W = bytes.fromhex("28b52ffd60000f03800077")
 
 
 def test_the_committed_vectors_are_what_the_code_makes() -> None:
@@ -37,68 +43,133 @@ def session_key(bits: int, info: bytes) -> AESGCM:
     return AESGCM(hkdf_sha256(inputs["secret"], salt, info, bits // 8))
 
 
-def sealed(
-    key: AESGCM,
-    counter: int,
-    head: tuple[int, int, int, int, int],
-    plain: bytes,
-) -> bytes:
+def stream_key(bits: int, direction: int, number: int) -> AESGCM:
+    return session_key(bits, b"watari v1 stream" + struct.pack("<BI", direction, number))
+
+
+def sealed(key: AESGCM, counter: int, head: tuple[int, int, int, int, int], plain: bytes) -> str:
     """A message; `head` is type, flags, disk, offset, length."""
     kind, flags, disk, offset, length = head
     header = struct.pack(
-        "<HBBBBHQQII", 0x5754, 1, kind, flags, 0, disk, counter, offset, length, len(plain) + 16
+        "<HBBBBHQQII", 0x5754, 2, kind, flags, 0, disk, counter, offset, length, len(plain) + 16
     )
-    return header + key.encrypt(bytes(4) + struct.pack("<Q", counter), plain, header)
+    nonce = bytes(4) + struct.pack("<Q", counter)
+    return (header + key.encrypt(nonce, plain, header)).hex()
 
 
-def digest_key(context: str) -> bytes:
+def derived(context: str) -> bytes:
     material = bytes.fromhex(VECTORS["inputs"]["digest_key"])
-    return blake3(material, derive_key_context=f"watari.dev 2026 v1 {context}").digest()
+    return blake3(material, derive_key_context=f"watari.dev 2026 {context}").digest()
+
+
+def leaf_digest(content: bytes) -> bytes:
+    return blake3(content, key=derived("v1 leaf")).digest()
+
+
+def parent_digest(leaves: list[bytes]) -> bytes:
+    return blake3(b"".join(leaves), key=derived("v1 parent")).digest()
+
+
+def leaves_of(content: bytes) -> list[bytes]:
+    return [leaf_digest(content[at : at + LEAF]) for at in range(0, len(content), LEAF)]
 
 
 def root(content: bytes) -> bytes:
-    leaves = [
-        blake3(content[at : at + LEAF], key=digest_key("leaf")).digest()
-        for at in range(0, len(content), LEAF)
-    ]
-    parents = [
-        blake3(b"".join(leaves[at : at + 64]), key=digest_key("parent")).digest()
-        for at in range(0, len(leaves), 64)
-    ]
-    return blake3(
-        struct.pack("<Q", len(content)) + b"".join(parents), key=digest_key("disk root")
-    ).digest()
+    leaves = leaves_of(content)
+    parents = [parent_digest(leaves[at : at + 64]) for at in range(0, len(leaves), 64)]
+    joined = struct.pack("<Q", len(content)) + b"".join(parents)
+    return blake3(joined, key=derived("v1 disk root")).digest()
+
+
+def fingerprints(leaf: bytes) -> bytes:
+    """96 bytes: the first 6 of each block's digest, zeros for blocks that the leaf has not."""
+    key = derived("v2 block")
+    blocks = [leaf[at : at + BLOCK] for at in range(0, len(leaf), BLOCK)]
+    return b"".join(blake3(block, key=key).digest()[:6] for block in blocks).ljust(96, b"\0")
 
 
 def test_the_digests_follow_from_the_specification() -> None:
-    content, zeros = b"watari" * 20_000, bytes(5 * 1024 * 1024)
+    zeros = bytes(5 * 1024 * 1024)
     expected = VECTORS["digests"]
-    assert root(content).hex() == expected["root_of_content"]
+    assert [leaf.hex() for leaf in leaves_of(CONTENT)] == expected["leaves"]
+    assert parent_digest(leaves_of(CONTENT)).hex() == expected["parent_of_content"]
+    assert root(CONTENT).hex() == expected["root_of_content"]
     assert root(zeros).hex() == expected["root_of_zeros"]["root"]
     receipt = bytes.fromhex(VECTORS["inputs"]["definition_sha256"])
-    for name, disk in ((b"vda", content), (b"vdb", zeros)):
+    for name, disk in ((b"vda", CONTENT), (b"vdb", zeros)):
         receipt += struct.pack("<HQ", len(name), len(disk)) + name + root(disk)
-    key = digest_key("receipt root")
-    assert (
-        blake3(receipt, key=key).hexdigest()
-        == expected["receipt_root_of_vda_content_and_vdb_zeros"]
-    )
+    digest = blake3(receipt, key=derived("v1 receipt root")).hexdigest()
+    assert digest == expected["receipt_root_of_vda_content_and_vdb_zeros"]
+
+
+def test_the_fingerprints_follow_from_the_specification() -> None:
+    found = [fingerprints(CONTENT[:LEAF]).hex(), fingerprints(CONTENT[LEAF:]).hex()]
+    assert found == VECTORS["digests"]["fingerprints"]
 
 
 @pytest.mark.parametrize("session", VECTORS["sessions"], ids=["128", "256"])
-def test_the_frames_follow_from_the_specification(session: dict[str, Any]) -> None:
-    bits, stream = session["cipher_key_bits"], struct.pack("<I", session["stream"])
-    to_receiver = session_key(bits, b"watari v1 stream\x00" + stream)
-    to_sender = session_key(bits, b"watari v1 stream\x01" + stream)
-    leaf = blake3(b"watari", key=digest_key("leaf")).digest()
-    assert [each["message"] for each in session["sender"]] == [
-        sealed(to_receiver, 0, (1, 0, 1, 196608, 6), leaf + b"watari").hex(),
-        sealed(to_receiver, 1, (2, 0, 0, 65536, 0), struct.pack("<Q", 1048576)).hex(),
-        sealed(to_receiver, 2, (3, 1, 0, 0, 0), b"").hex(),
+def test_the_frames_about_digests_follow_from_the_specification(session: dict[str, Any]) -> None:
+    there, back = (stream_key(session["cipher_key_bits"], way, 0) for way in (0, 1))
+    first, second = leaves_of(CONTENT)
+    offered = (
+        struct.pack("<Q", 0)
+        + (first + fingerprints(CONTENT[:LEAF]))
+        + (second + fingerprints(CONTENT[LEAF:]))
+    )
+    with_zeros = struct.pack("<Q", 0b10) + first
+    stream = session["streams"][0]
+    assert stream["stream"] == 0
+    assert [each["message"] for each in stream["sender"]] == [
+        sealed(there, 0, (PARENT, 0, 0, 0, 0), parent_digest([first, second])),
+        sealed(there, 1, (LEAVES, BLOCKS, 0, 0, 0), offered),
+        sealed(there, 2, (LEAVES, 0, 1, 4_194_304, 0), with_zeros),
+        sealed(there, 3, (END, FINAL, 0, 0, 0), b""),
     ]
-    assert [each["message"] for each in session["receiver"]] == [
-        sealed(to_sender, 0, (4, 0, 0, 0, 0), struct.pack("<QQ", 2, 200)).hex(),
-        sealed(to_sender, 1, (4, 1, 0, 0, 0), struct.pack("<QQ", 3, 248)).hex(),
+    assert [each["message"] for each in stream["receiver"]] == [
+        sealed(back, 0, (ANSWER, 0, 0, 0, 0), struct.pack("<B", OPEN)),
+        sealed(back, 1, (ANSWER, 0, 0, 0, 0), struct.pack("<BHH", WANT, 0x8001, 0)),
+        sealed(back, 2, (ANSWER, 0, 1, 4_194_304, 0), struct.pack("<B", HAVE)),
+        sealed(back, 3, (ACK, FINAL, 0, 0, 0), struct.pack("<QQI", 4, 0, 0)),
     ]
-    manifest = session_key(bits, b"watari v1 manifest").encrypt(bytes(12), b"manifest", None)
+
+
+@pytest.mark.parametrize("session", VECTORS["sessions"], ids=["128", "256"])
+def test_the_frames_with_content_follow_from_the_specification(session: dict[str, Any]) -> None:
+    there, back = (stream_key(session["cipher_key_bits"], way, 2) for way in (0, 1))
+    end, block = CONTENT[LEAF:], b"w" * BLOCK
+    short = struct.pack("<BHH", 2, 0, 1) + leaf_digest(end) + end
+    packed = struct.pack("<BH", 1, 1) + leaf_digest(block.ljust(LEAF, b"\0")) + REPEATED_W
+    stream = session["streams"][1]
+    assert stream["stream"] == 2
+    assert [each["message"] for each in stream["sender"]] == [
+        sealed(there, 0, (DATA, 0, 0, 0, len(end)), short),
+        sealed(there, 1, (DATA, ZSTD, 1, 196_608, BLOCK), packed),
+        sealed(there, 2, (ZERO, 0, 0, 65_536, 0), struct.pack("<Q", 1_048_576)),
+        sealed(there, 3, (END, FINAL, 0, 0, 0), b""),
+    ]
+    assert [each["message"] for each in stream["receiver"]] == [
+        sealed(back, 0, (ACK, 0, 0, 0, 0), struct.pack("<QQIHQ", 2, 200, 1500, 1, 3)),
+        sealed(back, 1, (ACK, FINAL, 0, 0, 0), struct.pack("<QQI", 4, 248, 0)),
+    ]
+
+
+@pytest.mark.parametrize("session", VECTORS["sessions"], ids=["128", "256"])
+def test_the_manifest_follows_from_the_specification(session: dict[str, Any]) -> None:
+    key = session_key(session["cipher_key_bits"], b"watari v1 manifest")
+    manifest = key.encrypt(bytes(12), bytes.fromhex(session["manifest"]["plain"]), None)
     assert manifest.hex() == session["manifest"]["sealed"]
+
+
+def test_the_compressed_body_is_a_zstd_frame_that_states_its_size() -> None:
+    assert zstandard.frame_content_size(REPEATED_W) == BLOCK
+    assert zstandard.ZstdDecompressor().decompress(REPEATED_W) == b"w" * BLOCK
+
+
+def test_the_vectors_have_every_type_of_frame_in_both_key_lengths() -> None:
+    for session in VECTORS["sessions"]:
+        messages = [
+            bytes.fromhex(each["message"])
+            for stream in session["streams"]
+            for each in stream["sender"] + stream["receiver"]
+        ]
+        assert {message[3] for message in messages} == set(range(DATA, ANSWER + 1))

@@ -1664,7 +1664,6 @@ class OpenSessionResponse(_message.Message):
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     DIGEST_KEY_FIELD_NUMBER: _builtins.int
     SEEDS_FIELD_NUMBER: _builtins.int
-    HANDLING_SECONDS_FIELD_NUMBER: _builtins.int
     streams: _builtins.int
     """Parallel data connections that the receiver will take."""
     credit_bytes: _builtins.int
@@ -1673,8 +1672,6 @@ class OpenSessionResponse(_message.Message):
     """Key of the session's digests, 32 bytes: the receiver's own for this tenant's images, so that what
     it has need not be hashed again (docs/wire-format.md, "Digests").
     """
-    handling_seconds: _builtins.float
-    """Seconds that the receiver took to answer, so that the sender knows the round trip without it."""
     @_builtins.property
     def key_share(self) -> Global___KeyShare:
         """The receiver's half."""
@@ -1703,11 +1700,10 @@ class OpenSessionResponse(_message.Message):
         credit_bytes: _builtins.int = ...,
         digest_key: _builtins.bytes = ...,
         seeds: _abc.Iterable[Global___DiskSeed] | None = ...,
-        handling_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "key_share", b"key_share", "transcript", b"transcript"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "data", b"data", "digest_key", b"digest_key", "handling_seconds", b"handling_seconds", "key_share", b"key_share", "seeds", b"seeds", "streams", b"streams", "transcript", b"transcript"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "data", b"data", "digest_key", b"digest_key", "key_share", b"key_share", "seeds", b"seeds", "streams", b"streams", "transcript", b"transcript"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
