@@ -135,9 +135,16 @@ class Throttle:
     BURST_SECONDS = 0.25
     """What may be sent at once after a pause, as time at the cap."""
 
-    def __init__(self, failure: Failure, time: clock.Clock, bytes_per_second: int) -> None:
+    def __init__(
+        self,
+        failure: Failure,
+        time: clock.Clock,
+        bytes_per_second: int,
+        burst_seconds: float = BURST_SECONDS,
+    ) -> None:
         self._failure = failure
         self._clock = time
+        self._burst_seconds = burst_seconds
         self._rate = bytes_per_second
         self._next = time.monotonic()
 
@@ -165,5 +172,5 @@ class Throttle:
                     break
                 self._failure.changed.wait(min(self._next - now, WAIT_SECONDS_MAX))
             if self._rate:
-                earliest = now - self.BURST_SECONDS
+                earliest = now - self._burst_seconds
                 self._next = max(self._next, earliest) + amount / self._rate

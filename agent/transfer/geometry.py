@@ -17,7 +17,7 @@ PARENT_LEAVES = 64
 PARENT_BYTES = PARENT_LEAVES * LEAF_BYTES
 """Content under one parent: 4 MiB. What is scanned, offered and answered as one."""
 
-FRAME_CONTENT_BYTES_MAX = 1024 * 1024
+FRAME_CONTENT_BYTES_MAX = 2 * 1024 * 1024
 """Content in one data frame."""
 
 DIGEST_BYTES = 32

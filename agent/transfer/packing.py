@@ -5,9 +5,13 @@ from collections.abc import Callable, Sequence
 import zstandard
 
 from agent.transfer import frames
+from agent.transfer.geometry import FRAME_CONTENT_BYTES_MAX
 
 LEVEL_RAW = 1
 """Level that is tried after a frame that did not shrink: it soon finds that the next does not."""
+
+FRAME_BYTES_RAW = 1024 * 1024
+"""Content of frames while they do not shrink."""
 
 SHRINK_MAX = 0.98
 """A frame that keeps more than this of its size did not shrink."""
@@ -20,6 +24,11 @@ class Packer:
         self._level = level
         self._raw = False
         self._compressors: dict[int, zstandard.ZstdCompressor] = {}
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """Content of a frame that is worth its size: large ones only pay where they shrink."""
+        return FRAME_BYTES_RAW if self._raw else FRAME_CONTENT_BYTES_MAX
 
     def data(
         self,

@@ -88,16 +88,18 @@ def zero_runs(zeros: int, disk_bytes: int, parent: int) -> Iterator[tuple[int, i
         yield offset, min(parent + index * LEAF_BYTES, disk_bytes) - offset
 
 
-def groups(disk_bytes: int, parent: int, masks: list[int]) -> Iterator[list[int]]:
-    """Leaves of a parent that go into one frame each time: in order, with at most 1 MiB of the
-    blocks that their masks mean.
+def groups(
+    disk_bytes: int, parent: int, masks: list[int], bytes_max: int = FRAME_CONTENT_BYTES_MAX
+) -> Iterator[list[int]]:
+    """Leaves of a parent that go into one frame each time: in order, with at most `bytes_max` of
+    the blocks that their masks mean.
     """
     group, content = list[int](), 0
     for index, mask in enumerate(masks):
         if not mask:
             continue
         length = masked_bytes(mask, leaf_bytes(disk_bytes, parent + index * LEAF_BYTES))
-        if content + length > FRAME_CONTENT_BYTES_MAX:
+        if group and content + length > bytes_max:
             yield group
             group, content = [], 0
         group.append(index)

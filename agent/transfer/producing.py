@@ -5,7 +5,7 @@ at; what a receiver with seeds turns out to lack is read again, mostly from the 
 no content waits in memory for a round trip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,6 @@ from agent.transfer.content import block_runs
 from agent.transfer.flow import Channel
 from agent.transfer.geometry import (
     BLOCKS_PER_LEAF,
-    FRAME_CONTENT_BYTES_MAX,
     LEAF_BYTES,
     leaf_bytes,
     masked_bytes,
@@ -28,6 +27,9 @@ from agent.transfer.merkle import DigestKeys, DiskTree
 from agent.transfer.meter import Meter
 from agent.transfer.packing import Packer
 from watari import clock
+
+READ_BYTES_MAX = 1024 * 1024
+"""Bytes of one read."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Producer:
         sink: Sink,
         offers: Channel[frames.Frame],
         packer: Packer,
+        frame_bytes: Callable[[], int],
         meter: Meter,
         time: clock.Clock,
     ) -> None:
@@ -75,6 +78,7 @@ class Producer:
         self._sink = sink
         self._offers = offers
         self._packer = packer
+        self._frame_bytes = frame_bytes
         self._meter = meter
         self._clock = time
 
@@ -118,8 +122,8 @@ class Producer:
         reader, size = self._disks[parent.disk].reader, self._disks[parent.disk].reader.size
         leaves: list[bytes | None] = [None] * parent_leaves(size, parent.offset)
         for start, end in parent.ranges:
-            for at in range(start, end, FRAME_CONTENT_BYTES_MAX):
-                content = reader.read(at, min(FRAME_CONTENT_BYTES_MAX, end - at))
+            for at in range(start, end, READ_BYTES_MAX):
+                content = reader.read(at, min(READ_BYTES_MAX, end - at))
                 self._meter.add(read=len(content))
                 for within in range(0, len(content), LEAF_BYTES):
                     leaf = content[within : within + LEAF_BYTES]
@@ -145,7 +149,7 @@ class Producer:
             self._sink.put(frames.Zeros(offered.disk, offset, length))
         masks = [0 if leaf is None else whole_mask(len(leaf)) for leaf in leaves]
         self._meter.add(needed=sum(len(leaf) for leaf in leaves if leaf is not None))
-        for group in plan.groups(end, offered.offset, masks):
+        for group in plan.groups(end, offered.offset, masks, self._frame_content()):
             parts = [leaf for index in group if (leaf := leaves[index]) is not None]
             self._pack(offered, masks, group, b"".join(parts))
 
@@ -176,7 +180,7 @@ class Producer:
     def _send(self, offered: Offered, masks: Sequence[int]) -> None:
         """Frames of the blocks that are wanted."""
         end = offered.offset + offered.length
-        for group in plan.groups(end, offered.offset, list(masks)):
+        for group in plan.groups(end, offered.offset, list(masks), self._frame_content()):
             lengths = [self._leaf_bytes(offered, index) for index in group]
             sizes = [
                 masked_bytes(masks[index], length)
@@ -226,6 +230,9 @@ class Producer:
         self._meter.add_busy(cpu=self._clock.monotonic() - began)
         self._meter.add(sent=len(content))
         self._sink.put(frame)
+
+    def _frame_content(self) -> int:
+        return min(self._frame_bytes(), self._packer.frame_bytes_max)
 
     def _zeros(self, disk: int, offset: int, length: int) -> None:
         self._disks[disk].tree.put_zeros(offset, length)

@@ -40,6 +40,9 @@ from watari import clock, errors
 TICK_SECONDS = 0.25
 """How often the pilot looks."""
 
+PACE_BURST_SECONDS = 0.02
+"""What may go at once after a pause, as time at the pace."""
+
 _Result = TypeVar("_Result")
 
 
@@ -212,9 +215,15 @@ class Sending:
             sink,
             self._offers,
             Packer(lambda: self._steering.level),
+            self._frame_bytes,
             self._meter,
             self._clock,
         )
+
+    def _frame_bytes(self) -> int:
+        """Content of the next frame."""
+        left = self._meter.data_bytes - self._meter.read_bytes
+        return self._steering.frame_bytes(left)
 
     def _flow(self, route: Route) -> Flow:
         credit = self._steering.credit_bytes(self._credit_max(route))
@@ -226,6 +235,7 @@ class Sending:
             self._board,
             Credit(self._failure, credit),
             self._throttle,
+            Throttle(self._failure, self._clock, 0, PACE_BURST_SECONDS),
             self._meter,
             self._failure,
             self._clock,
@@ -271,6 +281,7 @@ class Sending:
                 last = now
                 self._steering.tick(seen)
                 self._ticked()
+                flow.pacer.set(self._steering.pace_bytes_per_second)
                 flow.credit.set(self._steering.credit_bytes(credit_max))
                 crew.grow(min(self._steering.streams, route.streams_max))
                 meter.streams, meter.level = self._steering.streams, self._steering.level

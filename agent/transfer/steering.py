@@ -10,6 +10,7 @@ A connection over a long way starts slowly, is held down by each loss, and by th
 send buffers: hence more of them with a longer round trip, from the beginning.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -19,11 +20,40 @@ LEVELS = (-3, 1, 2, 3, 4, 5, 6, 7, 9)
 LEVEL_FIRST, LEVEL_FIRST_FAR = 3, 6
 """Levels to begin with; over a long way the network is behind at first, whatever it can carry."""
 
-STREAMS_BY_ROUND_TRIP = ((0.002, 2), (0.03, 2), (0.09, 4))
-"""(round trip in seconds, connections to begin with below it)."""
 
-STREAMS_FAR = 8
-"""Connections to begin with beyond the longest round trip of the table."""
+@dataclass(frozen=True)
+class Way:
+    """How to use a path of a certain length. The figures were found over an emulated link whose
+    queue holds one bandwidth-delay product (docs/performance.md, "Steering").
+    """
+
+    round_trip_seconds_below: float
+    streams: int
+    """Connections to begin with."""
+    gain: float
+    """Credit as a multiple of the bandwidth-delay product, once the rate is known."""
+    grain: float
+    """Share of a frame that counts as under way on each connection and not yet whole: frames are
+    large, and acknowledged as a whole.
+    """
+    frame_bytes: int
+    """Content of a frame: large ones compress better, small ones spread evenly."""
+
+
+WAYS = (
+    Way(0.002, 2, 2.4, 1.0, 2 << 20),
+    Way(0.03, 2, 2.4, 1.0, 2 << 20),
+    Way(0.09, 4, 2.4, 1.0, 2 << 20),
+    Way(0.15, 8, 2.4, 1.0, 2 << 20),
+    Way(math.inf, 16, 1.0, 0.5, 1 << 20),
+)
+"""Few connections: while one of them mends a loss it sits on its share of the credit, and the
+others need more. Many: what one sits on is little, and credit beyond the queue on the way only
+brings losses.
+"""
+
+FAR_SECONDS = 0.03
+"""Round trip from which a path counts as long: it starts slowly and hides what it can carry."""
 
 FULL, EMPTY = 0.75, 0.25
 """Shares of the queue at which the network, or what is before it, counts as behind."""
@@ -45,23 +75,32 @@ and while the rate grows what was long ago says little.
 BEST_TICKS = 2
 """Ticks of which the best counts."""
 
-GAIN_STARTING, GAIN_STEADY = 3.0, 2.4
-"""Credit as a multiple of what is under way at that rate: while it grows, and afterwards. A third
-more than fits keeps the way full, and is less than the queues of most routers hold.
+GAIN_STARTING = 2.0
+"""Credit as a multiple of the bandwidth-delay product while the rate grows."""
+
+PACE_GAIN = 1.25
+"""Frames go to the connections at most so much faster than the best rate of late. Acknowledgements
+come many at once after a loss, and what they let go at once would overflow the queues on the way.
 """
+
+PACE_TICKS = 12
+"""Ticks of which the best rate counts for that."""
+
+FRAME_BYTES_LAST = 128 * 1024
+"""Content of the last frames over a long path, so that all connections end at the same time. Before
+that they are large: small ones compress worse, 128 KiB by a tenth.
+"""
+
+LAST_BYTES = 16 * 1024 * 1024
+"""What is left to be read when frames get small."""
 
 GROWTH_MIN, GROWTH_TICKS = 1.25, 2
 """The rate counts as growing while it gains so much within so many ticks."""
 
-GRAIN = 1.0
-"""Share of a frame that each connection has under way and not yet whole: frames are large, and
-acknowledged as a whole.
-"""
-
-CREDIT_BYTES_FIRST, CREDIT_BYTES_FIRST_FAR = 4 * 1024 * 1024, 8 * 1024 * 1024
+CREDIT_BYTES_FIRST, CREDIT_BYTES_FIRST_FAR = 4 * 1024 * 1024, 6 * 1024 * 1024
 """Credit before anything is known, near by and over a long way."""
 
-CREDIT_BYTES_MIN = 2 * 1024 * 1024
+CREDIT_BYTES_MIN = 3 * 1024 * 1024
 """The least there ever is: a frame, whole and raw, and one that follows."""
 
 
@@ -93,15 +132,17 @@ class Steering:
     ) -> None:
         """`level` and `streams` are fixed by the user, or 0."""
         self._fixed_level = level
-        far = round_trip_seconds >= STREAMS_BY_ROUND_TRIP[1][0]
-        self._at = LEVELS.index(LEVEL_FIRST_FAR if far else LEVEL_FIRST)
+        self._far = round_trip_seconds >= FAR_SECONDS
+        self._at = LEVELS.index(LEVEL_FIRST_FAR if self._far else LEVEL_FIRST)
+        self._way = way(round_trip_seconds)
         self._streams_max = streams or streams_max
-        self.streams = min(streams or first_streams(round_trip_seconds), self._streams_max)
+        self.streams = min(streams or self._way.streams, self._streams_max)
         self._round_trip = round_trip_seconds
-        self._first_credit = CREDIT_BYTES_FIRST_FAR if far else CREDIT_BYTES_FIRST
+        self._first_credit = CREDIT_BYTES_FIRST_FAR if self._far else CREDIT_BYTES_FIRST
         self._settled: deque[tuple[float, int]] = deque(maxlen=RATE_TICKS)
         self._rates: deque[float] = deque(maxlen=BEST_TICKS)
         self._held: deque[float] = deque(maxlen=BEST_TICKS)
+        self._paces: deque[float] = deque(maxlen=PACE_TICKS)
         self._frame_bytes = 0.0
         self._starting = True
         self._ticks_without_growth = 0
@@ -121,11 +162,22 @@ class Steering:
         ones would be late.
         """
         rate = max(self._rates, default=0.0)
-        gain = GAIN_STARTING if self._starting else GAIN_STEADY
-        under_way = gain * rate * self._round_trip + GRAIN * self.streams * self._frame_bytes
+        gain = GAIN_STARTING if self._starting else self._way.gain
+        partial = self._way.grain * self.streams * self._frame_bytes
+        under_way = gain * rate * self._round_trip + partial
         held = rate * max(self._held, default=0.0)
         least = self._first_credit if self._starting else CREDIT_BYTES_MIN
         return min(bytes_max, max(least, int(under_way + held)))
+
+    @property
+    def pace_bytes_per_second(self) -> int:
+        """How fast frames may be handed to the connections; 0 is as fast as credit allows."""
+        return 0 if self._starting else int(PACE_GAIN * max(self._paces, default=0.0))
+
+    def frame_bytes(self, left_bytes: int) -> int:
+        """Content of the next frame, of a transfer that has `left_bytes` to read."""
+        last = self._far and left_bytes < LAST_BYTES
+        return FRAME_BYTES_LAST if last else self._way.frame_bytes
 
     def tick(self, seen: Seen) -> None:
         """Takes a measurement."""
@@ -133,6 +185,7 @@ class Steering:
             self._settled.append((seen.seconds, seen.settled_wire_bytes))
         rate = self._measured()
         self._rates.append(rate)
+        self._paces.append(rate)
         self._held.append(seen.held_seconds)
         if seen.settled_frames:
             self._frame_bytes = seen.settled_wire_bytes / seen.settled_frames
@@ -149,8 +202,10 @@ class Steering:
 
     def _steer_level(self, seen: Seen) -> None:
         busy = seen.idle < IDLE_MIN
-        if seen.fill <= EMPTY or (busy and self.level > LEVEL_FIRST):
-            self._at = max(self._at - 1, 0)
+        if seen.fill <= EMPTY:
+            self._at = max(min(self._at - 1, LEVELS.index(LEVEL_FIRST)), 0)
+        elif busy and self.level > LEVEL_FIRST:
+            self._at -= 1
         elif seen.fill >= FULL and not busy:
             self._at = min(self._at + 1, len(LEVELS) - 1)
 
@@ -179,9 +234,6 @@ class Steering:
             self.streams = min(2 * self.streams, self._streams_max)
 
 
-def first_streams(round_trip_seconds: float) -> int:
-    """Connections to begin with."""
-    for below, streams in STREAMS_BY_ROUND_TRIP:
-        if round_trip_seconds < below:
-            return streams
-    return STREAMS_FAR
+def way(round_trip_seconds: float) -> Way:
+    """How to use a path with this round trip."""
+    return next(each for each in WAYS if round_trip_seconds < each.round_trip_seconds_below)

@@ -56,6 +56,8 @@ class Flow:
     board: Board
     credit: Credit
     throttle: Throttle
+    pacer: Throttle
+    """Keeps what credit lets go at once from flooding the queues on the way."""
     meter: Meter
     failure: Failure
     clock: clock.Clock
@@ -162,6 +164,7 @@ class DataStream(_Stream):
         began = self._flow.clock.monotonic()
         self._flow.credit.take(len(message))
         self._flow.throttle.pace(len(message))
+        self._flow.pacer.pace(len(message))
         self._flow.meter.add_busy(network=self._flow.clock.monotonic() - began)
         self._flow.meter.add(wire=len(message))
         failpoint.hit(FRAME_SENT)
