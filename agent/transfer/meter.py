@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from watari import clock
 from watari.v1 import common_pb2
@@ -12,14 +12,27 @@ WINDOW_SECONDS = 5.0
 
 SAMPLE_SECONDS = 0.25
 
+SHARE_WEIGHT = 0.1
+"""Weight of one more frame in the share of its time that a frame spends at the receiver."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class Busy:
-    """Seconds that the parts of a transfer were busy, or waited for the network, over threads."""
+    """Seconds that the parts of a transfer were busy, or waited for the receiver, over threads."""
 
     read: float = 0.0
     cpu: float = 0.0
     network: float = 0.0
+    write: float = 0.0
+
+    def since(self, earlier: "Busy") -> "Busy":
+        """What came after `earlier`."""
+        return Busy(
+            self.read - earlier.read,
+            self.cpu - earlier.cpu,
+            self.network - earlier.network,
+            self.write - earlier.write,
+        )
 
 
 @dataclass
@@ -44,12 +57,16 @@ class Meter:
     streams: int = 0
     level: int = 0
     round_trip_seconds: float = 0.0
-    busy: Busy = field(default_factory=Busy)
+    busy: Busy = Busy()
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._held_seconds = 0.0
-        self._samples: deque[tuple[float, int, int]] = deque([(self.time.monotonic(), 0, 0)])
+        self._write_share = 0.0
+        self._told_done = self._told_deduplicated = 0
+        self._samples: deque[tuple[float, int, int, Busy]] = deque(
+            [(self.time.monotonic(), 0, 0, Busy())]
+        )
 
     def add(
         self,
@@ -78,10 +95,14 @@ class Meter:
             self.wire_bytes += wire
             self.settled_bytes += settled
 
-    def held(self, seconds: float) -> None:
-        """A frame was at the receiver for so long before it was acknowledged."""
+    def held(self, seconds: float, since_sealed_seconds: float) -> None:
+        """A frame was at the receiver for so long before it was acknowledged, and under way for so
+        long in all.
+        """
         with self._lock:
             self._held_seconds = max(self._held_seconds, seconds)
+            share = min(1.0, seconds / since_sealed_seconds) if since_sealed_seconds > 0 else 0.0
+            self._write_share += (share - self._write_share) * SHARE_WEIGHT
 
     def take_held(self) -> float:
         """The longest time since this was asked last."""
@@ -89,23 +110,31 @@ class Meter:
             longest, self._held_seconds = self._held_seconds, 0.0
         return longest
 
-    def add_busy(self, *, read: float = 0.0, cpu: float = 0.0, network: float = 0.0) -> None:
-        """Adds seconds of a worker."""
+    def add_busy(self, *, read: float = 0.0, cpu: float = 0.0, away: float = 0.0) -> None:
+        """Adds seconds of a worker. Waiting for what is `away` is the receiver's as far as frames
+        are there, and the network's for the rest.
+        """
         with self._lock:
-            self.busy.read += read
-            self.busy.cpu += cpu
-            self.busy.network += network
+            write = away * self._write_share
+            self.busy = Busy(
+                self.busy.read + read,
+                self.busy.cpu + cpu,
+                self.busy.network + away - write,
+                self.busy.write + write,
+            )
 
     def progress(self) -> common_pb2.Progress:
         """The counters as they stand, with rate and ETA."""
         with self._lock:
             rate, read_rate = self._rates(self.time.monotonic())
+            self._told_done = max(self._told_done, self.settled_bytes)
+            self._told_deduplicated = max(self._told_deduplicated, self.deduplicated_bytes)
             progress = common_pb2.Progress(
                 total_bytes=self.total_bytes,
-                done_bytes=self.settled_bytes,
+                done_bytes=self._told_done,
                 read_bytes=self.read_bytes,
                 zero_bytes=self.zero_bytes,
-                deduplicated_bytes=self.deduplicated_bytes,
+                deduplicated_bytes=self._told_deduplicated,
                 needed_bytes=self.needed_bytes,
                 streams=self.streams,
                 compression_level=self.level,
@@ -123,10 +152,10 @@ class Meter:
     def _rates(self, now: float) -> tuple[float, float]:
         """Bytes settled and bytes read per second, over the window."""
         if now - self._samples[-1][0] >= SAMPLE_SECONDS:
-            self._samples.append((now, self.settled_bytes, self.read_bytes))
+            self._samples.append((now, self.settled_bytes, self.read_bytes, self.busy))
         while len(self._samples) > 2 and now - self._samples[0][0] > WINDOW_SECONDS:
             self._samples.popleft()
-        since, settled, read = self._samples[0]
+        since, settled, read, _ = self._samples[0]
         if now <= since:
             return 0.0, 0.0
         seconds = now - since
@@ -143,10 +172,12 @@ class Meter:
         return left / rate if rate else -1.0
 
     def _bottleneck(self) -> "common_pb2.Bottleneck.ValueType":
+        lately = self.busy.since(self._samples[0][3])
         shares = {
-            common_pb2.BOTTLENECK_READ: self.busy.read,
-            common_pb2.BOTTLENECK_CPU: self.busy.cpu,
-            common_pb2.BOTTLENECK_NETWORK: self.busy.network,
+            common_pb2.BOTTLENECK_READ: lately.read,
+            common_pb2.BOTTLENECK_CPU: lately.cpu,
+            common_pb2.BOTTLENECK_NETWORK: lately.network,
+            common_pb2.BOTTLENECK_WRITE: lately.write,
         }
         kind = max(shares, key=lambda each: shares[each])
         return kind if shares[kind] else common_pb2.BOTTLENECK_UNSPECIFIED

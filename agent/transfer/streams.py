@@ -63,8 +63,8 @@ class Flow:
     clock: clock.Clock
     streams_used: Callable[[], int]
     """How many of the streams carry frames at the moment."""
-    held: Callable[[float], None]
-    """Told how many seconds frames are at the receiver before they are acknowledged."""
+    held: Callable[[float, float], None]
+    """Told how many seconds a frame was at the receiver, and how many since it was sealed."""
     timeout_seconds: float
     """Deadline of a stream."""
 
@@ -130,7 +130,7 @@ class DataStream(_Stream):
 
     def __init__(self, flow: Flow, number: int, channel: grpc.Channel) -> None:
         super().__init__(flow, number, channel)
-        self._unsettled: dict[int, frames.Frame] = {}
+        self._unsettled: dict[int, tuple[frames.Frame, float]] = {}
         self._settled_frames = 0
         self._settled_bytes = 0
         self._outstanding_bytes = 0
@@ -159,13 +159,14 @@ class DataStream(_Stream):
 
     def _seal(self, frame: frames.Frame) -> bytes:
         message = self._sealer.seal(frame)
-        self._unsettled[self._sealer.frames] = _without_content(frame)
         self._outstanding_bytes += len(message)
         began = self._flow.clock.monotonic()
         self._flow.credit.take(len(message))
         self._flow.throttle.pace(len(message))
         self._flow.pacer.pace(len(message))
-        self._flow.meter.add_busy(network=self._flow.clock.monotonic() - began)
+        sealed_at = self._flow.clock.monotonic()
+        self._unsettled[self._sealer.frames] = _without_content(frame), sealed_at
+        self._flow.meter.add_busy(away=sealed_at - began)
         self._flow.meter.add(wire=len(message))
         failpoint.hit(FRAME_SENT)
         return message
@@ -184,17 +185,20 @@ class DataStream(_Stream):
         )
         settled = frame.sealed_bytes - self._settled_bytes
         self._outstanding_bytes -= settled
-        self._lately.append((self._flow.clock.monotonic(), settled))
-        self._flow.held(frame.held_microseconds / 1e6)
+        now = self._flow.clock.monotonic()
+        self._lately.append((now, settled))
         self._settled_bytes = frame.sealed_bytes
+        sealed_at = now
         while self._settled_frames < frame.frames:
             self._settled_frames += 1
-            sent = self._unsettled.pop(self._settled_frames, frames.End())
+            sent, sealed_at = self._unsettled.pop(self._settled_frames, (frames.End(), sealed_at))
             if isinstance(sent, frames.Data | frames.Zeros):
                 self._flow.meter.add(settled=sent.length)
             if isinstance(sent, frames.Data):
                 first = sent.offset // LEAF_BYTES
                 self._flow.board.settled(sent.disk, range(first, first + len(sent.masks)))
+        if sealed_at < now:
+            self._flow.held(frame.held_microseconds / 1e6, now - sealed_at)
 
     def _reject(self, disk: int, leaf: int) -> None:
         """Counts a leaf back that has to be sent whole."""

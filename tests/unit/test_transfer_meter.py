@@ -48,7 +48,40 @@ def test_what_is_read_but_not_yet_settled_still_takes_time() -> None:
 def test_the_bottleneck_is_where_most_time_went() -> None:
     meter = Meter(FakeClock(), total_bytes=1)
     assert meter.progress().bottleneck == common_pb2.BOTTLENECK_UNSPECIFIED
-    meter.add_busy(read=1.0, cpu=2.0, network=0.5)
+    meter.add_busy(read=1.0, cpu=2.0, away=0.5)
     assert meter.progress().bottleneck == common_pb2.BOTTLENECK_CPU
-    meter.add_busy(network=2.0)
+    meter.add_busy(away=2.0)
     assert meter.progress().bottleneck == common_pb2.BOTTLENECK_NETWORK
+
+
+def test_waiting_is_the_receivers_where_frames_spend_their_time_there() -> None:
+    meter = Meter(FakeClock(), total_bytes=1)
+    for _ in range(50):
+        meter.held(0.9, 1.0)
+    meter.add_busy(away=1.0)
+    assert meter.progress().bottleneck == common_pb2.BOTTLENECK_WRITE
+    for _ in range(50):
+        meter.held(0.1, 1.0)
+    meter.add_busy(away=2.0)
+    assert meter.progress().bottleneck == common_pb2.BOTTLENECK_NETWORK
+    assert meter.take_held() == 0.9
+    assert meter.take_held() == 0.0
+
+
+def test_the_bottleneck_is_that_of_the_last_few_seconds() -> None:
+    clock = FakeClock()
+    meter = Meter(clock, total_bytes=1)
+    meter.add_busy(read=100.0)
+    for _ in range(3 * int(WINDOW_SECONDS)):
+        clock.advance(1)
+        meter.add_busy(cpu=0.5)
+        progress = meter.progress()
+    assert progress.bottleneck == common_pb2.BOTTLENECK_CPU
+
+
+def test_counts_that_are_told_never_go_back() -> None:
+    meter = Meter(FakeClock(), total_bytes=1000)
+    meter.add(settled=500, deduplicated=300)
+    assert meter.progress().done_bytes == 500
+    meter.add(settled=-100, deduplicated=-100)
+    assert (meter.progress().done_bytes, meter.progress().deduplicated_bytes) == (500, 300)
