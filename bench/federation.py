@@ -5,8 +5,10 @@ The agents run at the two sides of a link, or both at one. Only agents are measu
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -125,6 +127,26 @@ class Host:
         if self._process is not None:
             self._process.kill()
             self._process.wait(STOP_SECONDS_MAX)
+
+    @contextlib.contextmanager
+    def stopped(self, after_seconds: float, for_seconds: float) -> Iterator[None]:
+        """Stops the process (SIGSTOP) for a while as the block runs; it runs again afterwards."""
+        process, over = self._process, threading.Event()
+        assert process is not None  # noqa: S101 - for the type checker
+
+        def stop() -> None:
+            if not over.wait(after_seconds):
+                process.send_signal(signal.SIGSTOP)
+                over.wait(for_seconds)
+                process.send_signal(signal.SIGCONT)
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def usage(self) -> Usage:
         """Of the running process: VmHWM and the times of proc(5)."""

@@ -49,7 +49,7 @@ UNKNOWN = (1).to_bytes(6, "little")
 """A fingerprint that nothing has."""
 
 LEAVES_MAX = 4
-"""Leaves of a data frame that is built; a frame of 1 MiB has 16."""
+"""Leaves of a data frame that is built; a frame of 2 MiB has 32."""
 
 STEPS = ("data", "leaves", "parent", "zeros", "bytes", "message", "settle", "restart")
 

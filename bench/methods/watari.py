@@ -49,10 +49,11 @@ def hosts(link: Link, folder: Path, options: str = "") -> Iterator[Hosts]:
 
 
 @contextlib.contextmanager
-def neighbours(link: Link, folder: Path) -> Iterator[Hosts]:
+def neighbours(link: Link, folder: Path, options: str = "") -> Iterator[Hosts]:
     """Two agents at the source's end, which meet over its loopback; the link stays idle."""
     side = Side("127.0.0.1", link.source.control, link.source.prefix)
-    with federation.agents((side, side), folder, second_ports=(7453, 7454)) as pair:
+    ports = (7453, 7454)
+    with federation.agents((side, side), folder, second_ports=ports, options=options) as pair:
         yield pair
 
 

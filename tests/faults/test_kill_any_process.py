@@ -46,7 +46,12 @@ ON_THE_WAY = {
         "agent.sending.frame_sent",
         "agent.attempt.completed",
     ],
-    "osaka-agent": ["agent.receiving.frame_written", "agent.receiving.flushed"],
+    "osaka-agent": [
+        "agent.receiving.offer_answered",
+        "agent.receiving.frame_written",
+        "agent.settling.recorded",
+        "agent.receiving.flushed",
+    ],
 }
 """Fail points that a migration passes on its way to success, by the process that passes them."""
 
@@ -106,6 +111,8 @@ def test_a_process_killed_at_any_step_loses_nothing(
     federation: Local, machine: tuple[str, Path], victim: str, point: str
 ) -> None:
     vm_id, original = machine
+    if point == "agent.receiving.offer_answered":  # there has to be something to compare with
+        federation.wait_ended(federation.migrate(federation.put(f"earlier-{vm_id[:8]}", DISK)))
     arm(federation, victim, point)
     migration_id = federation.migrate(vm_id)
     if point != "manager.saga.after_request":  # this one kills before it has answered

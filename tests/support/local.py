@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support.shelves import Content, identical, put_machine
@@ -73,8 +73,11 @@ class Local:
         return self.layout.shelf(cloud_id)
 
     def put(self, name: str, content: Content, cloud_id: str = "tokyo") -> str:
-        """Puts a machine of one disk into a cloud and waits until its manager knows it."""
-        vm_id = put_machine(self.shelf(cloud_id), name, {"vda": content})
+        """Puts a machine of one disk into a cloud and waits until its manager knows it. Its content
+        is no other machine's, or there would be nothing to send.
+        """
+        own = replace(content, seed=name)
+        vm_id = put_machine(self.shelf(cloud_id), name, {"vda": own})
         with self.manager(cloud_id) as manager:
             wait_until(lambda: any(vm.vm_id == vm_id for vm in manager.vms()), 20)
         return vm_id

@@ -19,11 +19,13 @@ class Content:
     """(offset, length) of what is written; the rest is a hole."""
     text: bool = False
     """Compressible text instead of random bytes."""
+    seed: str = ""
+    """Other bytes than those of other seeds."""
 
 
 def write_disk(path: Path, content: Content) -> None:
-    """Writes the file sparsely, the same bytes for the same path name."""
-    rng = random.Random(path.name)
+    """Writes the file sparsely, the same bytes for the same file name and seed."""
+    rng = random.Random(content.seed + path.name)
     with path.open("wb") as file:
         file.truncate(content.size)
         for offset, length in content.data:
