@@ -1,6 +1,7 @@
 """Runs an agent: `python -m agent --config FILE`."""
 
 import threading
+from collections.abc import Callable
 
 import grpc
 
@@ -35,7 +36,20 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     jobs = Jobs(shelf, context.identity, settings, context.clock)
     stopping = threading.Event()
     context.stack.callback(stopping.set)
-    sessions = _data_port(settings, context, shelf, _seeds(settings, context, shelf, stopping))
+    arriving: list[Sessions] = []
+    catalogue, scopes = _seeds(
+        settings, context, shelf, lambda: jobs.busy or any(each.busy for each in arriving)
+    )
+    sessions = _data_port(settings, context, shelf, (catalogue, scopes))
+    arriving.append(sessions)
+    context.stack.enter_context(
+        Periodic(
+            "agent-index",
+            settings.sweep_seconds,
+            context.clock,
+            lambda: catalogue.refresh(stopping),
+        )
+    )
 
     def describe() -> agent_pb2.Host:
         control = settings.advertised_address or settings.address
@@ -70,9 +84,9 @@ def assemble(settings: Settings, context: service.Context) -> Server:
 
 
 def _seeds(
-    settings: Settings, context: service.Context, shelf: Shelf, stopping: threading.Event
+    settings: Settings, context: service.Context, shelf: Shelf, busy: Callable[[], bool]
 ) -> tuple[SeedCatalogue, Scopes]:
-    """What this host can compare arriving disks with, kept indexed in the background."""
+    """What this host can compare arriving disks with."""
     scopes = Scopes(settings.shelf / "seeds")
     own = context.identity.spiffe_id.domain
     catalogue = SeedCatalogue(
@@ -81,16 +95,9 @@ def _seeds(
         lambda: stored.images(shelf, own, settings.public_images),
         open_reader,
         context.clock,
+        busy=busy,
     )
     context.stack.callback(catalogue.close)
-    context.stack.enter_context(
-        Periodic(
-            "agent-index",
-            settings.sweep_seconds,
-            context.clock,
-            lambda: catalogue.refresh(stopping),
-        )
-    )
     return catalogue, scopes
 
 

@@ -1,7 +1,7 @@
 """Builds under way: what was asked for, made one at a time by whichever thread drains the queue.
 
-Nobody waits: builds rest between chunks and leave the processor to transfers. Somebody waits: they
-do not.
+Nobody waits: builds rest between chunks, and altogether while the host is busy with transfers.
+Somebody waits: they do not.
 """
 
 import threading
@@ -52,8 +52,15 @@ class Job:
 class Builds:
     """The queue. `work` makes one index and calls the given pace after every chunk."""
 
-    def __init__(self, work: Callable[[Job, Pace], None], time: Clock, limits: BuildLimits) -> None:
+    def __init__(
+        self,
+        work: Callable[[Job, Pace], None],
+        time: Clock,
+        limits: BuildLimits,
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._work = work
+        self._busy = busy
         self._clock = time
         self._limits = limits
         self._lock = threading.Lock()
@@ -183,9 +190,12 @@ class Builds:
         def pace() -> None:
             nonlocal since
             took = self._clock.monotonic() - since
-            if not self._waiting and not stopping.is_set():
-                rest = min(took * self._limits.rest_ratio, REST_SECONDS_MAX)
+            rest = min(took * self._limits.rest_ratio, REST_SECONDS_MAX)
+            while not self._waiting and not stopping.is_set():
                 self._clock.wait(stopping, rest)
+                if not self._busy():
+                    break
+                rest = REST_SECONDS_MAX
             if stopping.is_set() or self._closed.is_set():
                 raise errors.Cancelled("CANCELLED", "the agent stops")
             since = self._clock.monotonic()

@@ -52,7 +52,8 @@ class SeedLimits:
 class SeedCatalogue:
     """Keeps indexes in `folder`, a private folder of its own. Safe to share between threads.
 
-    `images` lists this host's images at any moment. Close it to end builds that sessions began.
+    `images` lists this host's images at any moment; nothing is built in the background while the
+    host is `busy`. Close it to end builds that sessions began.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class SeedCatalogue:
         open_reader: OpenReader,
         clock: Clock,
         limits: SeedLimits | None = None,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._folder = files.ensure_folder(folder)
         self._scopes = scopes
@@ -70,7 +72,7 @@ class SeedCatalogue:
         self._open_reader = open_reader
         self._clock = clock
         self._limits = limits or SeedLimits()
-        self._builds = Builds(self._build, clock, self._limits.builds)
+        self._builds = Builds(self._build, clock, self._limits.builds, busy)
         for left in self._folder.glob(f".*{building.PARTIAL_SUFFIX}"):
             left.unlink(missing_ok=True)
 

@@ -149,6 +149,11 @@ class Jobs:
         self._pool.submit(self._run, job, attempt)
         return job.snapshot()
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being sent."""
+        return any(job.running for job in list(self._jobs.values()))
+
     def get(self, migration_id: str) -> Job:
         """Raises NotFound TRANSFER_NOT_FOUND."""
         job = self._jobs.get(migration_id)

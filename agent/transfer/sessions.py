@@ -54,6 +54,11 @@ class Sessions:
         self._lock = threading.Lock()
         self._locks: WeakValueDictionary[str, _MigrationLock] = WeakValueDictionary()
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is arriving."""
+        return bool(self._open)
+
     def open(
         self, request: agent_pb2.OpenSessionRequest, peer: SpiffeId
     ) -> agent_pb2.OpenSessionResponse:

@@ -103,7 +103,7 @@ def arm(federation: Local, victim: str, point: str) -> None:
 
 def await_death(federation: Local, victim: str) -> None:
     """The fail point must have been reached, or the case proves nothing."""
-    local.wait_until(lambda: not federation.runs(victim), 20, lambda: federation.log(victim))
+    local.wait_until(lambda: not federation.runs(victim), 40, lambda: federation.log(victim))
 
 
 @pytest.mark.parametrize(("victim", "point"), cases(ON_THE_WAY))

@@ -138,6 +138,20 @@ def test_a_build_rests_as_long_as_it_works(builds: Builds, work: Work, clock: Fa
     assert clock.monotonic() == pytest.approx(10.0)
 
 
+def test_a_build_rests_for_as_long_as_the_host_is_busy(work: Work, clock: FakeClock) -> None:
+    queue = Builds(work, clock, LIMITS, lambda: clock.monotonic() < 42)
+
+    def chunk(pace: Pace) -> None:
+        pace()
+        assert 42 <= clock.monotonic() < 44
+
+    work.actions["a"] = chunk
+    queue.ask([job("a")], urgent=False)
+    queue.drain(NEVER)
+    assert work.built == ["a"]
+    queue.close()
+
+
 def test_a_build_does_not_rest_while_somebody_waits(work: Work) -> None:
     clock = FakeClock()  # a rest would block for ever
     queue = Builds(work, clock, LIMITS)
