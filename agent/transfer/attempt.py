@@ -100,7 +100,7 @@ class Attempt:
             try:
                 return self._sending(source, opened).run(opened.route, complete)
             except errors.WatariError as error:
-                told = self._abort(stub, opened.route.session_id, error)
+                told = abort(stub, opened.route.session_id, self.settings, error)
                 raise _cause(error, told, readers) from error
 
     def _opening(
@@ -192,23 +192,24 @@ class Attempt:
                 self.failure.check()
                 raise errors.from_rpc_error(error) from error
 
-    def _abort(
-        self,
-        stub: agent_pb2_grpc.TransferServiceStub,
-        session_id: str,
-        error: errors.WatariError,
-    ) -> errors.WatariError | None:
-        """Ends the session; where a stream broke, the receiver's own word for why, if any."""
-        request = agent_pb2.AbortSessionRequest(session_id=session_id)
-        broken = isinstance(error, StreamBroken)
-        timeout = self.settings.transfer.connect_seconds_max if broken else TELL_SECONDS_MAX
-        try:
-            response = client.call(stub.AbortSession, request, timeout_seconds=timeout)
-        except errors.WatariError as silent:
-            _log.info("the receiver cannot be told that the session ended", reason=silent.reason)
-            return None
-        told = broken and bool(response.problem.reason)
-        return errors.from_problem(response.problem) if told else None
+
+def abort(
+    stub: agent_pb2_grpc.TransferServiceStub,
+    session_id: str,
+    settings: Settings,
+    error: errors.WatariError | None = None,
+) -> errors.WatariError | None:
+    """Ends a session; where a stream broke, the receiver's own word for why, if any."""
+    request = agent_pb2.AbortSessionRequest(session_id=session_id)
+    broken = isinstance(error, StreamBroken)
+    timeout = settings.transfer.connect_seconds_max if broken else TELL_SECONDS_MAX
+    try:
+        response = client.call(stub.AbortSession, request, timeout_seconds=timeout)
+    except errors.WatariError as silent:
+        _log.info("the receiver cannot be told that the session ended", reason=silent.reason)
+        return None
+    told = broken and bool(response.problem.reason)
+    return errors.from_problem(response.problem) if told else None
 
 
 def checked_grant(

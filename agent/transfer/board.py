@@ -25,6 +25,7 @@ from agent.transfer.geometry import (
     LEAF_BYTES,
     OFFERS_PENDING_MAX,
     leaf_bytes,
+    masked_bytes,
     whole_mask,
 )
 
@@ -80,7 +81,9 @@ class Board:
         dry_run: bool = False,
     ) -> None:
         self._failure = failure
-        self._dry_run = dry_run
+        self.dry_run = dry_run
+        """Whether wanted blocks are not sent."""
+
         self._units = units
         self._units_lock = threading.Lock()
         self._exhausted = False
@@ -161,13 +164,21 @@ class Board:
             self._failure.changed.notify_all()
         return offered, mask
 
-    def settled(self, disk: int, leaves: Sequence[int]) -> None:
-        """Leaves of which blocks were sent are complete at the receiver; after `rejected`."""
-        if self._partial:
-            with self._failure.changed:
-                for leaf in leaves:
-                    self._partial.pop((disk, leaf), None)
-                self._failure.changed.notify_all()
+    def settled(self, disk: int, leaves: Sequence[int]) -> int:
+        """Leaves of which blocks were sent are complete at the receiver; after `rejected`. Returns
+        the bytes of their other blocks, which it had.
+        """
+        if not self._partial:
+            return 0
+        found = 0
+        with self._failure.changed:
+            for leaf in leaves:
+                offered, mask = self._partial.pop((disk, leaf), (None, 0))
+                if offered is not None:
+                    length = _leaf_bytes(offered, leaf - offered.offset // LEAF_BYTES)
+                    found += length - masked_bytes(mask, length)
+            self._failure.changed.notify_all()
+        return found
 
     def _await(self) -> Task | None:
         """Something urgent, or None for "take a unit"; either counts as begun."""
@@ -188,7 +199,7 @@ class Board:
         first = offered.offset // LEAF_BYTES
         for index, mask in enumerate(masks):
             whole = whole_mask(_leaf_bytes(offered, index))
-            if mask not in {0, whole} and not self._dry_run:
+            if mask not in {0, whole} and not self.dry_run:
                 self._partial[offered.disk, first + index] = offered, mask
 
 

@@ -9,7 +9,6 @@
 
 import threading
 import uuid
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -18,11 +17,11 @@ from agent.disks import open_reader
 from agent.hypervisors import Guest
 from agent.settings import Settings
 from agent.transfer import frames, opening
-from agent.transfer.attempt import check_granted_disks
+from agent.transfer.attempt import abort, check_granted_disks
 from agent.transfer.dataplane import Connections
 from agent.transfer.flow import Failure, Throttle
 from agent.transfer.meter import Meter
-from agent.transfer.sending import Sending, Source
+from agent.transfer.sending import Burst, Sending, Source, Survey
 from agent.transfer.steering import Steering
 from watari import clock, errors
 from watari.identity import Identity
@@ -34,6 +33,9 @@ SAMPLE_BYTES_MAX = 16 * 1024 * 1024
 
 BURST_SECONDS = 2.0
 """How long the sample is sent to find out the rate."""
+
+BURST_SHARE_MAX = 0.5
+"""Share of the bytes in the grant that the sample may take; the offers are counted there too."""
 
 HANDSHAKES = 6
 """Round trips of a transfer before and after its content."""
@@ -73,10 +75,7 @@ class Sample:
     def ratio(self) -> float:
         """Bytes on the wire for each byte of content; 1 without a sample."""
         content = self.content_bytes
-        wire = sum(
-            frames.HEADER_BYTES + frames.TAG_BYTES + len(frame.digests) + len(frame.body)
-            for frame in self.frames
-        )
+        wire = sum(frames.message_bytes(frame) for frame in self.frames)
         return wire / content if content else 1.0
 
 
@@ -115,18 +114,21 @@ class Estimate:
                     self.clock,
                 )
             )
-            request = agent_pb2.AbortSessionRequest(session_id=opened.route.session_id)
-            stack.callback(_quietly, lambda: client.call(stub.AbortSession, request))
+            session_id = opened.route.session_id
             total = sum(disk.size_bytes for disk in disks)
             data = sum(min(disk.size_bytes, disk.allocated_bytes) for disk in disks)
             meter = Meter(self.clock, total, data)
             source = opened.source(disks, readers, full_read=self.request.options.full_read)
             sending = self._sending(source, opened, meter)
             sample = Sample(data)
-            began = self.clock.monotonic()
-            rate = sending.survey(opened.route, sample, lambda: sample.frames, BURST_SECONDS)
-            scanned = self.clock.monotonic() - began - BURST_SECONDS
-            return self._response(meter, sample, rate, scanned, opened.round_trip_seconds)
+            burst = Burst(BURST_SECONDS, int(grant.bytes_max * BURST_SHARE_MAX))
+            try:
+                found = sending.survey(opened.route, sample, lambda: sample.frames, burst)
+            except errors.WatariError as error:
+                told = abort(stub, session_id, self.settings, error)
+                raise told or error from error
+            abort(stub, session_id, self.settings)
+            return self._response(meter, sample, found, opened.round_trip_seconds)
 
     def _checked_grant(self) -> common_pb2.Grant:
         grant = grants.check(self.request.grant, self.own.trust, self.clock.now())
@@ -162,13 +164,13 @@ class Estimate:
         )
 
     def _response(
-        self, meter: Meter, sample: Sample, rate: float, scanned: float, round_trip: float
+        self, meter: Meter, sample: Sample, found: Survey, round_trip: float
     ) -> agent_pb2.EstimateTransferResponse:
-        cap = self.request.options.limit_bytes_per_second
+        cap, rate = self.request.options.limit_bytes_per_second, found.rate_bytes_per_second
         rate = min(rate, cap) if cap and rate else rate or cap
         wire = int(meter.needed_bytes * sample.ratio) + meter.offered_wire_bytes
         sending = wire / rate if rate else 0.0
-        seconds = max(scanned, sending) + HANDSHAKES * round_trip
+        seconds = max(found.looked_seconds, sending) + HANDSHAKES * round_trip
         return agent_pb2.EstimateTransferResponse(
             unique_bytes=meter.needed_bytes,
             wire_bytes=wire,
@@ -180,11 +182,3 @@ class Estimate:
             rate_bytes_per_second=int(rate),
             round_trip_seconds=round_trip,
         )
-
-
-def _quietly(call: Callable[[], object]) -> None:
-    """The session ends by itself too."""
-    try:
-        call()
-    except errors.WatariError:
-        return

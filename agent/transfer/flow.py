@@ -110,7 +110,7 @@ class Credit:
     def take(self, amount: int) -> None:
         """Waits until `amount` fits; one item larger than all credit goes alone."""
         with self._failure.changed:
-            while self._taken and self._taken + amount > self._bytes_max:
+            while self._taken > 0 and self._taken + amount > self._bytes_max:
                 self._failure.check()
                 self._failure.changed.wait(WAIT_SECONDS_MAX)
             self._failure.check()

@@ -262,6 +262,12 @@ def encode(frame: Frame) -> tuple[FrameType, Flags, int, int, int, bytes]:
             return FrameType.ANSWER, Flags.NONE, frame.disk, frame.offset, 0, plain
 
 
+def message_bytes(frame: Data) -> int:
+    """Bytes of the message that a data frame becomes."""
+    entries = 1 + 2 * len(frame.masks) + len(frame.digests)
+    return HEADER_BYTES + entries + len(frame.body) + TAG_BYTES
+
+
 def decode(header: Header, plain: bytes) -> Frame:
     """The frame behind an opened seal. Raises DataLoss FRAME_INVALID when it contradicts itself."""
     if header.type is not FrameType.DATA and header.length:

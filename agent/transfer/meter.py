@@ -63,7 +63,7 @@ class Meter:
         self._lock = threading.Lock()
         self._held_seconds = 0.0
         self._write_share = 0.0
-        self._told_done = self._told_deduplicated = 0
+        self._told_done = 0
         self._samples: deque[tuple[float, int, int, Busy]] = deque(
             [(self.time.monotonic(), 0, 0, Busy())]
         )
@@ -128,13 +128,12 @@ class Meter:
         with self._lock:
             rate, read_rate = self._rates(self.time.monotonic())
             self._told_done = max(self._told_done, self.settled_bytes)
-            self._told_deduplicated = max(self._told_deduplicated, self.deduplicated_bytes)
             progress = common_pb2.Progress(
                 total_bytes=self.total_bytes,
                 done_bytes=self._told_done,
                 read_bytes=self.read_bytes,
                 zero_bytes=self.zero_bytes,
-                deduplicated_bytes=self._told_deduplicated,
+                deduplicated_bytes=self.deduplicated_bytes,
                 needed_bytes=self.needed_bytes,
                 streams=self.streams,
                 compression_level=self.level,

@@ -43,6 +43,9 @@ TICK_SECONDS = 0.25
 PACE_BURST_SECONDS = 0.02
 """What may go at once after a pause, as time at the pace."""
 
+BURST_LOOK_SECONDS = 0.01
+"""How often it is looked whether all that may be sent of a sample has arrived."""
+
 _Result = TypeVar("_Result")
 
 
@@ -76,6 +79,24 @@ class Source:
         for number, disk in enumerate(self.disks):
             found = disk.reader.extents(LEAF_BYTES, full_read=self.full_read)
             yield from plan.units(number, disk.reader.size, found)
+
+
+@dataclass(frozen=True)
+class Burst:
+    """For how long, and with how many bytes at most, a sample is sent."""
+
+    seconds: float
+    bytes_max: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a survey found beside what the meter counted."""
+
+    looked_seconds: float
+    """How long reading and comparing took."""
+    rate_bytes_per_second: float
+    """What the way carries; 0 without a sample."""
 
 
 class QueueSink:
@@ -142,30 +163,33 @@ class Sending:
         self,
         route: Route,
         sink: Sink,
-        sample: Callable[[], Sequence[frames.Frame]],
-        burst_seconds: float,
-    ) -> float:
-        """Looks at everything and offers it, then sends `sample` for a while. Returns the bytes per
-        second that the second half of that reached, 0 without a sample. Raises the first error.
+        sample: Callable[[], Sequence[frames.Data]],
+        burst: Burst,
+    ) -> Survey:
+        """Looks at everything and offers it, then sends `sample` again and again for a while.
+        Raises the first error.
         """
 
-        def body(flow: Flow, crew: Crew) -> float:
-            rate = 0.0
+        def body(flow: Flow, crew: Crew) -> Survey:
+            rate, began = 0.0, self._clock.monotonic()
             self._produce(sink)
             self._offers.close()
+            looked = self._clock.monotonic() - began
             chosen = sample()
             if chosen:
                 crew.grow(self._steering.streams)
                 with self._piloted(flow, crew, route):
-                    rate = self._burst(chosen, burst_seconds)
-            self._frames.close()
-            crew.await_sealed()
-            return rate
+                    rate = self._burst(chosen, burst)
+            return Survey(looked, rate)
 
-        return self._connected(route, body)
+        return self._connected(route, body, cut=True)
 
-    def _connected(self, route: Route, body: Callable[[Flow, Crew], _Result]) -> _Result:
-        """Runs `body` with streams that end with it. Raises the first error of any part."""
+    def _connected(
+        self, route: Route, body: Callable[[Flow, Crew], _Result], *, cut: bool = False
+    ) -> _Result:
+        """Runs `body` with streams that end with it, at once when they are to be `cut`. Raises the
+        first error of any part.
+        """
         results: list[_Result] = []
         with ThreadPoolExecutor(STREAMS_MAX + 1, thread_name_prefix="stream") as pool:
             flow = self._flow(route)
@@ -175,6 +199,8 @@ class Sending:
                     if self._source.compared:
                         crew.start_offers()
                     results.append(body(flow, crew))
+                if cut:
+                    self._failure.fail(errors.Cancelled("CANCELLED", "the rest is not needed"))
             except errors.WatariError as error:
                 self._failure.fail(error)
             except BaseException:
@@ -185,17 +211,29 @@ class Sending:
             self._failure.check()
         return results[0]
 
-    def _burst(self, sample: Sequence[frames.Frame], seconds: float) -> float:
-        began = self._clock.monotonic()
+    def _burst(self, sample: Sequence[frames.Data], burst: Burst) -> float:
+        """Bytes per second of the second half of the time, or of all when what may be sent did not
+        last so long.
+        """
+        meter, began, left = self._meter, self._clock.monotonic(), burst.bytes_max
         half: tuple[float, int] | None = None
-        for frame in itertools.cycle(sample):
-            self._frames.put(frame)
-            now = self._clock.monotonic()
-            if half is None and now - began >= seconds / 2:
-                half = now, self._meter.settled_wire_bytes
-            if half is not None and now - began >= seconds:
-                return (self._meter.settled_wire_bytes - half[1]) / (now - half[0])
-        return 0.0
+        given = itertools.cycle(sample)
+        frame = next(given)
+        while True:
+            size = frames.message_bytes(frame)
+            if size <= left:
+                self._frames.put(frame)
+                left -= size
+                frame = next(given)
+            else:
+                self._clock.wait(threading.Event(), BURST_LOOK_SECONDS)
+                self._failure.check()
+            now, settled = self._clock.monotonic(), meter.settled_wire_bytes
+            if now - began >= burst.seconds or settled >= burst.bytes_max - left:
+                since, before = half or (began, 0)
+                return (settled - before) / (now - since) if now > since else 0.0
+            if half is None and now - began >= burst.seconds / 2:
+                half = now, settled
 
     def _produce(self, sink: Sink) -> None:
         """Runs the workers until nothing is left. Raises the first error."""

@@ -105,6 +105,7 @@ class _Stream:
         try:
             yield from self._outgoing()
             last = self._sealer.seal(frames.End())
+            self._ending(last)
             self.sealed.set()
             with self._flow.failure.changed:
                 self._flow.failure.changed.notify_all()
@@ -117,6 +118,9 @@ class _Stream:
             self._take(opener.open(message))
         if not opener.ended:
             raise StreamBroken("PEER_ERROR", "the receiver ended a data stream early")
+
+    def _ending(self, message: bytes) -> None:
+        """Called with the last message before it goes."""
 
     def _outgoing(self) -> Iterator[bytes]:
         raise NotImplementedError
@@ -140,6 +144,10 @@ class DataStream(_Stream):
     def _outgoing(self) -> Iterator[bytes]:
         while (frame := self._flow.queue.get(self._wanted)) is not None:
             yield self._seal(frame)
+
+    def _ending(self, message: bytes) -> None:
+        """Its bytes are acknowledged like any other's, so they take credit too."""
+        self._flow.credit.take(len(message))
 
     def _wanted(self) -> bool:
         """Whether this stream should take a frame now: not while others are enough, nor while what
@@ -196,16 +204,18 @@ class DataStream(_Stream):
                 self._flow.meter.add(settled=sent.length)
             if isinstance(sent, frames.Data):
                 first = sent.offset // LEAF_BYTES
-                self._flow.board.settled(sent.disk, range(first, first + len(sent.masks)))
+                leaves = range(first, first + len(sent.masks))
+                found = self._flow.board.settled(sent.disk, leaves)
+                self._flow.meter.add(deduplicated=found, settled=found)
         if sealed_at < now:
             self._flow.held(frame.held_microseconds / 1e6, now - sealed_at)
 
     def _reject(self, disk: int, leaf: int) -> None:
-        """Counts a leaf back that has to be sent whole."""
+        """Counts a leaf that has to be sent whole; what was sent of it is not settled."""
         offered, mask = self._flow.board.rejected(disk, leaf)
         length = leaf_bytes(offered.length, leaf * LEAF_BYTES - offered.offset)
-        found = length - masked_bytes(mask, length)
-        self._flow.meter.add(needed=found, deduplicated=-found, settled=-length)
+        sent = masked_bytes(mask, length)
+        self._flow.meter.add(needed=length - sent, settled=-sent)
 
 
 class OfferStream(_Stream):
@@ -227,17 +237,20 @@ class OfferStream(_Stream):
             self._count(offered, frame.masks)
 
     def _count(self, offered: Offered, masks: tuple[int, ...]) -> None:
-        """What the receiver has of a parent is settled with its answer."""
-        needed = content = 0
+        """Leaves that the receiver has are settled with its answer; those that it has blocks of
+        once the others are there. In a dry run nothing is ever sent, so all counts at once.
+        """
+        needed = found = zeros = 0
         for index, digest in enumerate(offered.digests):
             length = leaf_bytes(offered.length, index * LEAF_BYTES)
-            content += length if digest is not None else 0
-            needed += masked_bytes(masks[index], length) if masks and masks[index] else 0
-        self._flow.meter.add(
-            needed=needed,
-            deduplicated=content - needed,
-            settled=offered.length - needed,
-        )
+            mask = masks[index] if masks else 0
+            wanted = masked_bytes(mask, length) if mask else 0
+            needed += wanted
+            if digest is None:
+                zeros += length
+            elif not wanted or self._flow.board.dry_run:
+                found += length - wanted
+        self._flow.meter.add(needed=needed, deduplicated=found, settled=found + zeros)
 
 
 def _without_content(frame: frames.Frame) -> frames.Frame:

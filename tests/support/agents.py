@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -65,6 +66,21 @@ class AgentHost:
             time.sleep(0.02)
         return transfer
 
+    def wait_done(
+        self, migration_id: str, done_bytes: int, seconds: float = 20
+    ) -> agent_pb2.Transfer:
+        """Waits until so much has been settled of a transfer that is still running."""
+        deadline = time.monotonic() + seconds
+        while (transfer := self.transfer(migration_id)).progress.done_bytes < done_bytes:
+            assert transfer.state not in ENDED, transfer
+            assert time.monotonic() < deadline, transfer
+            time.sleep(0.02)
+        return transfer
+
+    def guest(self, vm_id: str) -> agent_pb2.Guest:
+        """A machine of this host."""
+        return client.call(self.stub.GetGuest, agent_pb2.GetGuestRequest(vm_id=vm_id)).guest
+
     def close(self) -> None:
         """Stops the process."""
         self.channel.close()
@@ -94,6 +110,13 @@ class Pair:
 
     source: AgentHost
     destination: AgentHost
+
+    @property
+    def control(self) -> common_pb2.Endpoint:
+        """Where the destination takes control calls."""
+        return common_pb2.Endpoint(
+            address=f"127.0.0.1:{self.destination.port}", spiffe_id=self.destination.spiffe_id
+        )
 
     def start(self, vm_id: str, **options: int) -> str:
         """Holds a machine and starts its transfer; returns the migration id."""
@@ -140,6 +163,26 @@ class Pair:
         grant.MergeFrom(common_pb2.Grant(**changed))  # type: ignore[arg-type]
         return self.sign(grant)
 
+    def estimate_grant(self, guest: agent_pb2.Guest, **changed: object) -> common_pb2.SignedGrant:
+        """A grant that is good for an estimate only."""
+        return self.grant(guest, str(uuid.uuid4()), estimate_only=True, **changed)
+
+    def estimate(
+        self, vm_id: str, grant: common_pb2.SignedGrant | None = None, **options: int
+    ) -> agent_pb2.EstimateTransferResponse:
+        """What moving a machine would take, by default under a grant for that."""
+        request = agent_pb2.EstimateTransferRequest(
+            vm_id=vm_id,
+            grant=grant or self.estimate_grant(self.source.guest(vm_id)),
+            destination_control=self.control,
+            options=common_pb2.TransferOptions(**options),
+        )
+        return client.call(self.source.stub.EstimateTransfer, request, timeout_seconds=60)
+
+    def back(self) -> "Pair":
+        """The same hosts, the other way round."""
+        return Pair(self.destination, self.source)
+
     def sign(self, grant: common_pb2.Grant) -> common_pb2.SignedGrant:
         """Both managers' signatures."""
         granted = identity.sign(self.destination.manager, grant.SerializeToString(), "grant")
@@ -181,3 +224,7 @@ def pair(
     finally:
         hosts.source.close()
         hosts.destination.close()
+
+
+running = contextmanager(pair)
+"""`pair` for a `with` statement."""

@@ -48,6 +48,15 @@ def test_a_channel_holds_so_many_items_and_gives_them_in_order() -> None:
     assert [channel.get(), channel.get(), channel.get()] == [2, 3, None]
 
 
+def test_one_item_larger_than_all_credit_goes_alone_whatever_was_given_back() -> None:
+    credit = Credit(Failure(), 100)
+    credit.take(10)
+    credit.give_back(58)
+    credit.take(1000)
+    with waiting(lambda: credit.take(1)):
+        credit.give_back(1000)
+
+
 def test_credit_is_taken_until_none_is_left_and_given_back() -> None:
     credit = Credit(Failure(), 100)
     credit.take(60)

@@ -81,7 +81,7 @@ def test_the_bottleneck_is_that_of_the_last_few_seconds() -> None:
 
 def test_counts_that_are_told_never_go_back() -> None:
     meter = Meter(FakeClock(), total_bytes=1000)
-    meter.add(settled=500, deduplicated=300)
+    meter.add(settled=500)
     assert meter.progress().done_bytes == 500
-    meter.add(settled=-100, deduplicated=-100)
-    assert (meter.progress().done_bytes, meter.progress().deduplicated_bytes) == (500, 300)
+    meter.add(settled=-100)
+    assert meter.progress().done_bytes == 500
