@@ -90,6 +90,7 @@ class Board:
         self._urgent: deque[Task] = deque()
         self._busy = 0
         self._pending: dict[tuple[int, int], Offered] = {}
+        self._opened: set[tuple[int, int]] = set()
         self._partial: dict[tuple[int, int], tuple[Offered, int]] = {}
 
     def next(self) -> Task | None:
@@ -138,11 +139,15 @@ class Board:
             offered = self._pending.get(key)
             if offered is None:
                 raise frames.invalid(f"an answer about {answer.offset}, which was not offered")
+            if answer.verdict is not Verdict.WANT and key in self._opened:
+                raise frames.invalid(f"a second answer about the parent at {answer.offset}")
             if answer.verdict is Verdict.OPEN:
+                self._opened.add(key)
                 self._urgent.append(Open(offered))
             else:
                 _check_masks(offered, answer.masks)
                 del self._pending[key]
+                self._opened.discard(key)
                 if any(answer.masks):
                     self._remember_partial(offered, answer.masks)
                     self._urgent.append(Send(offered, answer.masks))
@@ -187,7 +192,8 @@ class Board:
             if self._urgent:
                 self._busy += 1
                 return self._urgent.popleft()
-            if not self._exhausted and len(self._pending) < OFFERS_PENDING_MAX:
+            # A task under way may become one more offer.
+            if not self._exhausted and len(self._pending) + self._busy < OFFERS_PENDING_MAX:
                 self._busy += 1
                 return None
             if self._exhausted and not (self._busy or self._pending or self._partial):

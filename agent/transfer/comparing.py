@@ -59,7 +59,9 @@ class Comparing:
         """HAVE when the parent is here just like that, else OPEN. Raises WatariError."""
         count = check_parent(self.target.size, offer.offset)
         left = self.target.recorded(offer.offset, count)
-        found = self._left_parent(offer, left) if any(left) else self._earlier_parent(offer)
+        found = self._left_parent(offer, left) if any(left) else None
+        if found is None:
+            found = self._earlier_parent(offer)
         verdict = Verdict.OPEN if found is None else Verdict.HAVE
         return Answer(offer.disk, offer.offset, verdict), found or []
 

@@ -144,6 +144,8 @@ class Connections:
         validate.require_address(endpoint.address, "data.address")
         if endpoint == self._endpoint:
             return
+        if endpoint.spiffe_id:
+            SpiffeId.parse(endpoint.spiffe_id)
         self.close()
         self._endpoint.CopyFrom(endpoint)
         self._ready = [self._connect() for _ in range(ahead)]

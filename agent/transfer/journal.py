@@ -43,7 +43,10 @@ class Journal:
     def record(self, leaf: int, digests: bytes) -> None:
         """Writes the digests of consecutive leaves; `sync` makes them count."""
         try:
-            os.pwrite(self._descriptor, digests, leaf * DIGEST_BYTES)
+            written = 0
+            while written < len(digests):  # a disk that is nearly full takes a part
+                at = leaf * DIGEST_BYTES + written
+                written += os.pwrite(self._descriptor, digests[written:], at)
         except OSError as error:
             raise raw.disk_error(error, self._path) from error
 

@@ -64,7 +64,7 @@ IDLE_MIN = 0.1
 GAIN_MIN = 1.1
 """What more connections must have brought, or the further ones are not used any more."""
 
-GROW_SECONDS_MIN, GROW_ROUND_TRIPS = 2.0, 10
+GROW_SECONDS_MIN = 2.0
 """How long a number of connections is tried: they have to get through their slow start."""
 
 RATE_TICKS_STARTING, RATE_TICKS = 2, 4
@@ -135,7 +135,7 @@ class Steering:
         self._far = round_trip_seconds >= FAR_SECONDS
         self._at = LEVELS.index(LEVEL_FIRST_FAR if self._far else LEVEL_FIRST)
         self._way = way(round_trip_seconds)
-        self._streams_max = streams or streams_max
+        self._streams_max = min(streams or streams_max, streams_max)
         self.streams = min(streams or self._way.streams, self._streams_max)
         self._round_trip = round_trip_seconds
         self._first_credit = CREDIT_BYTES_FIRST_FAR if self._far else CREDIT_BYTES_FIRST
@@ -218,17 +218,14 @@ class Steering:
     def _grow(self, seen: Seen) -> None:
         """More connections while they bring something; back to fewer when they do not."""
         self._since_growth += seen.seconds
-        tried = max(GROW_SECONDS_MIN, GROW_ROUND_TRIPS * self._round_trip)
-        if self._since_growth < tried or self._starting or seen.capped:
+        if self._since_growth < GROW_SECONDS_MIN or self._starting or seen.capped:
             return
         rate = sum(self._rates) / len(self._rates)
-        if self._before_growth is not None:
-            streams, earlier = self._before_growth
-            if rate < earlier * GAIN_MIN:
-                self.streams = self._streams_max = streams
-                self._before_growth = None
-                return
-        if seen.fill >= FULL and seen.idle >= IDLE_MIN and self.streams < self._streams_max:
+        trial, self._before_growth = self._before_growth, None
+        behind = seen.fill >= FULL
+        if trial is not None and behind and rate < trial[1] * GAIN_MIN:
+            self.streams = self._streams_max = trial[0]
+        elif behind and seen.idle >= IDLE_MIN and self.streams < self._streams_max:
             self._before_growth = self.streams, rate
             self._since_growth = 0.0
             self.streams = min(2 * self.streams, self._streams_max)

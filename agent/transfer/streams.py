@@ -212,10 +212,21 @@ class DataStream(_Stream):
 
     def _reject(self, disk: int, leaf: int) -> None:
         """Counts a leaf that has to be sent whole; what was sent of it is not settled."""
+        if not self._has_sent(disk, leaf):
+            raise frames.invalid(f"leaf {leaf} is rejected, of which nothing was sent here")
         offered, mask = self._flow.board.rejected(disk, leaf)
         length = leaf_bytes(offered.length, leaf * LEAF_BYTES - offered.offset)
         sent = masked_bytes(mask, length)
         self._flow.meter.add(needed=length - sent, settled=-sent)
+
+    def _has_sent(self, disk: int, leaf: int) -> bool:
+        """Whether blocks of a leaf are in a frame of this stream that is not settled yet."""
+        for sent, _ in list(self._unsettled.values()):
+            if isinstance(sent, frames.Data) and sent.disk == disk:
+                index = leaf - sent.offset // LEAF_BYTES
+                if 0 <= index < len(sent.masks) and sent.masks[index]:
+                    return True
+        return False
 
 
 class OfferStream(_Stream):

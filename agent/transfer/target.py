@@ -93,7 +93,8 @@ class Target:
             if mask == whole_mask(leaf_bytes(self.size, at)):
                 records += self.whole(at, part, digest)
             elif self._completed(at, mask, part, digest):
-                records.append(Record(self, at // LEAF_BYTES, digest))
+                if self._writer is not None:
+                    records.append(Record(self, at // LEAF_BYTES, digest))
             else:
                 rejected.append(at // LEAF_BYTES)
         return records, rejected
