@@ -214,10 +214,14 @@ class DataCall(Protocol):
 def open_stream(
     channel: grpc.Channel, stream: StreamId, messages: Iterator[bytes], timeout_seconds: float
 ) -> DataCall:
-    """Starts a stream; iterate the result for the receiver's answers."""
+    """Starts a stream; iterate the result for the receiver's answers.
+
+    A channel that could not connect at first, because the receiver was just starting, gets the time
+    to do so; it is the transfer's watchdog that gives up.
+    """
     method: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
     metadata = ((_SESSION, stream.session_id), (_STREAM, str(stream.number)))
-    return method(messages, timeout=timeout_seconds, metadata=metadata)
+    return method(messages, timeout=timeout_seconds, metadata=metadata, wait_for_ready=True)
 
 
 class _Handler(grpc.GenericRpcHandler):

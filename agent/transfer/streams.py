@@ -13,7 +13,7 @@ import grpc
 
 from agent.transfer import dataplane, frames
 from agent.transfer.board import Board, Offered
-from agent.transfer.flow import Channel, Credit, Failure, Throttle
+from agent.transfer.flow import WAIT_SECONDS_MAX, Channel, Credit, Failure, Throttle
 from agent.transfer.frames import Verdict
 from agent.transfer.geometry import LEAF_BYTES, leaf_bytes, masked_bytes
 from agent.transfer.keys import Opener, SessionKeys
@@ -77,6 +77,7 @@ class _Stream:
         self._channel = channel
         self._id = dataplane.StreamId(flow.session_id, number)
         self._sealer, self._opener = flow.keys.sender_stream(number)
+        self._over = threading.Event()
         self.sealed = threading.Event()
         """Set once the final frame has been sealed: `frames_sealed` is the last word then."""
 
@@ -90,15 +91,17 @@ class _Stream:
         call = dataplane.open_stream(
             self._channel, self._id, self._messages(), self._flow.timeout_seconds
         )
-        with cancelled_on_failure(self._flow.failure, call):
-            try:
+        try:
+            with cancelled_on_failure(self._flow.failure, call):
                 self._answers(call, self._opener)
-            except grpc.RpcError as error:
-                self._flow.failure.check()
-                cause = errors.from_rpc_error(error)
-                raise StreamBroken(
-                    "PEER_ERROR", f"a data stream broke: {cause.message}", cause=cause.reason
-                ) from error
+        except grpc.RpcError as error:
+            self._flow.failure.check()
+            cause = errors.from_rpc_error(error)
+            raise StreamBroken(
+                "PEER_ERROR", f"a data stream broke: {cause.message}", cause=cause.reason
+            ) from error
+        finally:
+            self._over.set()
 
     def _messages(self) -> Iterator[bytes]:
         """What gRPC sends, in a thread of its own; ends early once there is an error."""
@@ -112,6 +115,9 @@ class _Stream:
             yield last  # after which gRPC may never come back, when the receiver was quick
         except errors.WatariError as error:
             self._flow.failure.fail(error)
+            # The call is cancelled now. An end of the messages would come to the receiver as a
+            # stream that was cut short, and its complaint would hide the reason.
+            self._over.wait(WAIT_SECONDS_MAX)
 
     def _answers(self, call: dataplane.DataCall, opener: Opener) -> None:
         for message in call:
