@@ -14,8 +14,10 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-LEVELS = (-3, 1, 2, 3, 4, 5, 6, 7, 9)
-"""zstd levels that are worth their time on root file systems; higher ones shrink hardly further."""
+LEVELS = (1, 2, 3, 4, 5, 6, 7, 9)
+"""zstd levels that are worth their time on root file systems: lower ones are hardly faster, higher
+ones shrink hardly further.
+"""
 
 LEVEL_FIRST, LEVEL_FIRST_FAR = 3, 6
 """Levels to begin with; over a long way the network is behind at first, whatever it can carry."""
@@ -223,8 +225,10 @@ class Steering:
         rate = sum(self._rates) / len(self._rates)
         trial, self._before_growth = self._before_growth, None
         behind = seen.fill >= FULL
-        if trial is not None and behind and rate < trial[1] * GAIN_MIN:
-            self.streams = self._streams_max = trial[0]
+        if trial is not None and rate < trial[1] * GAIN_MIN:
+            self.streams = trial[0]
+            if behind:
+                self._streams_max = trial[0]
         elif behind and seen.idle >= IDLE_MIN and self.streams < self._streams_max:
             self._before_growth = self.streams, rate
             self._since_growth = 0.0
