@@ -133,7 +133,7 @@ def test_a_plain_text_client_gets_nothing(taking: agents.Pair, message: bytes) -
         call = dataplane.open_stream(channel, stream, itertools.repeat(message, 3), 5)
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
-        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     check_crosses(taking)
 
 
@@ -168,11 +168,13 @@ def test_a_client_without_a_certificate_hears_nothing(taking: agents.Pair) -> No
 
 
 def refused(taking: agents.Pair, own: Identity, expected: str) -> grpc.StatusCode:
-    """The status of a stream that is opened as `own` to who is expected there."""
+    """The status of a stream that is opened as `own` to who is expected there; one that is never
+    let in waits until its deadline.
+    """
     address = f"127.0.0.1:{taking.destination.data_port}"
     with dataplane.connect(address, (own, SpiffeId.parse(expected))) as channel:
         stream = dataplane.StreamId(str(uuid.uuid4()), 1)
-        call = dataplane.open_stream(channel, stream, iter([b"x"]), 5)
+        call = dataplane.open_stream(channel, stream, iter([b"x"]), 2)
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
     return caught.value.code()
@@ -185,7 +187,7 @@ def test_only_accepted_providers_are_let_in(taking: agents.Pair, federation: Fed
     assert refused(taking, known, there) == grpc.StatusCode.NOT_FOUND
     parsed = SpiffeId.parse(f"spiffe://{STRANGER}/agent/host1")
     stranger = federation.issue(parsed, federation.authorities[STRANGER])
-    assert refused(taking, stranger, there) == grpc.StatusCode.UNAVAILABLE
+    assert refused(taking, stranger, there) == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_a_source_gives_nothing_to_another_than_it_was_told(
@@ -193,4 +195,4 @@ def test_a_source_gives_nothing_to_another_than_it_was_told(
 ) -> None:
     own = federation.party(taking.source.spiffe_id)
     other = taking.destination.spiffe_id.replace("host1", "host2")
-    assert refused(taking, own, other) == grpc.StatusCode.UNAVAILABLE
+    assert refused(taking, own, other) == grpc.StatusCode.DEADLINE_EXCEEDED
