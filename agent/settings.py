@@ -49,7 +49,9 @@ class TransferSettings:
     """
 
     queue_frames_max: int = field(default=16, metadata={"min": 1, "max": 256})
-    """Frames of up to 2 MiB of content that wait for a data connection."""
+    """Frames that wait for a data connection, 32 MiB of them at most; eight times as many over a
+    long way.
+    """
 
     credit_bytes: int = field(default=64 * 1024 * 1024, metadata={"min": 1 << 21, "max": 1 << 28})
     """Sealed bytes that may be under way to the receiver, over all connections."""

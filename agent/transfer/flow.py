@@ -3,6 +3,7 @@
 All three end with the *first* error that anyone reported, for everyone who waits.
 """
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -43,38 +44,52 @@ class Failure:
 
 
 class Channel(Generic[_Item]):
-    """A bounded queue between workers and streams."""
+    """A queue between workers and streams, bounded in items and, with `bytes_max`, in bytes."""
 
-    def __init__(self, failure: Failure, items_max: int) -> None:
+    def __init__(
+        self,
+        failure: Failure,
+        items_max: int,
+        bytes_max: int = 0,
+        size: Callable[[_Item], int] = lambda _: 0,
+    ) -> None:
         self._failure = failure
         self._items_max = items_max
+        self._bytes_max = bytes_max or math.inf
+        self._size = size
         self._items: deque[_Item] = deque()
+        self._bytes = 0
         self._closed = False
 
     def put(self, item: _Item) -> None:
-        """Waits for room. Raises the transfer's first error, Cancelled once it is closed."""
+        """Waits for room; an item of more than all bytes goes in alone. Raises the transfer's first
+        error, Cancelled once it is closed.
+        """
+        size = self._size(item)
         with self._failure.changed:
-            while len(self._items) >= self._items_max and not self._closed:
+            while not self._has_room(size) and not self._closed:
                 self._failure.check()
                 self._failure.changed.wait(WAIT_SECONDS_MAX)
             self._failure.check()
             if self._closed:
                 raise errors.Cancelled("CANCELLED", "the transfer has ended")
             self._items.append(item)
+            self._bytes += size
             self._failure.changed.notify_all()
 
-    def get(self, wanted: Callable[[], bool] = lambda: True) -> _Item | None:
-        """The next item once `wanted` is true, or None once it is closed and empty. Raises the
-        first error.
+    def get(self, wanted: Callable[[_Item], bool] = lambda _: True) -> _Item | None:
+        """The next item once it is `wanted`, or None once the queue is closed and empty. Raises the
+        first error. `wanted` is asked again after every change, and taken at its word.
         """
         with self._failure.changed:
-            while not (self._items and wanted()):
+            while not (self._items and wanted(self._items[0])):
                 self._failure.check()
                 if self._closed and not self._items:
                     return None
                 self._failure.changed.wait(WAIT_SECONDS_MAX)
             self._failure.check()
             item = self._items.popleft()
+            self._bytes -= self._size(item)
             self._failure.changed.notify_all()
             return item
 
@@ -84,19 +99,25 @@ class Channel(Generic[_Item]):
             self._failure.check()
             items = list(self._items)
             self._items.clear()
+            self._bytes = 0
             self._failure.changed.notify_all()
             return items
 
     @property
     def fill(self) -> float:
         """How full it is, 0 to 1."""
-        return len(self._items) / self._items_max
+        return min(1.0, max(len(self._items) / self._items_max, self._bytes / self._bytes_max))
 
     def close(self) -> None:
         """Nothing more will be put."""
         with self._failure.changed:
             self._closed = True
             self._failure.changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        if not self._items:
+            return True
+        return len(self._items) < self._items_max and self._bytes + size <= self._bytes_max
 
 
 class Credit:
@@ -107,14 +128,21 @@ class Credit:
         self._bytes_max = bytes_max
         self._taken = 0
 
-    def take(self, amount: int) -> None:
-        """Waits until `amount` fits; one item larger than all credit goes alone."""
+    def try_take(self, amount: int) -> bool:
+        """Takes `amount` if it fits now; one item larger than all credit goes alone."""
         with self._failure.changed:
-            while self._taken > 0 and self._taken + amount > self._bytes_max:
-                self._failure.check()
-                self._failure.changed.wait(WAIT_SECONDS_MAX)
-            self._failure.check()
+            if self._taken > 0 and self._taken + amount > self._bytes_max:
+                return False
             self._taken += amount
+            return True
+
+    def take(self, amount: int) -> None:
+        """Waits until `amount` fits. Raises the first error."""
+        with self._failure.changed:
+            self._failure.check()
+            while not self.try_take(amount):
+                self._failure.changed.wait(WAIT_SECONDS_MAX)
+                self._failure.check()
 
     def set(self, bytes_max: int) -> None:
         """Changes how much may be under way."""

@@ -227,6 +227,9 @@ class Answer:
     masks: tuple[int, ...] = ()
 
 
+Content = Data | Zeros
+"""What fills a disk."""
+
 Frame = Data | Zeros | End | Ack | ParentOffer | LeavesOffer | Answer
 
 
@@ -262,8 +265,10 @@ def encode(frame: Frame) -> tuple[FrameType, Flags, int, int, int, bytes]:
             return FrameType.ANSWER, Flags.NONE, frame.disk, frame.offset, 0, plain
 
 
-def message_bytes(frame: Data) -> int:
-    """Bytes of the message that a data frame becomes."""
+def message_bytes(frame: Content) -> int:
+    """Bytes of the message that a frame becomes."""
+    if isinstance(frame, Zeros):
+        return HEADER_BYTES + _RANGE.size + TAG_BYTES
     entries = 1 + 2 * len(frame.masks) + len(frame.digests)
     return HEADER_BYTES + entries + len(frame.body) + TAG_BYTES
 

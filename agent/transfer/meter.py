@@ -61,7 +61,7 @@ class Meter:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._held_seconds = 0.0
+        self._held_seconds, self._held_frames = 0.0, 0
         self._write_share = 0.0
         self._told_done = 0
         self._samples: deque[tuple[float, int, int, Busy]] = deque(
@@ -100,15 +100,17 @@ class Meter:
         long in all.
         """
         with self._lock:
-            self._held_seconds = max(self._held_seconds, seconds)
+            self._held_seconds += seconds
+            self._held_frames += 1
             share = min(1.0, seconds / since_sealed_seconds) if since_sealed_seconds > 0 else 0.0
             self._write_share += (share - self._write_share) * SHARE_WEIGHT
 
     def take_held(self) -> float:
-        """The longest time since this was asked last."""
+        """How long frames were held since this was asked last, on average."""
         with self._lock:
-            longest, self._held_seconds = self._held_seconds, 0.0
-        return longest
+            mean = self._held_seconds / max(1, self._held_frames)
+            self._held_seconds, self._held_frames = 0.0, 0
+        return mean
 
     def add_busy(self, *, read: float = 0.0, cpu: float = 0.0, away: float = 0.0) -> None:
         """Adds seconds of a worker. Waiting for what is `away` is the receiver's as far as frames

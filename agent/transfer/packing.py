@@ -5,30 +5,29 @@ from collections.abc import Callable, Sequence
 import zstandard
 
 from agent.transfer import frames
-from agent.transfer.geometry import FRAME_CONTENT_BYTES_MAX
 
 LEVEL_RAW = 1
 """Level that is tried after a frame that did not shrink: it soon finds that the next does not."""
 
-FRAME_BYTES_RAW = 1024 * 1024
-"""Content of frames while they do not shrink."""
+KEPT_FIRST = 0.3
+"""What is expected of the first frame: about what root file systems keep."""
 
 SHRINK_MAX = 0.98
 """A frame that keeps more than this of its size did not shrink."""
 
 
 class Packer:
-    """Compressors of one worker, one for each level that it was asked for. For one thread."""
+    """Compresses for one worker. For one thread.
+
+    It keeps two compressors, for content that shrinks and for what does not: one of level 9 takes
+    some 20 MB.
+    """
 
     def __init__(self, level: Callable[[], int]) -> None:
         self._level = level
-        self._raw = False
-        self._compressors: dict[int, zstandard.ZstdCompressor] = {}
-
-    @property
-    def frame_bytes_max(self) -> int:
-        """Content of a frame that is worth its size: large ones only pay where they shrink."""
-        return FRAME_BYTES_RAW if self._raw else FRAME_CONTENT_BYTES_MAX
+        self.kept = KEPT_FIRST
+        """Share of its size that the last frame kept: what to expect of the next."""
+        self._compressors: dict[bool, tuple[int, zstandard.ZstdCompressor]] = {}
 
     def data(
         self,
@@ -39,22 +38,23 @@ class Packer:
         content: bytes,
     ) -> frames.Data:
         """A frame of leaves from byte `offset` on: the blocks in `masks`, joined in `content`."""
-        level = min(self._level(), LEVEL_RAW) if self._raw else self._level()
-        packed = self._compressor(level).compress(content)
+        packed = self._compressor(raw=self.kept > SHRINK_MAX).compress(content)
         compressed = len(packed) < len(content)
-        self._raw = len(packed) > SHRINK_MAX * len(content)
+        self.kept = len(packed) / len(content)
         return frames.Data(
             disk,
             offset,
             len(content),
             tuple(masks),
             b"".join(digests),
-            packed if compressed else content,
+            bytes(memoryview(packed)) if compressed else content,
             compressed,
         )
 
-    def _compressor(self, level: int) -> zstandard.ZstdCompressor:
-        if level not in self._compressors:
+    def _compressor(self, *, raw: bool) -> zstandard.ZstdCompressor:
+        level = min(self._level(), LEVEL_RAW) if raw else self._level()
+        kept = self._compressors.get(raw)
+        if kept is None or kept[0] != level:
             compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
-            self._compressors[level] = compressor
-        return self._compressors[level]
+            self._compressors[raw] = kept = level, compressor
+        return kept[1]

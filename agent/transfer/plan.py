@@ -1,6 +1,6 @@
 """What to look at, parent by parent, and how its leaves go into frames. Pure functions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from agent.disks import Extent
@@ -89,19 +89,22 @@ def zero_runs(zeros: int, disk_bytes: int, parent: int) -> Iterator[tuple[int, i
 
 
 def groups(
-    disk_bytes: int, parent: int, masks: list[int], bytes_max: int = FRAME_CONTENT_BYTES_MAX
+    disk_bytes: int,
+    parent: int,
+    masks: list[int],
+    bytes_max: Callable[[], int] = lambda: FRAME_CONTENT_BYTES_MAX,
 ) -> Iterator[list[int]]:
     """Leaves of a parent that go into one frame each time: in order, with at most `bytes_max` of
-    the blocks that their masks mean.
+    the blocks that their masks mean; it is asked again for each frame.
     """
-    group, content = list[int](), 0
+    group, content, limit = list[int](), 0, bytes_max()
     for index, mask in enumerate(masks):
         if not mask:
             continue
         length = masked_bytes(mask, leaf_bytes(disk_bytes, parent + index * LEAF_BYTES))
-        if group and content + length > bytes_max:
+        if group and content + length > limit:
             yield group
-            group, content = [], 0
+            group, content, limit = [], 0, bytes_max()
         group.append(index)
         content += length
     if group:

@@ -53,7 +53,7 @@ class Sink(Protocol):
     def wants(self, length: int) -> bool:
         """Whether content of `length` bytes is to be packed, or only counted."""
 
-    def put(self, frame: frames.Frame) -> None:
+    def put(self, frame: frames.Content) -> None:
         """Takes a frame; waits for room. Raises the transfer's first error."""
 
 
@@ -68,7 +68,7 @@ class Producer:
         sink: Sink,
         offers: Channel[frames.Frame],
         packer: Packer,
-        frame_bytes: Callable[[], int],
+        frame_bytes: Callable[[float], int],
         meter: Meter,
         time: clock.Clock,
     ) -> None:
@@ -149,7 +149,7 @@ class Producer:
             self._sink.put(frames.Zeros(offered.disk, offset, length))
         masks = [0 if leaf is None else whole_mask(len(leaf)) for leaf in leaves]
         self._meter.add(needed=sum(len(leaf) for leaf in leaves if leaf is not None))
-        for group in plan.groups(end, offered.offset, masks, self._frame_content()):
+        for group in plan.groups(end, offered.offset, masks, self._frame_content):
             parts = [leaf for index in group if (leaf := leaves[index]) is not None]
             self._pack(offered, masks, group, b"".join(parts))
 
@@ -180,7 +180,7 @@ class Producer:
     def _send(self, offered: Offered, masks: Sequence[int]) -> None:
         """Frames of the blocks that are wanted."""
         end = offered.offset + offered.length
-        for group in plan.groups(end, offered.offset, list(masks), self._frame_content()):
+        for group in plan.groups(end, offered.offset, list(masks), self._frame_content):
             lengths = [self._leaf_bytes(offered, index) for index in group]
             sizes = [
                 masked_bytes(masks[index], length)
@@ -232,7 +232,8 @@ class Producer:
         self._sink.put(frame)
 
     def _frame_content(self) -> int:
-        return min(self._frame_bytes(), self._packer.frame_bytes_max)
+        """Bytes of blocks that go into the next frame."""
+        return self._frame_bytes(self._packer.kept)
 
     def _zeros(self, disk: int, offset: int, length: int) -> None:
         self._disks[disk].tree.put_zeros(offset, length)

@@ -11,10 +11,11 @@ the first error of any part.
 """
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,8 +32,9 @@ from agent.transfer.load import Load
 from agent.transfer.merkle import DigestKeys
 from agent.transfer.meter import Meter
 from agent.transfer.packing import Packer
+from agent.transfer.probing import Prober
 from agent.transfer.producing import Producer, Sink, SourceDisk
-from agent.transfer.steering import Seen, Steering
+from agent.transfer.steering import PROBED_SECONDS, Seen, Steering
 from agent.transfer.streams import Flow
 from agent.transfer.watchdog import Watchdog
 from watari import clock, errors
@@ -40,8 +42,16 @@ from watari import clock, errors
 TICK_SECONDS = 0.25
 """How often the pilot looks."""
 
+QUEUE_BYTES_MAX = 32 * 1024 * 1024
+"""Packed frames that wait for a stream, beside the limit of their number."""
+
 PACE_BURST_SECONDS = 0.02
 """What may go at once after a pause, as time at the pace."""
+
+WORKERS_NICE = 5
+"""How far workers step back (nice(2)): compressing can wait, packets and guests cannot. TCP takes
+the delays of a busy processor for those of a busy link.
+"""
 
 BURST_LOOK_SECONDS = 0.01
 """How often it is looked whether all that may be sent of a sample has arrived."""
@@ -102,14 +112,14 @@ class Survey:
 class QueueSink:
     """Everything is packed and goes to the streams."""
 
-    def __init__(self, channel: Channel[frames.Frame]) -> None:
+    def __init__(self, channel: Channel[frames.Content]) -> None:
         self._channel = channel
 
     def wants(self, length: int) -> bool:
         """Always."""
         return length > 0
 
-    def put(self, frame: frames.Frame) -> None:
+    def put(self, frame: frames.Content) -> None:
         """Waits for room."""
         self._channel.put(frame)
 
@@ -139,7 +149,12 @@ class Sending:
         self._failure = failure
         self._clock = time
         self._board = Board(failure, source.units(), dry_run=dry_run)
-        self._frames: Channel[frames.Frame] = Channel(failure, settings.queue_frames_max)
+        self._frames: Channel[frames.Content] = Channel(
+            failure,
+            settings.queue_frames_max * steering.queue_factor,
+            QUEUE_BYTES_MAX,
+            frames.message_bytes,
+        )
         self._offers: Channel[frames.Frame] = Channel(failure, settings.queue_frames_max)
 
     def run(self, route: Route, complete: Callable[[list[int]], _Result]) -> _Result:
@@ -238,7 +253,7 @@ class Sending:
     def _produce(self, sink: Sink) -> None:
         """Runs the workers until nothing is left. Raises the first error."""
         count = self._settings.workers
-        with ThreadPoolExecutor(count, thread_name_prefix="worker") as pool:
+        with ThreadPoolExecutor(count, "worker", initializer=_give_way) as pool:
             producers = [self._producer(sink) for _ in range(count)]
             running = [pool.submit(guarded, self._failure, each.run) for each in producers]
         for each in running:
@@ -258,10 +273,10 @@ class Sending:
             self._clock,
         )
 
-    def _frame_bytes(self) -> int:
+    def _frame_bytes(self, kept: float) -> int:
         """Content of the next frame."""
         left = self._meter.data_bytes - self._meter.read_bytes
-        return self._steering.frame_bytes(left)
+        return self._steering.frame_bytes(left, kept)
 
     def _flow(self, route: Route) -> Flow:
         credit = self._steering.credit_bytes(self._credit_max(route))
@@ -301,6 +316,7 @@ class Sending:
         """Steers while the body runs."""
         done = threading.Event()
         credit_max = self._credit_max(route)
+        prober = Prober(route.connections.ping, self._meter.round_trip_seconds, self._clock)
 
         def pilot() -> None:
             meter, last, load = self._meter, self._measured(), Load()
@@ -315,6 +331,7 @@ class Sending:
                     meter.take_held(),
                     self._throttle.capped,
                     load.idle(),
+                    prober.take_queued_seconds(),
                 )
                 last = now
                 self._steering.tick(seen)
@@ -327,8 +344,16 @@ class Sending:
         self._meter.level = self._steering.level
         thread = threading.Thread(target=guarded, args=(self._failure, pilot), name="pilot")
         thread.start()
+        far = self._meter.round_trip_seconds >= PROBED_SECONDS
         try:
-            yield
+            with prober.probing() if far else nullcontext():
+                yield
         finally:
             done.set()
             thread.join()
+
+
+def _give_way() -> None:
+    """Makes the thread that calls it a little less important than others."""
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + WORKERS_NICE)

@@ -5,6 +5,7 @@
 | frames pile up before the connections | the network is behind: a higher level, more connections |
 | connections wait for frames | the processor or the disk is behind: a lower level |
 | more connections brought at least a tenth | and the network is still behind: more again |
+| pings are late | frames queue on the way: no more credit, no more connections |
 
 A connection over a long way starts slowly, is held down by each loss, and by the kernel's limit of
 send buffers: hence more of them with a longer round trip, from the beginning.
@@ -13,6 +14,8 @@ send buffers: hence more of them with a longer round trip, from the beginning.
 import math
 from collections import deque
 from dataclasses import dataclass
+
+from agent.transfer.geometry import FRAME_CONTENT_BYTES_MAX
 
 LEVELS = (1, 2, 3, 4, 5, 6, 7, 9)
 """zstd levels that are worth their time on root file systems: lower ones are hardly faster, higher
@@ -38,16 +41,17 @@ class Way:
     """Share of a frame that counts as under way on each connection and not yet whole: frames are
     large, and acknowledged as a whole.
     """
-    frame_bytes: int
-    """Content of a frame: large ones compress better, small ones spread evenly."""
+    sealed_bytes: int
+    """What a frame is meant to have on the wire: large ones compress better, small ones spread
+    evenly, and of one size they keep what is under way steady.
+    """
 
 
 WAYS = (
-    Way(0.002, 2, 2.4, 1.0, 2 << 20),
-    Way(0.03, 2, 2.4, 1.0, 2 << 20),
-    Way(0.09, 4, 2.4, 1.0, 2 << 20),
-    Way(0.15, 8, 2.4, 1.0, 2 << 20),
-    Way(math.inf, 16, 1.0, 0.5, 1 << 20),
+    Way(0.03, 2, 2.4, 1.0, 1 << 20),
+    Way(0.09, 4, 2.4, 1.0, 1 << 20),
+    Way(0.15, 8, 1.0, 0.5, 320 << 10),
+    Way(math.inf, 16, 1.0, 0.5, 320 << 10),
 )
 """Few connections: while one of them mends a loss it sits on its share of the credit, and the
 others need more. Many: what one sits on is little, and credit beyond the queue on the way only
@@ -57,8 +61,15 @@ brings losses.
 FAR_SECONDS = 0.03
 """Round trip from which a path counts as long: it starts slowly and hides what it can carry."""
 
-FULL, EMPTY = 0.75, 0.25
-"""Shares of the queue at which the network, or what is before it, counts as behind."""
+PROBED_SECONDS = 0.09
+"""Round trip from which pings tell whether frames queue on the way. Shorter, and TCP finds out by
+itself before the pilot does; with credit held back it was slower.
+"""
+
+FULL, HALF, EMPTY = 0.75, 0.5, 0.25
+"""Shares of the queue from which the network counts as behind, below which a busy processor does,
+and up to which all that is before the queue does.
+"""
 
 IDLE_MIN = 0.1
 """Idle share below which the machine counts as busy: nothing that costs processor time goes up."""
@@ -77,8 +88,18 @@ and while the rate grows what was long ago says little.
 BEST_TICKS = 2
 """Ticks of which the best counts."""
 
-GAIN_STARTING = 2.0
-"""Credit as a multiple of the bandwidth-delay product while the rate grows."""
+GAIN_FREE = 2.0
+"""Credit as a multiple of the bandwidth-delay product while nothing queues on the way: TCP may then
+send more, or is held back by losses. Where no ping can tell, while the rate grows.
+"""
+
+QUEUED_SECONDS_MIN = 0.01
+"""Delay of a ping, beyond the round trip, from which credit grows no further."""
+
+QUEUED_MIN = 0.25
+"""Delay of a ping, in round trips, from which the way counts as full: more credit or connections
+would only make the queues longer. A busy processor alone was seen to delay one by 40 ms.
+"""
 
 PACE_GAIN = 1.25
 """Frames go to the connections at most so much faster than the best rate of late. Acknowledgements
@@ -102,8 +123,27 @@ GROWTH_MIN, GROWTH_TICKS = 1.25, 2
 CREDIT_BYTES_FIRST, CREDIT_BYTES_FIRST_FAR = 4 * 1024 * 1024, 6 * 1024 * 1024
 """Credit before anything is known, near by and over a long way."""
 
+CREDIT_BYTES_STARTING_MAX = 48 * 1024 * 1024
+"""What credit grows to while nothing queues: two times 1 Gbit/s over 200 ms."""
+
+QUEUE_FACTOR_FAR = 8
+"""Over a long way the processor gets ahead by so much more while TCP starts. Near by the level
+would only follow the network too late.
+"""
+
+HELD_GAIN = 3.0
+"""Credit for what the receiver holds, as a multiple of the average: it works in bursts."""
+
+CREDIT_DOUBLINGS_MAX = 2
+"""How often it doubles in a tick at most."""
+
+USED_MIN = 0.25
+"""Share of the credit that a round trip's acknowledgements must be for it to grow: else it is TCP
+that is still slow, and more of it would only wait in the kernel.
+"""
+
 CREDIT_BYTES_MIN = 3 * 1024 * 1024
-"""The least there ever is: a frame, whole and raw, and one that follows."""
+"""The least there ever is. A frame that is larger goes alone."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +164,8 @@ class Seen:
     """Whether a bandwidth cap holds the connections back."""
     idle: float
     """Share of the machine's processor time that nobody used, 0 to 1."""
+    queued_seconds: float | None = None
+    """How long a ping took beyond the round trip; None without one."""
 
 
 class Steering:
@@ -140,13 +182,16 @@ class Steering:
         self._streams_max = min(streams or streams_max, streams_max)
         self.streams = min(streams or self._way.streams, self._streams_max)
         self._round_trip = round_trip_seconds
-        self._first_credit = CREDIT_BYTES_FIRST_FAR if self._far else CREDIT_BYTES_FIRST
+        self._least_credit = CREDIT_BYTES_FIRST_FAR if self._far else CREDIT_BYTES_FIRST
         self._settled: deque[tuple[float, int]] = deque(maxlen=RATE_TICKS)
         self._rates: deque[float] = deque(maxlen=BEST_TICKS)
         self._held: deque[float] = deque(maxlen=BEST_TICKS)
         self._paces: deque[float] = deque(maxlen=PACE_TICKS)
         self._frame_bytes = 0.0
         self._starting = True
+        self._filling: bool | None = None
+        self._full = False
+        self._fill = 0.0
         self._ticks_without_growth = 0
         self._best = 0.0
         self._before_growth: tuple[int, float] | None = None
@@ -164,11 +209,12 @@ class Steering:
         ones would be late.
         """
         rate = max(self._rates, default=0.0)
-        gain = GAIN_STARTING if self._starting else self._way.gain
+        free = self._starting if self._filling is None else not self._filling
+        gain = GAIN_FREE if free else self._way.gain
         partial = self._way.grain * self.streams * self._frame_bytes
         under_way = gain * rate * self._round_trip + partial
-        held = rate * max(self._held, default=0.0)
-        least = self._first_credit if self._starting else CREDIT_BYTES_MIN
+        held = HELD_GAIN * rate * max(self._held, default=0.0)
+        least = self._least_credit if self._starting else CREDIT_BYTES_MIN
         return min(bytes_max, max(least, int(under_way + held)))
 
     @property
@@ -176,10 +222,18 @@ class Steering:
         """How fast frames may be handed to the connections; 0 is as fast as credit allows."""
         return 0 if self._starting else int(PACE_GAIN * max(self._paces, default=0.0))
 
-    def frame_bytes(self, left_bytes: int) -> int:
-        """Content of the next frame, of a transfer that has `left_bytes` to read."""
-        last = self._far and left_bytes < LAST_BYTES
-        return FRAME_BYTES_LAST if last else self._way.frame_bytes
+    @property
+    def queue_factor(self) -> int:
+        """How many times more frames than near by may wait for a connection."""
+        return QUEUE_FACTOR_FAR if self._round_trip >= PROBED_SECONDS else 1
+
+    def frame_bytes(self, left_bytes: int, kept: float) -> int:
+        """Content of the next frame, of a transfer that has `left_bytes` to read, when content
+        keeps a share `kept` of its size.
+        """
+        if self._far and left_bytes < LAST_BYTES:
+            return FRAME_BYTES_LAST
+        return min(FRAME_CONTENT_BYTES_MAX, int(self._way.sealed_bytes / kept))
 
     def tick(self, seen: Seen) -> None:
         """Takes a measurement."""
@@ -189,6 +243,7 @@ class Steering:
         self._rates.append(rate)
         self._paces.append(rate)
         self._held.append(seen.held_seconds)
+        self._look_for_queues(seen)
         if seen.settled_frames:
             self._frame_bytes = seen.settled_wire_bytes / seen.settled_frames
         if rate > self._best * GROWTH_MIN:
@@ -202,14 +257,31 @@ class Steering:
         self._steer_level(seen)
         self._grow(seen)
 
+    def _look_for_queues(self, seen: Seen) -> None:
+        """Credit grows as TCP does, twofold in a round trip, while it is used and no ping waits."""
+        if seen.queued_seconds is None:
+            return
+        self._filling = seen.queued_seconds >= QUEUED_SECONDS_MIN
+        self._full = self._filling and seen.queued_seconds >= QUEUED_MIN * self._round_trip
+        if self._full:
+            self._least_credit = CREDIT_BYTES_MIN
+        elif self._starting and not self._filling:
+            under_way = seen.settled_wire_bytes / seen.seconds * self._round_trip
+            if under_way >= USED_MIN * self._least_credit:
+                round_trip = max(self._round_trip, seen.seconds / CREDIT_DOUBLINGS_MAX)
+                grown = int(2 ** (seen.seconds / round_trip) * self._least_credit)
+                self._least_credit = min(grown, CREDIT_BYTES_STARTING_MAX)
+
     def _steer_level(self, seen: Seen) -> None:
         busy = seen.idle < IDLE_MIN
-        if seen.fill <= EMPTY:
-            self._at = max(min(self._at - 1, LEVELS.index(LEVEL_FIRST)), 0)
-        elif busy and self.level > LEVEL_FIRST:
-            self._at -= 1
+        if seen.fill <= min(EMPTY, self._fill):
+            least = 0 if busy else max(self._at - 1, 0)
+            self._at = min(least, LEVELS.index(LEVEL_FIRST))
+        elif busy and seen.fill < self._fill and self.level > LEVEL_FIRST:
+            self._at = self._at - 1 if seen.fill >= HALF else LEVELS.index(LEVEL_FIRST)
         elif seen.fill >= FULL and not busy:
             self._at = min(self._at + 1, len(LEVELS) - 1)
+        self._fill = seen.fill
 
     def _measured(self) -> float:
         """Bytes per second over the last ticks, from the first acknowledgement on."""
@@ -224,7 +296,7 @@ class Steering:
             return
         rate = sum(self._rates) / len(self._rates)
         trial, self._before_growth = self._before_growth, None
-        behind = seen.fill >= FULL
+        behind = seen.fill >= FULL and not self._full
         if trial is not None and rate < trial[1] * GAIN_MIN:
             self.streams = trial[0]
             if behind:

@@ -51,7 +51,7 @@ class Flow:
 
     session_id: str
     keys: SessionKeys
-    queue: Channel[frames.Frame]
+    queue: Channel[frames.Content]
     offers: Channel[frames.Frame]
     board: Board
     credit: Credit
@@ -145,6 +145,7 @@ class DataStream(_Stream):
         self._settled_bytes = 0
         self._outstanding_bytes = 0
         self._lately: deque[tuple[float, int]] = deque()
+        self._refused_at: float | None = None
         self._horizon = HORIZON_SECONDS + HORIZON_ROUND_TRIPS * flow.meter.round_trip_seconds
 
     def _outgoing(self) -> Iterator[bytes]:
@@ -155,9 +156,20 @@ class DataStream(_Stream):
         """Its bytes are acknowledged like any other's, so they take credit too."""
         self._flow.credit.take(len(message))
 
-    def _wanted(self) -> bool:
-        """Whether this stream should take a frame now: not while others are enough, nor while what
-        it has will keep it busy longer than it takes the others.
+    def _wanted(self, frame: frames.Content) -> bool:
+        """Whether this stream takes a frame now, with the credit for it: a stream that took one and
+        then waited for credit would keep it from the others, and the largest would wait longest.
+        """
+        if not self._has_room():
+            return False
+        if self._flow.credit.try_take(frames.message_bytes(frame)):
+            return True
+        self._refused_at = self._refused_at or self._flow.clock.monotonic()
+        return False
+
+    def _has_room(self) -> bool:
+        """Not while other streams are enough, nor while what this one has will keep it busy longer
+        than it takes the others.
         """
         if self._id.number > self._flow.streams_used():
             return False
@@ -171,11 +183,11 @@ class DataStream(_Stream):
             self._lately.popleft()
         return sum(each for _, each in self._lately) / PACE_SECONDS
 
-    def _seal(self, frame: frames.Frame) -> bytes:
+    def _seal(self, frame: frames.Content) -> bytes:
         message = self._sealer.seal(frame)
         self._outstanding_bytes += len(message)
-        began = self._flow.clock.monotonic()
-        self._flow.credit.take(len(message))
+        began = self._refused_at or self._flow.clock.monotonic()
+        self._refused_at = None
         self._flow.throttle.pace(len(message))
         self._flow.pacer.pace(len(message))
         sealed_at = self._flow.clock.monotonic()

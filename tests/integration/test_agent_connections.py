@@ -172,7 +172,7 @@ def test_an_aim_at_another_port_drops_the_channels_to_the_earlier_one(
     assert connections.round_trip_seconds() > 0
     channels = [connections.take() for _ in range(ahead + 1)]
     assert [said(channel) for channel in channels] == [[b"second!"]] * (ahead + 1)
-    assert connected(second) == ahead + 1
+    assert connected(second) == ahead + 2, "and the one that is only measured with"
     await_connections(first, 0)
 
 
@@ -194,7 +194,7 @@ def test_an_aim_elsewhere_does_not_wait_for_the_one_before(own: Identity, listen
     pings = list(connections._pings)
     connections.aim(listen())
     assert connections.round_trip_seconds() < 60
-    assert [ping.cancelled() for ping in pings] == [True]
+    assert [ping.cancelled() for ping in pings] == [True, True]
     assert said(connections.take()) == [b"here!"]
 
 
@@ -212,6 +212,8 @@ def test_what_is_no_address_is_refused_and_changes_nothing(
 def test_the_round_trip_is_not_known_before_there_is_an_aim(connections: Connections) -> None:
     with pytest.raises(errors.Internal):
         connections.round_trip_seconds()
+    with pytest.raises(errors.Internal):
+        connections.ping()
 
 
 class Pings(grpc.GenericRpcHandler):
@@ -259,7 +261,7 @@ def pinged(own: Identity, clock: FakeClock) -> Iterator[Callable[..., tuple[Conn
 def test_the_round_trip_is_that_of_a_ping_without_the_time_to_connect(
     pinged: Callable[..., tuple[Connections, Pings]], connecting: float
 ) -> None:
-    connections, pings = pinged(connecting, 0.25)
+    connections, pings = pinged(connecting, 0.25, ahead=0)
     assert connections.round_trip_seconds() == pytest.approx(0.25)
     peers, sizes = zip(*(pings.came.get(timeout=5) for _ in range(2)), strict=True)
     assert len(set(peers)) == 1
@@ -267,20 +269,39 @@ def test_the_round_trip_is_that_of_a_ping_without_the_time_to_connect(
 
 
 @pytest.mark.parametrize("far", [False, True])
-def test_over_a_long_way_the_other_connections_are_given_padding_meanwhile(
-    pinged: Callable[..., tuple[Connections, Pings]], *, far: bool
+def test_over_a_long_way_connections_are_given_padding_meanwhile(
+    pinged: Callable[..., tuple[Connections, Pings]],
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    far: bool,
 ) -> None:
-    ahead = 4
-    seconds = WARM_SECONDS_MIN * 1.1 if far else 0.0
-    connections, pings = pinged(*[seconds] * 20, ahead=ahead)
+    connect, ahead = socket.create_connection, 4
+
+    def connect_slowly(address: tuple[str, int], timeout: float) -> socket.socket:
+        clock.advance(WARM_SECONDS_MIN * (1.1 if far else 0.9))
+        return connect(address, timeout)
+
+    monkeypatch.setattr(dataplane.socket, "create_connection", connect_slowly)
+    connections, pings = pinged(ahead=ahead)
     connections.round_trip_seconds()
-    count = 1 + ahead + (ahead - 1) * far
-    came = [pings.came.get(timeout=5) for _ in range(count)]
-    assert len({peer for peer, _ in came}) == ahead, "each has a connection of its own"
+    came = [pings.came.get(timeout=5) for _ in range(2 + ahead + ahead * far)]
+    assert len({peer for peer, _ in came}) == 1 + ahead, "each has a connection of its own"
     padded = [peer for peer, size in came if size]
     assert {size for _, size in came} <= {0, WARM_BYTES}
-    assert len(padded) == len(set(padded)) == (ahead - 1) * far
+    assert len(padded) == len(set(padded)) == ahead * far
     assert pings.came.empty()
+
+
+def test_a_ping_beside_the_streams_goes_over_the_connection_that_was_measured(
+    pinged: Callable[..., tuple[Connections, Pings]],
+) -> None:
+    connections, pings = pinged(ahead=1)
+    connections.round_trip_seconds()
+    assert connections.ping().result(5) == b""
+    came = [pings.came.get(timeout=5) for _ in range(4)]
+    peers = [peer for peer, _ in came]
+    assert peers.count(came[-1][0]) == 3
 
 
 def test_closing_disconnects_what_nobody_took_and_leaves_the_rest(

@@ -107,7 +107,7 @@ class Source:
         any_offset: bool = False,
         had: Sequence[bytes] = (),
         level: int = 1,
-        frame_bytes: Callable[[], int] = lambda: FRAME_CONTENT_BYTES_MAX,
+        frame_bytes: Callable[[float], int] = lambda _: FRAME_CONTENT_BYTES_MAX,
         dry_run: bool = False,
         sparse: bool = True,
     ) -> None:

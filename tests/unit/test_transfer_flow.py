@@ -48,6 +48,54 @@ def test_a_channel_holds_so_many_items_and_gives_them_in_order() -> None:
     assert [channel.get(), channel.get(), channel.get()] == [2, 3, None]
 
 
+def test_a_channel_holds_so_many_bytes_and_one_item_of_more_alone() -> None:
+    channel: Channel[bytes] = Channel(Failure(), 10, 100, len)
+    channel.put(bytes(60))
+    assert channel.fill == 0.6
+    channel.put(bytes(40))
+    assert channel.fill == 1.0
+    with waiting(lambda: channel.put(b"!")):
+        assert channel.get() == bytes(60)
+    assert channel.drain() == [bytes(40), b"!"]
+    assert channel.fill == 0.0
+    channel.put(bytes(1000))
+    with waiting(lambda: channel.put(b"!")):
+        assert channel.get() == bytes(1000)
+    assert channel.fill == 0.1, "one item of ten"
+
+
+def test_an_item_is_taken_by_who_wants_it_and_stays_first_until_then() -> None:
+    channel: Channel[int] = Channel(Failure(), 10)
+    wanted: list[int] = []
+    asked: list[int] = []
+
+    def wants(item: int) -> bool:
+        asked.append(item)
+        return item in wanted
+
+    with waiting(lambda: channel.get(wants)) as got:
+        channel.put(1)
+        channel.put(2)
+        wanted.append(2)
+        channel.put(3)
+        wanted.append(1)
+        channel.put(4)
+    assert got == [1]
+    assert set(asked) == {1}, "nobody overtakes the first"
+    assert channel.drain() == [2, 3, 4]
+
+
+def test_credit_that_is_not_there_is_refused_at_once() -> None:
+    credit = Credit(Failure(), 100)
+    assert credit.try_take(60)
+    assert not credit.try_take(50)
+    credit.give_back(20)
+    assert credit.try_take(50)
+    credit.give_back(90)
+    assert credit.try_take(500), "one item of more goes alone"
+    assert not credit.try_take(1)
+
+
 def test_one_item_larger_than_all_credit_goes_alone_whatever_was_given_back() -> None:
     credit = Credit(Failure(), 100)
     credit.take(10)

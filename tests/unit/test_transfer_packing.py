@@ -1,6 +1,7 @@
 """Frames are compressed where that shrinks them, and little is tried where it does not."""
 
 import random
+import tracemalloc
 
 import pytest
 import zstandard
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent.transfer import frames
 from agent.transfer.content import decompressed
-from agent.transfer.geometry import FRAME_CONTENT_BYTES_MAX, LEAF_BYTES, WHOLE_LEAF, whole_mask
-from agent.transfer.packing import FRAME_BYTES_RAW, LEVEL_RAW, SHRINK_MAX, Packer
+from agent.transfer.geometry import LEAF_BYTES, WHOLE_LEAF, whole_mask
+from agent.transfer.packing import KEPT_FIRST, LEVEL_RAW, SHRINK_MAX, Packer
 from tests.support.disks import noise
 
 DIGEST = b"d" * 32
@@ -90,14 +91,30 @@ def test_after_a_frame_that_did_not_shrink_little_is_tried_until_one_does(
     assert pack(packer, TEXT).body == zstd(TEXT, level)
 
 
-def test_frames_are_large_only_where_that_pays() -> None:
-    packer, sizes = Packer(lambda: 3), []
-    for content in (NOISE, NOISE, TEXT, HARDLY, TEXT):
-        sizes.append(packer.frame_bytes_max)
+def test_it_tells_what_share_the_last_frame_kept() -> None:
+    packer = Packer(lambda: 3)
+    assert packer.kept == KEPT_FIRST
+    for content in (TEXT, NOISE, HARDLY):
+        packed = pack(packer, content)
+        assert packer.kept == pytest.approx(len(packed.body) / len(content), abs=0.001)
+
+
+def test_a_body_holds_no_more_memory_than_it_has_bytes() -> None:
+    """zstd makes room for the worst case; frames that wait in a queue would keep it from others."""
+    packer, content = Packer(lambda: 3), bytes(2 << 20)
+    tracemalloc.start()
+    bodies = [pack(packer, content[: LEAF_BYTES * (1 + index)]).body for index in range(16)]
+    current, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert current < 100_000 + sum(map(len, bodies))
+
+
+def test_a_packer_keeps_few_compressors_whatever_levels_it_is_asked_for() -> None:
+    level = iter([1, 2, 3, 5, 7, 9, 9, 9])
+    packer = Packer(lambda: next(level))
+    for content in (TEXT, NOISE, TEXT, NOISE, TEXT, TEXT, NOISE, TEXT):
         pack(packer, content)
-    sizes.append(packer.frame_bytes_max)
-    large, small = FRAME_CONTENT_BYTES_MAX, FRAME_BYTES_RAW
-    assert sizes == [large, small, small, large, small, large]
+    assert len(packer._compressors) == 2
 
 
 def test_a_frame_that_shrinks_a_little_is_sent_shrunk_all_the_same() -> None:

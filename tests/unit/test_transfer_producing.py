@@ -24,7 +24,7 @@ from agent.transfer.geometry import (
     parent_leaves,
     whole_mask,
 )
-from agent.transfer.packing import FRAME_BYTES_RAW
+from agent.transfer.packing import KEPT_FIRST
 from tests.support.disks import noise
 from tests.support.producers import KEYS, PRINTS, Offer, Source, leaves, root, wanting
 from watari import errors
@@ -89,7 +89,7 @@ def test_where_nothing_is_compared_everything_arrives_in_frames_that_are_not_too
     contents: list[bytes], frame_bytes: int, *, sparse: bool
 ) -> None:
     with TemporaryDirectory() as folder:
-        source = Source(Path(folder), contents, frame_bytes=lambda: frame_bytes, sparse=sparse)
+        source = Source(Path(folder), contents, frame_bytes=lambda _: frame_bytes, sparse=sparse)
         arrived = source.run()
     assert arrived.disks == contents
     assert [tree.root() for tree in source.trees] == [root(content) for content in contents]
@@ -196,7 +196,9 @@ def test_blocks_that_are_wanted_are_sent_in_frames_that_are_not_too_large(tmp_pa
     had = bytearray(content)
     for leaf in range(64):
         had[leaf * LEAF_BYTES : leaf * LEAF_BYTES + 4 * BLOCK_BYTES] = bytes(4 * BLOCK_BYTES)
-    source = Source(tmp_path, [content], any_offset=True, had=[had], frame_bytes=lambda: 160 * 1024)
+    source = Source(
+        tmp_path, [content], any_offset=True, had=[had], frame_bytes=lambda _: 160 * 1024
+    )
     arrived = source.run(wanting(masks, len(content)))
     assert arrived.disks == [content]
     assert [frame.length for frame in arrived.data] == [160 * 1024] * 6 + [64 * 1024]
@@ -233,16 +235,23 @@ def test_what_is_read_and_needed_is_counted_once(tmp_path: Path) -> None:
     assert meter.zero_bytes == len(content) - filled
 
 
-def test_frames_follow_the_size_that_is_asked_for_and_are_small_where_they_do_not_shrink(
+def test_each_frame_has_the_size_that_is_asked_for_with_what_the_last_one_kept(
     tmp_path: Path,
 ) -> None:
-    sizes = itertools.chain([FRAME_CONTENT_BYTES_MAX], itertools.repeat(256 * 1024))
-    shrinking = LEAF[: BLOCK_BYTES // 2] * (2 * PARENT_BYTES // (BLOCK_BYTES // 2))
-    arrived = Source(tmp_path, [shrinking], frame_bytes=lambda: next(sizes)).run()
-    assert [frame.length for frame in arrived.data] == [2 << 20] * 2 + [256 * 1024] * 16
-    source = Source(tmp_path, [content_of(*range(128), length=2 * PARENT_BYTES)])
-    lengths = [frame.length for frame in source.run().data]
-    assert lengths == [FRAME_CONTENT_BYTES_MAX] * 2 + [FRAME_BYTES_RAW] * 4
+    sizes, kept = itertools.chain([1 << 20], itertools.repeat(512 * 1024)), list[float]()
+
+    def size(share: float) -> int:
+        kept.append(share)
+        return next(sizes)
+
+    shrinking = LEAF[: BLOCK_BYTES // 2] * (PARENT_BYTES // (BLOCK_BYTES // 2))
+    content = shrinking + content_of(*range(64), length=PARENT_BYTES)
+    arrived = Source(tmp_path, [content], frame_bytes=size).run()
+    assert [frame.length for frame in arrived.data] == [1 << 20] + [512 * 1024] * 14
+    assert kept[0] == KEPT_FIRST
+    # Asked once too often at the end of each parent, which no frame follows.
+    assert all(share < 0.1 for share in kept[1:8])
+    assert all(share >= 1.0 for share in kept[10:])
 
 
 @pytest.mark.parametrize(
@@ -257,7 +266,7 @@ def test_of_a_dry_run_only_the_sample_is_packed(
     """
     content = content_of(*range(128), length=2 * PARENT_BYTES)
     source = Source(
-        tmp_path, [content], any_offset=compared, dry_run=True, frame_bytes=lambda: LEAF_BYTES
+        tmp_path, [content], any_offset=compared, dry_run=True, frame_bytes=lambda _: LEAF_BYTES
     )
     sample = Sample(16 * SAMPLE_BYTES_MAX)
     source.run(wanting(dict.fromkeys(range(128), 0b111), len(content)), sample)

@@ -11,11 +11,14 @@ from agent.transfer.steering import (
     CREDIT_BYTES_FIRST,
     CREDIT_BYTES_FIRST_FAR,
     CREDIT_BYTES_MIN,
+    CREDIT_BYTES_STARTING_MAX,
     EMPTY,
     FAR_SECONDS,
     FRAME_BYTES_LAST,
     FULL,
     GROWTH_TICKS,
+    HALF,
+    HELD_GAIN,
     IDLE_MIN,
     LAST_BYTES,
     LEVEL_FIRST,
@@ -23,7 +26,10 @@ from agent.transfer.steering import (
     LEVELS,
     PACE_GAIN,
     PACE_TICKS,
+    QUEUED_MIN,
+    QUEUED_SECONDS_MIN,
     Seen,
+    Steering,
     way,
 )
 from tests.support.steered import (
@@ -48,16 +54,28 @@ from tests.support.steered import (
         (1.0, IDLE_MIN - 0.01, 0),
         (FULL - 0.01, 1.0, 0),
         (EMPTY + 0.01, 1.0, 0),
+        (EMPTY + 0.01, 0.0, 0),
         (EMPTY, 1.0, -1),
-        (0.0, 0.0, -1),
+        (0.0, 1.0, -1),
+        (0.0, 0.0, -2),
     ],
 )
 def test_the_level_rises_with_a_full_queue_and_idle_processors_and_falls_with_an_empty_one(
     fill: float, idle: float, step: int
 ) -> None:
     steered = steering()
+    steered.tick(QUIET)
     steered.tick(replace(QUIET, fill=fill, idle=idle))
     assert steered.level == LEVELS[LEVELS.index(LEVEL_FIRST) + step]
+
+
+@pytest.mark.parametrize("round_trip", [NEAR, FAR])
+def test_a_queue_that_is_still_filling_is_no_reason_for_a_lower_level(round_trip: float) -> None:
+    steered = steering(round_trip)
+    level = steered.level
+    for fill in (0.1, 0.2, 0.5, 0.7):
+        steered.tick(replace(QUIET, fill=fill, idle=0.0))
+        assert steered.level == level
 
 
 @pytest.mark.parametrize("round_trip", [NEAR, FAR])
@@ -69,14 +87,14 @@ def test_the_level_stays_on_its_scale(round_trip: float) -> None:
     assert steered.level == LEVELS[0]
 
 
-def test_a_busy_host_gives_a_costly_level_up_step_by_step_and_not_the_first_one() -> None:
+def test_a_busy_host_whose_queue_falls_gives_up_a_costly_level_and_then_all_of_them() -> None:
     steered = steering()
-    run(steered, BEHIND, 3)
+    run(steered, replace(BEHIND, fill=1.0), 3)
     levels = []
-    for _ in range(6):
-        steered.tick(replace(BEHIND, idle=0.0))
+    for fill in (1.0, 0.9, 0.8, 0.8, 0.9, HALF - 0.01, 0.4, EMPTY):
+        steered.tick(replace(BEHIND, fill=fill, idle=0.0))
         levels.append(steered.level)
-    assert levels == [5, 4, 3, 3, 3, 3]
+    assert levels == [6, 5, 4, 4, 4, 3, 3, 1]
 
 
 def test_an_empty_queue_gives_all_levels_above_the_first_up_at_once() -> None:
@@ -99,7 +117,7 @@ def test_there_is_a_way_for_every_round_trip_and_a_longer_one_has_as_many_connec
     round_trip: float,
 ) -> None:
     assert way(round_trip).streams >= way(round_trip * 0.99).streams
-    assert way(round_trip).frame_bytes <= FRAME_CONTENT_BYTES_MAX
+    assert way(round_trip).sealed_bytes <= FRAME_CONTENT_BYTES_MAX
 
 
 SEEN = st.builds(
@@ -111,8 +129,9 @@ SEEN = st.builds(
     held_seconds=st.floats(0.0, 10.0),
     capped=st.booleans(),
     idle=st.floats(0.0, 1.0),
+    queued_seconds=st.none() | st.floats(0.0, 10.0),
 )
-ROUND_TRIPS = st.sampled_from([NEAR, 0.01, MIDDLE, 0.1, FAR])
+ROUND_TRIPS = st.sampled_from([0.0, NEAR, 0.01, MIDDLE, 0.1, FAR])
 
 
 @given(
@@ -137,7 +156,7 @@ def test_whatever_is_seen_everything_stays_within_its_bounds(
         assert steered.streams <= streams or (seen.fill >= FULL and seen.idle >= IDLE_MIN)
         assert min(CREDIT_BYTES_MIN, credit_max) <= steered.credit_bytes(credit_max) <= credit_max
         assert steered.pace_bytes_per_second >= 0
-        assert FRAME_BYTES_LAST <= steered.frame_bytes(0) <= FRAME_CONTENT_BYTES_MAX
+        assert FRAME_BYTES_LAST <= steered.frame_bytes(0, 1.0) <= FRAME_CONTENT_BYTES_MAX
 
 
 @given(
@@ -167,7 +186,8 @@ def test_credit_is_what_the_way_and_the_receiver_hold_at_the_rate_that_was_reach
     partial = way(round_trip).grain * steered.streams * MIB
     assert on_the_way == pytest.approx(gain * product + partial, rel=0.05)
     run(steered, replace(at_rate(rate), held_seconds=held), 2)
-    assert steered.credit_bytes(1 << 40) == pytest.approx(on_the_way + rate * held, rel=0.01)
+    expected = on_the_way + HELD_GAIN * rate * held
+    assert steered.credit_bytes(1 << 40) == pytest.approx(expected, rel=0.01)
     assert steered.credit_bytes(7 * MIB) == 7 * MIB
     run(steered, QUIET, 20)
     assert steered.credit_bytes(1 << 40) < on_the_way / 2, "what is not used is taken back"
@@ -231,7 +251,65 @@ def test_frames_get_small_at_the_end_of_a_long_way_and_never_near_by(
     round_trip: float, small: bool
 ) -> None:
     steered = steering(round_trip)
-    large = way(round_trip).frame_bytes
-    assert steered.frame_bytes(1 << 40) == steered.frame_bytes(LAST_BYTES) == large
+    large = way(round_trip).sealed_bytes
+    assert steered.frame_bytes(1 << 40, 1.0) == steered.frame_bytes(LAST_BYTES, 1.0) == large
     last = FRAME_BYTES_LAST if small else large
-    assert steered.frame_bytes(LAST_BYTES - 1) == steered.frame_bytes(0) == last
+    assert steered.frame_bytes(LAST_BYTES - 1, 1.0) == steered.frame_bytes(0, 1.0) == last
+
+
+@pytest.mark.parametrize("round_trip", [NEAR, MIDDLE, 0.1, FAR])
+def test_frames_have_about_one_size_on_the_wire_whatever_their_content_keeps(
+    round_trip: float,
+) -> None:
+    steered, size = steering(round_trip), way(round_trip).sealed_bytes
+    for kept in (0.01, 0.15, 0.3, 0.7, 1.0):
+        content = steered.frame_bytes(1 << 40, kept)
+        assert content == pytest.approx(min(size / kept, FRAME_CONTENT_BYTES_MAX), rel=0.01)
+
+
+@pytest.mark.parametrize(("round_trip", "more"), [(NEAR, 1), (MIDDLE, 1), (0.1, 8), (FAR, 8)])
+def test_over_a_long_way_more_frames_wait_for_connections(round_trip: float, more: int) -> None:
+    assert steering(round_trip).queue_factor == more
+
+
+PINGED = replace(QUIET, queued_seconds=0.0)
+"""Nothing queues on the way."""
+
+
+def credits_of(steered: Steering, *ticks: Seen) -> list[int]:
+    """Credit in MiB after each tick."""
+    found = []
+    for seen in ticks:
+        steered.tick(seen)
+        found.append(steered.credit_bytes(1 << 40) // MIB)
+    return found
+
+
+def test_credit_grows_while_it_is_used_and_no_ping_is_late() -> None:
+    first = CREDIT_BYTES_FIRST_FAR // MIB
+    used = at_rate(30 * MIB, PINGED)
+    growing = [at_rate(rate * MIB, PINGED) for rate in (30, 60, 120)]
+    assert credits_of(steering(FAR), *growing)[-1] >= 7 * first
+    little = replace(at_rate(5 * MIB, PINGED), settled_frames=1000)
+    assert credits_of(steering(FAR), little, little) == [first, first]
+    late = replace(used, settled_frames=1000, queued_seconds=QUEUED_SECONDS_MIN)
+    assert max(credits_of(steering(FAR), late, late)) < 2 * first
+    assert max(credits_of(steering(FAR), *growing)) == CREDIT_BYTES_STARTING_MAX // MIB
+
+
+def test_credit_never_grows_more_than_fourfold_in_a_tick() -> None:
+    steered = steering(0.1)
+    assert credits_of(steered, at_rate(16 * MIB, PINGED)) == [4 * CREDIT_BYTES_FIRST_FAR // MIB]
+
+
+def test_queues_that_fill_bring_credit_down_to_what_the_way_holds() -> None:
+    rate = 12 * MIB
+    used, late = at_rate(rate, PINGED), replace(at_rate(rate), queued_seconds=QUEUED_MIN * FAR)
+    steered = steering(FAR)
+    grown = credits_of(steered, used, used)[-1]
+    expected = (rate * FAR + way(FAR).grain * steered.streams * MIB) / MIB
+    assert credits_of(steered, late)[-1] == pytest.approx(expected, abs=1)
+    assert grown > 1.2 * expected
+    run(steered, late, 20)
+    free = credits_of(steered, used)[-1]
+    assert free == pytest.approx(expected + rate * FAR / MIB, abs=1), "a loss emptied the queues"

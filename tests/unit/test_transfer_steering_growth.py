@@ -55,14 +55,15 @@ def test_growth_that_brought_nothing_is_undone_and_not_tried_again() -> None:
         replace(BEHIND, capped=True),
         replace(BEHIND, idle=IDLE_MIN - 0.01),
         replace(BEHIND, fill=FULL - 0.01),
+        replace(BEHIND, queued_seconds=0.02),
     ],
-    ids=["a cap", "a busy host", "a queue that is not full"],
+    ids=["a cap", "a busy host", "a queue that is not full", "queues on the way that are"],
 )
 def test_more_connections_are_not_tried_where_they_are_not_what_is_lacking(seen: Seen) -> None:
     steered = steering()
     run_for(steered, at_rate(100 * MIB, seen), 10 * GROW_SECONDS_MIN)
     assert steered.streams == 2
-    run(steered, at_rate(100 * MIB, BEHIND), 1)
+    run(steered, at_rate(100 * MIB, replace(BEHIND, queued_seconds=0.0)), 1)
     assert steered.streams == 4
 
 
