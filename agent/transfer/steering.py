@@ -77,6 +77,9 @@ IDLE_MIN = 0.1
 GAIN_MIN = 1.1
 """What more connections must have brought, or the further ones are not used any more."""
 
+LOSSY_MIN = 0.5
+"""Share of the time that the way was not full from which losses count as what is lacking."""
+
 GROW_SECONDS_MIN = 2.0
 """How long a number of connections is tried: they have to get through their slow start."""
 
@@ -88,10 +91,8 @@ and while the rate grows what was long ago says little.
 BEST_TICKS = 2
 """Ticks of which the best counts."""
 
-GAIN_FREE = 2.0
-"""Credit as a multiple of the bandwidth-delay product while nothing queues on the way: TCP may then
-send more, or is held back by losses. Where no ping can tell, while the rate grows.
-"""
+GAIN_STARTING = 2.0
+"""Credit as a multiple of the bandwidth-delay product while the rate grows and nothing queues."""
 
 QUEUED_SECONDS_MIN = 0.01
 """Delay of a ping, beyond the round trip, from which credit grows no further."""
@@ -195,7 +196,7 @@ class Steering:
         self._ticks_without_growth = 0
         self._best = 0.0
         self._before_growth: tuple[int, float] | None = None
-        self._since_growth = 0.0
+        self._since_growth = self._free_seconds = 0.0
 
     @property
     def level(self) -> int:
@@ -209,8 +210,7 @@ class Steering:
         ones would be late.
         """
         rate = max(self._rates, default=0.0)
-        free = self._starting if self._filling is None else not self._filling
-        gain = GAIN_FREE if free else self._way.gain
+        gain = GAIN_STARTING if self._starting and not self._filling else self._way.gain
         partial = self._way.grain * self.streams * self._frame_bytes
         under_way = gain * rate * self._round_trip + partial
         held = HELD_GAIN * rate * max(self._held, default=0.0)
@@ -290,20 +290,25 @@ class Steering:
         return sum(each for _, each in last) / seconds if seconds else 0.0
 
     def _grow(self, seen: Seen) -> None:
-        """More connections while they bring something; back to fewer when they do not."""
+        """More connections while they bring something; back to fewer when they do not, unless the
+        way was hardly ever full: then it is losses that hold each of them back.
+        """
         self._since_growth += seen.seconds
+        if seen.queued_seconds is not None and not self._full:
+            self._free_seconds += seen.seconds
         if self._since_growth < GROW_SECONDS_MIN or self._starting or seen.capped:
             return
         rate = sum(self._rates) / len(self._rates)
         trial, self._before_growth = self._before_growth, None
         behind = seen.fill >= FULL and not self._full
-        if trial is not None and rate < trial[1] * GAIN_MIN:
+        lossy = self._free_seconds >= LOSSY_MIN * self._since_growth
+        if trial is not None and rate < trial[1] * GAIN_MIN and not lossy:
             self.streams = trial[0]
             if behind:
                 self._streams_max = trial[0]
         elif behind and seen.idle >= IDLE_MIN and self.streams < self._streams_max:
             self._before_growth = self.streams, rate
-            self._since_growth = 0.0
+            self._since_growth = self._free_seconds = 0.0
             self.streams = min(2 * self.streams, self._streams_max)
 
 

@@ -20,8 +20,10 @@ from agent.transfer.keys import Opener, SessionKeys
 from agent.transfer.meter import Meter
 from watari import clock, errors, failpoint
 
-FRAMES_AHEAD_MIN = 2
-"""Frames that a stream may always have unsettled: one on its way, and one behind it."""
+FRAMES_AHEAD_FIRST = 2
+"""Frames that a stream may have unsettled before anything is known about it: one on its way, and
+one behind it. Later it may always have one.
+"""
 
 HORIZON_SECONDS, HORIZON_ROUND_TRIPS = 0.4, 3.0
 """Beyond that a stream takes no frame that it would not get through in so long at its own pace. A
@@ -174,7 +176,8 @@ class DataStream(_Stream):
         if self._id.number > self._flow.streams_used():
             return False
         waiting = len(self._unsettled)
-        return waiting < FRAMES_AHEAD_MIN or self._outstanding_bytes < self._pace() * self._horizon
+        least = 1 if self._settled_bytes else FRAMES_AHEAD_FIRST
+        return waiting < least or self._outstanding_bytes < self._pace() * self._horizon
 
     def _pace(self) -> float:
         """Bytes per second that this stream got through lately."""

@@ -85,3 +85,15 @@ def test_growth_that_brought_something_is_kept_when_the_disk_is_behind_for_a_whi
     run_for(steered, at_rate(50 * MIB, replace(BEHIND, fill=0.0)), 5)
     run_for(steered, at_rate(50 * MIB, BEHIND), 5)
     assert steered.streams == 16
+
+
+def test_growth_is_kept_where_losses_hold_each_connection_back() -> None:
+    """No ping is late although the network is behind: more connections are what is lacking."""
+    free = replace(BEHIND, queued_seconds=0.0)
+    late = replace(BEHIND, queued_seconds=FAR)
+    for seen, kept in ((free, 16), (late, 8)):
+        steered = steering(0.1)
+        while steered.streams == 8:
+            steered.tick(at_rate(100 * MIB, free))
+        run_for(steered, at_rate(100 * MIB, seen), 2 * GROW_SECONDS_MIN)
+        assert steered.streams == kept
