@@ -2,14 +2,15 @@
 #   make demo    watch a virtual machine cross from one cloud to another
 #   make test    everything that CI checks, except the long fault suite
 #   make faults  kill every process at every step (minutes)
-#   make bench   Watari and its peers over an emulated WAN, the quick table (minutes, as root)
+#   make bench   the paper's experiment in small over an emulated WAN (minutes, as root)
+#   make bench-paper   all of it, resumed where it was cut off (hours, as root)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: demo test faults bench lint protos format contract-release clean
+.PHONY: demo test faults bench bench-paper lint protos format contract-release clean
 
 demo:
 	@tools/setup.sh demo
@@ -24,7 +25,11 @@ faults:
 
 bench:
 	@bench/setup.sh
-	$(BIN)/python -m bench engine --quick
+	$(BIN)/python -m bench paper --quick
+
+bench-paper:
+	@bench/setup.sh
+	$(BIN)/python -m bench paper
 
 lint:
 	@tools/setup.sh test

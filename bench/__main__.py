@@ -1,4 +1,4 @@
-"""Runs the bench: `python -m bench engine|once|kill|rows|images`."""
+"""Runs the bench: `python -m bench paper|transfer|figures|engine|once|kill|rows|images`."""
 
 import argparse
 import json
@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import engine, kill, record
+from bench.experiment import cases, running, tables
+from bench.experiment.cases import Case
 from bench.images import Cache
 from bench.images.cache import VARIABLE
 from bench.link import Shape
@@ -96,6 +98,53 @@ def _kill(arguments: argparse.Namespace) -> None:
     )
 
 
+def _paper(arguments: argparse.Namespace) -> None:
+    context = _context(arguments)
+    chosen = list(
+        cases.quick() if arguments.quick else cases.full(arguments.repeat, arguments.slow_repeat)
+    )
+    default = RESULTS_FOLDER / ("paper-quick.json" if arguments.quick else "paper.json")
+    file = arguments.json or default
+    if arguments.quick and arguments.json is None:
+        file.unlink(missing_ok=True)
+    _experiment(context, chosen, file)
+    _drawn(file, arguments.figures or file.with_suffix(""))
+
+
+def _transfer(arguments: argparse.Namespace) -> None:
+    names = [each.strip().replace("-", "_") for each in arguments.methods.split(",")]
+    unknown = set(names) - set(METHODS)
+    if unknown:
+        there = ", ".join(sorted(METHODS))
+        sys.exit(f"no such method: {', '.join(sorted(unknown))}; there are {there}")
+    if not arguments.image.is_file():
+        sys.exit(f"no file {arguments.image}")
+    image = str(arguments.image.resolve())
+    chosen = cases.own(names, image, arguments.mbit, arguments.rtt_ms, arguments.repeat)
+    _experiment(_context(arguments), list(chosen), arguments.json)
+    sys.stdout.write(tables.text(json.loads(arguments.json.read_text())))
+
+
+def _experiment(context: Context, chosen: list[Case], file: Path) -> None:
+    methods = sorted({case.method for case in chosen})
+    kept = running.Kept(file, {"cases": len(chosen), "methods": methods})
+    running.run(context, chosen, kept)
+
+
+def _figures(arguments: argparse.Namespace) -> None:
+    _drawn(arguments.file, arguments.output or arguments.file.with_suffix(""))
+
+
+def _drawn(file: Path, folder: Path) -> None:
+    from bench.experiment import figures  # noqa: PLC0415 - Matplotlib, which only this needs
+
+    found = json.loads(file.read_text())
+    drawn = figures.draw(found, folder)
+    table = folder / "results.md"
+    table.write_text(tables.text(found))
+    sys.stdout.write(f"{len(drawn)} figures and {table.name} in {folder}\n")
+
+
 def _rows(_arguments: argparse.Namespace) -> None:
     for row in engine.rows():
         quick = "quick" if row.quick else ""
@@ -162,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     killing.add_argument("--times", type=int, default=50)
     killing.add_argument("--seed", type=int, default=1)
     killing.set_defaults(run=_kill)
+    _add_experiment(commands)
     for command, rate, rtt in ((once, 100, 20), (killing, 200, 20)):
         command.add_argument("--rate", type=float, default=rate, help="Mbit/s; 0 is no limit")
         command.add_argument("--rtt", type=float, default=rtt, help="ms")
@@ -175,6 +225,34 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("rows", help="what `engine` can measure").set_defaults(run=_rows)
     commands.add_parser("images", help="makes the images").set_defaults(run=_images)
     return parser
+
+
+def _add_experiment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    paper = commands.add_parser(
+        "paper", help="the paper's experiment, resumed where it was cut off"
+    )
+    paper.add_argument("--quick", action="store_true", help="three round trips, a small image")
+    paper.add_argument("--repeat", type=int, default=REPEAT, metavar="N")
+    paper.add_argument(
+        "--slow-repeat", type=int, default=1, metavar="N", help="of methods that take minutes"
+    )
+    paper.add_argument("--figures", type=Path, metavar="FOLDER")
+    paper.set_defaults(run=_paper, json=None)
+    own = commands.add_parser("transfer", help="one's own image over one's own link")
+    own.add_argument("--image", type=Path, required=True)
+    own.add_argument("--rtt-ms", type=float, default=20)
+    own.add_argument("--mbit", type=float, default=100)
+    own.add_argument("--methods", default="watari,zstd-ssh", help="separated by commas")
+    own.add_argument("--repeat", type=int, default=REPEAT, metavar="N")
+    own.set_defaults(run=_transfer)
+    for command in (paper, own):
+        command.add_argument("--congestion", default="", help="TCP's; default is the kernel's")
+    paper.add_argument("--json", type=Path, metavar="FILE", help="what is in it is not run again")
+    own.add_argument("--json", type=Path, required=True, metavar="FILE")
+    drawing = commands.add_parser("figures", help="draws a file of `paper` or `transfer` again")
+    drawing.add_argument("file", type=Path)
+    drawing.add_argument("-o", "--output", type=Path, metavar="FOLDER")
+    drawing.set_defaults(run=_figures)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,10 @@ TOOLS = {
     "rsync": ("rsync", "--version"),
     "ssh": ("ssh", "-V"),
     "mke2fs": ("mke2fs", "-V"),
+    "openssl": ("openssl", "version"),
+    "gzip": ("gzip", "--version"),
+    "qemu-img": ("qemu-img", "--version"),
+    "strongSwan": ("swanctl", "--version"),
 }
 
 

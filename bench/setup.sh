@@ -19,6 +19,12 @@ need_package zstd zstd
 need_package mke2fs e2fsprogs
 need_package ip iproute2
 need_package nsenter util-linux
+need_package openssl openssl
+need_package gzip gzip
+# IPsec in userspace: a kernel without ESP will do.
+need_package swanctl strongswan-swanctl
+[ -e /usr/lib/ipsec/charon ] ||
+    missing="$missing strongswan-charon libcharon-extra-plugins libstrongswan-standard-plugins"
 
 if [ -n "$missing" ]; then
     if ! command -v apt-get >/dev/null 2>&1; then

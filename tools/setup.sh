@@ -43,6 +43,17 @@ if [ "$purpose" = test ]; then
     need_package qemu-nbd qemu-utils
     need_package mkfs.xfs xfsprogs
     need_package losetup mount
+    # The peers of the bench.
+    need_package ip iproute2
+    need_package sshd openssh-server
+    need_package ssh openssh-client
+    need_package rsync rsync
+    need_package zstd zstd
+    need_package openssl openssl
+    need_package gzip gzip
+    need_package swanctl strongswan-swanctl
+    [ -e /usr/lib/ipsec/charon ] || missing="${missing-} strongswan-charon libcharon-extra-plugins"
+    [ -e /usr/lib/ipsec/charon ] || missing="$missing libstrongswan-standard-plugins"
 fi
 # Debian splits venv from Python; without ensurepip a virtual environment cannot be made.
 if command -v "$python" >/dev/null 2>&1 && ! "$python" -c 'import ensurepip' 2>/dev/null; then

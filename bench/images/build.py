@@ -42,6 +42,29 @@ def make_random(image: Path, size_bytes: int, seed: int) -> None:
             file.write(rng.randbytes(min(_MIB, size_bytes - at)))
 
 
+def make_full(image: Path, root: Path, size_bytes: int, seed: int) -> None:
+    """What `root` has in its leaves, repeated up to a size; every value of a byte is exchanged for
+    another one each time, so that nothing is there twice.
+    """
+    rng = random.Random(seed)
+    with root.open("rb") as source, image.open("wb") as file:
+        leaves = list(allocated_leaves(source.fileno(), root.stat().st_size))
+        while file.tell() < size_bytes:
+            table = bytearray(range(256))
+            rng.shuffle(table)
+            for leaf in leaves:
+                source.seek(leaf * LEAF_BYTES)
+                content = source.read(LEAF_BYTES)
+                if any(content) and file.tell() < size_bytes:
+                    file.write(content.translate(bytes(table)))
+
+
+def make_qcow2(image: Path, raw: Path) -> None:
+    """The same content as qcow2."""
+    convert = ("qemu-img", "convert", "-f", "raw", "-O", "qcow2")
+    subprocess.run([*convert, str(raw), str(image)], check=True)
+
+
 def make_sparse(image: Path, size_bytes: int) -> None:
     """Nothing but a size, and one leaf at either end."""
     with image.open("wb") as file:

@@ -3,12 +3,16 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench.images import build, measure, tree
 
 ROOT_BYTES = 4 << 30
 """The paper's disk: 4 GiB of which about 300 MB mean anything."""
+
+SMALL_BYTES = 2 << 30
+"""The same tree on a smaller disk, for a quick run."""
 
 ROOT_UUID = "6f0c4a52-8f4e-4d4b-9a55-0c5b8a1e7a01"
 SIBLING_UUID = "b1d8e7c4-53a2-47b9-8a1f-6a3d90c2f502"
@@ -36,11 +40,27 @@ class Cache:
 
     def root(self) -> Path:
         """4 GiB ext4 with a Debian root tree."""
-        return self._ext4("root.raw", self.tree, ROOT_UUID)
+        return self._ext4("root.raw", self.tree, ROOT_BYTES, ROOT_UUID)
+
+    def small(self) -> Path:
+        """2 GiB ext4 with the same tree."""
+        return self._ext4("small.raw", self.tree, SMALL_BYTES, ROOT_UUID)
 
     def sibling(self) -> Path:
         """Another machine's disk with nine tenths of the same files."""
-        return self._ext4("sibling.raw", self._sibling_tree, SIBLING_UUID)
+        return self._ext4("sibling.raw", self._sibling_tree, ROOT_BYTES, SIBLING_UUID)
+
+    def full(self) -> Path:
+        """2 GiB without a zero leaf: the content of the root image again and again, each time with
+        other bytes that compress alike.
+        """
+        make = partial(build.make_full, root=self.root(), size_bytes=SMALL_BYTES, seed=9)
+        return self._made("full.raw", make)
+
+    def qcow2(self) -> Path:
+        """The root image in a container."""
+        build.need("qemu-img")
+        return self._made("root.qcow2", lambda path: build.make_qcow2(path, self.root()))
 
     def changed(self) -> Path:
         """The root image with a twentieth of its leaves overwritten."""
@@ -77,20 +97,20 @@ class Cache:
         root = self.tree()
         return self._made("sibling.tar", lambda path: tree.make_sibling(root, path))
 
-    def _ext4(self, name: str, tar: Callable[[], Path], uuid: str) -> Path:
+    def _ext4(self, name: str, tar: Callable[[], Path], size_bytes: int, uuid: str) -> Path:
         build.need("mke2fs", "tar")
-        return self._made(name, lambda path: build.make_ext4(path, tar(), ROOT_BYTES, uuid))
+        return self._made(name, lambda path: build.make_ext4(path, tar(), size_bytes, uuid))
 
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
         path = self.folder / name
         if not path.exists():
-            partial = path.with_name(f".{os.getpid()}.{name}")
+            unfinished = path.with_name(f".{os.getpid()}.{name}")
             try:
-                make(partial)
-                partial.chmod(0o444)
-                partial.replace(path)
+                make(unfinished)
+                unfinished.chmod(0o444)
+                unfinished.replace(path)
             finally:
-                partial.unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
         return path
 
     def _figures(self, image: Path, name: str, measured: Callable[[], list[int]]) -> list[int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.link import Link
+from bench.methods.staged import Step
 
 PORT = 2222
 START_SECONDS_MAX = 10.0
@@ -24,6 +25,14 @@ class Login:
     options: tuple[str, ...]
     """Command `ssh` with its options, without the host."""
     host: str
+
+
+def copy(link: Link, login: Login, here: Path, there: Path) -> Step:
+    """`scp` of a file from the source to the destination: the old protocol, no compression."""
+    options = ["-P" if each == "-p" else each for each in login.options[1:]]
+    return Step(
+        "copy", link.source, ("scp", "-q", "-O", *options, here, f"{login.host}:{there}"), there
+    )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from bench.link import Shape
 from bench.methods.result import Result
 from bench.rows.context import (
     METHODS,
+    PEERS,
     Context,
     Line,
     Measured,
@@ -29,7 +30,7 @@ LOSSY_TARGET = "at least 85 % of the link"
 
 def rows() -> list[Row]:
     """100 Mbit/s at every round trip, 1 Gbit/s at the longest, and a lossy link."""
-    found = [_row(100, rtt, tuple(METHODS), quick=rtt in QUICK_MS) for rtt in ROUND_TRIPS_MS]
+    found = [_row(100, rtt, tuple(PEERS), quick=rtt in QUICK_MS) for rtt in ROUND_TRIPS_MS]
     return [*found, _row(1000, 200, ("watari", "zstd_ssh"), quick=False), _lossy(100, 120, 0.001)]
 
 

@@ -9,11 +9,31 @@ from pathlib import Path
 
 from bench.images import Cache
 from bench.link import Link, Shape
-from bench.methods import goodput, rsync, watari, zstd_ssh
+from bench.methods import (
+    goodput,
+    nbd_tls,
+    paper_ipsec,
+    paper_part,
+    paper_whole,
+    rsync,
+    watari,
+    zstd_ssh,
+)
 from bench.methods.result import Method, Result
 
-METHODS: Mapping[str, Method] = {"watari": watari, "zstd_ssh": zstd_ssh, "rsync": rsync}
-"""Peers for whole images over a link. Later ones are added here."""
+PEERS: Mapping[str, Method] = {"watari": watari, "zstd_ssh": zstd_ssh, "rsync": rsync}
+"""What the engine's table compares."""
+
+METHODS: Mapping[str, Method] = {
+    **PEERS,
+    "nbd_tls": nbd_tls,
+    "paper_ipsec": paper_ipsec,
+    "paper_whole": paper_whole,
+    "paper_part": paper_part,
+}
+"""All that move a whole image over a link. `virsh migrate` and Watari's warm mode belong here too,
+as soon as there are hosts with libvirt.
+"""
 
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - tmpfs is what is meant
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from bench.images import build
 from bench.images.cache import CHANGED_SHARE
+from bench.link import Shape
 from bench.methods import watari
 from bench.methods.result import Result
 from bench.migration import Migration, new_machine
@@ -28,21 +29,20 @@ def rows() -> list[Row]:
         Row(
             "sibling",
             f"second machine that shares 90 % of its files, {link}",
-            {"watari": sibling},
+            {"watari": _sibling},
             _sibling_lines,
         ),
         Row(
             "back",
             f"move back after {CHANGED_SHARE:.0%} of the leaves changed, {link}",
-            {"watari": back},
+            {"watari": _back},
             _back_lines,
         ),
     ]
 
 
-def sibling(context: Context) -> Result:
+def sibling(context: Context, shape: Shape) -> Result:
     """The first machine is moved and activated, then the second one is moved and measured."""
-    shape = context.shape(RATE_MBIT, RTT_MS)
     with (
         context.link(shape) as link,
         context.folder() as folder,
@@ -60,9 +60,8 @@ def sibling(context: Context) -> Result:
     return result
 
 
-def back(context: Context) -> Result:
+def back(context: Context, shape: Shape) -> Result:
     """Moved there, activated, retired at home, changed there, moved back and measured."""
-    shape = context.shape(RATE_MBIT, RTT_MS)
     with (
         context.link(shape) as link,
         context.folder() as folder,
@@ -82,6 +81,14 @@ def back(context: Context) -> Result:
     result.further["allocated_bytes"] = allocated_bytes
     result.identical = result.identical and earlier.identical
     return result
+
+
+def _sibling(context: Context) -> Result:
+    return sibling(context, context.shape(RATE_MBIT, RTT_MS))
+
+
+def _back(context: Context) -> Result:
+    return back(context, context.shape(RATE_MBIT, RTT_MS))
 
 
 def _sibling_lines(context: Context, measured: Measured) -> Sequence[Line]:

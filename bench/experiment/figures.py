@@ -1,0 +1,233 @@
+"""The figures of an experiment, as SVG: the same record gives the same bytes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from bench.experiment import numbers
+from bench.experiment.numbers import Lines, Point
+
+SIZE_INCHES = (5.2, 3.4)
+MB = 1e6
+
+STYLE: Any = {
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.linewidth": 0.3,
+    "grid.color": "#cccccc",
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "svg.hashsalt": "watari",
+    "svg.fonttype": "none",
+    "figure.constrained_layout.use": True,
+}
+
+# Colours that people with any colour vision tell apart (Okabe and Ito).
+LOOKS: Mapping[str, tuple[str, str, str, str]] = {
+    "paper_ipsec": ("existing: IPsec, all of it", "#000000", "s", "-"),
+    "paper_whole": ("paper: encrypt all of it", "#999999", "D", "-"),
+    "paper_part": ("paper: compress, encrypt", "#56b4e9", "o", "-"),
+    "nbd_tls": ("qemu-img, NBD, TLS", "#cc79a7", "v", "-"),
+    "rsync": ("rsync -S, zstd", "#e69f00", "^", "-"),
+    "zstd_ssh": ("zstd -3 | ssh", "#009e73", "<", "-"),
+    "watari": ("Watari, cold", "#d55e00", "o", "-"),
+    "watari_sibling": ("Watari, sibling there", "#d55e00", "P", "--"),
+    "watari_back": ("Watari, moving back", "#d55e00", "X", ":"),
+}
+"""Label, colour, marker and line of each method, in the order of the legend."""
+
+STAGE_COLORS = ("#0072b2", "#d55e00", "#cccccc", "#e69f00", "#56b4e9", "#009e73")
+
+
+def draw(record: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draws whatever the record has results for; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found: list[Path] = []
+    with mpl.rc_context(STYLE):
+        for image, rate in sorted({(c["image"], c["rate_mbit"]) for c in record["cases"].values()}):
+            lines = numbers.lines(record, image, rate)
+            name = f"{Path(image).stem}-{rate:g}m"
+            pages = {
+                f"time-{name}": _times(record, image, rate, lines),
+                f"ratio-{name}": _ratios(lines),
+                f"wire-{name}": _wire(record, image, rate, lines),
+                f"downtime-{name}": _downtime(lines),
+            }
+            for method in ("paper_part", "paper_whole"):
+                if method in lines:
+                    pages[f"stages-{method}-{name}"] = _stages(lines, method)
+            for page, figure in pages.items():
+                found += _save(figure, folder / f"{page}.svg")
+        found += _save(_utilisation(record), folder / "utilisation.svg")
+    return found
+
+
+def _save(figure: Figure | None, path: Path) -> list[Path]:
+    if figure is None:
+        return []
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    return [path]
+
+
+def _axes() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE_INCHES)
+    return figure, figure.add_subplot()
+
+
+def _methods(lines: Lines) -> list[str]:
+    return [each for each in LOOKS if each in lines]
+
+
+def _times(record: Mapping[str, Any], image: str, rate: float, lines: Lines) -> Figure:
+    """The paper's figure 6."""
+    figure, axes = _axes()
+    for method in _methods(lines):
+        label, color, marker, style = LOOKS[method]
+        _line(axes, lines[method], label, color, marker, style)
+    trips = sorted({point.rtt_ms for points in lines.values() for point in points})
+    floor = [numbers.floor_seconds(record, image, rate, each) for each in trips]
+    axes.plot(trips, floor, color="#666666", linewidth=0.8, linestyle=(0, (1, 1.5)), label="floor")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("round-trip time (ms)")
+    axes.set_ylabel("time to move (s)")
+    _legend_outside(axes)
+    return figure
+
+
+def _line(
+    axes: Axes, points: Sequence[Point], label: str, color: str, marker: str, style: str
+) -> None:
+    axes.errorbar(
+        [point.rtt_ms for point in points],
+        [point.median for point in points],
+        yerr=list(zip(*(point.spread for point in points), strict=True)),
+        label=label,
+        color=color,
+        marker=marker,
+        linestyle=style,
+        elinewidth=0.8,
+        capsize=2,
+    )
+
+
+def _stages(lines: Lines, method: str) -> Figure:
+    """The paper's figures 7 and 8."""
+    figure, axes = _axes()
+    points = lines[method]
+    places = range(len(points))
+    bottom = [0.0] * len(points)
+    for name, color in zip(points[0].stages, STAGE_COLORS, strict=False):
+        heights = [point.stages.get(name, 0.0) for point in points]
+        axes.bar(places, heights, bottom=bottom, label=name, color=color, width=0.62)
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    axes.set_xticks(places, [f"{point.rtt_ms:g}" for point in points])
+    axes.set_xlabel("round-trip time (ms)")
+    axes.set_ylabel("seconds")
+    axes.grid(visible=False, axis="x")
+    _legend_outside(axes)
+    return figure
+
+
+def _ratios(lines: Lines) -> Figure | None:
+    """The paper's figure 9, with everybody in it."""
+    if "paper_ipsec" not in lines:
+        return None
+    figure, axes = _axes()
+    existing = {point.rtt_ms: point.median for point in lines["paper_ipsec"]}
+    for method in _methods(lines):
+        points = [point for point in lines[method] if point.rtt_ms in existing]
+        shares = [100 * point.median / existing[point.rtt_ms] for point in points]
+        label, color, marker, style = LOOKS[method]
+        trips = [point.rtt_ms for point in points]
+        axes.plot(trips, shares, label=label, color=color, marker=marker, linestyle=style)
+    axes.axhline(70, color="#666666", linewidth=0.6, linestyle=(0, (4, 2)))
+    axes.annotate(
+        "70 %: the paper's claim from 120 ms",
+        (0, 70),
+        (2, 2),
+        fontsize=7,
+        textcoords="offset points",
+        color="#666666",
+    )
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    axes.set_xlabel("round-trip time (ms)")
+    axes.set_ylabel("time, of the existing method's")
+    _legend_outside(axes)
+    return figure
+
+
+def _wire(record: Mapping[str, Any], image: str, rate: float, lines: Lines) -> Figure:
+    """Bytes that entered the link, at the longest round trip; the floor has no headers."""
+    figure, axes = _axes()
+    methods = _methods(lines)[::-1]
+    medians = [sorted(lines[each][-1].wire_bytes) for each in methods]
+    sizes = [each[len(each) // 2] / MB for each in medians]
+    _bars(axes, methods, sizes, [f"{size:,.0f}" for size in sizes])
+    floor = int(record["images"][image]["compressed_bytes"]) / MB
+    axes.axvline(floor, color="#666666", linewidth=0.8, linestyle=(0, (1, 1.5)))
+    axes.set_xlabel(f"MB on the link, {rate:g} Mbit/s; dotted: zstd -3 of the image")
+    return figure
+
+
+def _downtime(lines: Lines) -> Figure:
+    """How long the machine stands still: all methods here move a machine that is stopped."""
+    figure, axes = _axes()
+    methods = _methods(lines)[::-1]
+    seconds = [lines[each][-1].median for each in methods]
+    _bars(axes, methods, seconds, [f"{each:,.1f}" for each in seconds])
+    trip = max(lines[each][-1].rtt_ms for each in methods)
+    axes.set_xlabel(f"seconds that the machine stands still, {trip:g} ms")
+    return figure
+
+
+def _bars(axes: Axes, methods: Sequence[str], values: Sequence[float], told: list[str]) -> None:
+    labels = [LOOKS[each][0] for each in methods]
+    bars = axes.barh(labels, values, color=[LOOKS[each][1] for each in methods], height=0.62)
+    axes.bar_label(bars, told, padding=3, fontsize=7)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.margins(x=0.15)
+    axes.grid(visible=False, axis="y")
+
+
+def _utilisation(record: Mapping[str, Any]) -> Figure:
+    """How much of the link each method uses, over what the link holds."""
+    figure, axes = _axes()
+    rates = sorted({case["rate_mbit"] for case in record["cases"].values()})
+    image = next(iter(record["cases"].values()))["image"]
+    seen: dict[str, list[tuple[float, float]]] = {}
+    for rate in rates:
+        for method, points in numbers.lines(record, image, rate).items():
+            for point in points:
+                product = rate * 1e6 / 8 * point.rtt_ms / 1000
+                wire = sorted(point.wire_bytes)[len(point.wire_bytes) // 2]
+                share = 100 * wire * 8 / point.median / (rate * 1e6)
+                seen.setdefault(method, []).append((product / MB, share))
+    for method in _methods(dict.fromkeys(seen, ())):
+        label, color, marker, _ = LOOKS[method]
+        products, shares = zip(*sorted(seen[method]), strict=True)
+        axes.plot(products, shares, label=label, color=color, marker=marker, linestyle="none")
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_ylim(0, 105)
+    axes.set_xlabel("bandwidth-delay product (MB)")
+    axes.set_ylabel("share of the link used (%)")
+    _legend_outside(axes)
+    return figure
+
+
+def _legend_outside(axes: Axes) -> None:
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -1,0 +1,59 @@
+"""Every method of the bench really moves an image, over a link and with the protection it says."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.link import Link, Shape
+from bench.methods import paper_part, paper_whole
+from bench.rows.context import METHODS
+from tests.support.disks import noise
+
+MIB = 1 << 20
+IMAGE_BYTES = 24 * MIB
+SHAPE = Shape(500e6, 0.004)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """8 MiB that do not compress, between holes."""
+    path = tmp_path / "image.raw"
+    with path.open("wb") as file:
+        file.truncate(IMAGE_BYTES)
+        file.seek(4 * MIB)
+        file.write(noise(8 * MIB))
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_method_moves_an_image_whole_and_over_the_link(
+    name: str, image: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with Link(SHAPE) as link:
+        result = METHODS[name].run(link, image, folder)
+    assert result.identical
+    assert result.seconds > 0
+    everything = name in ("paper_ipsec", "paper_whole")
+    least = IMAGE_BYTES if everything else 8 * MIB
+    assert least <= result.wire_bytes < 1.2 * least + MIB
+
+
+@pytest.mark.parametrize(
+    ("method", "stages"),
+    [
+        (paper_whole, ["encrypt", "copy", "decrypt"]),
+        (paper_part, ["compress", "encrypt", "copy", "decrypt", "decompress"]),
+    ],
+    ids=["whole", "part"],
+)
+def test_the_papers_steps_are_timed_one_by_one_and_are_all_of_the_time(
+    method: object, stages: list[str], image: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with Link(SHAPE) as link:
+        result = method.run(link, image, folder)  # type: ignore[attr-defined]
+    assert list(result.stages) == stages
+    assert sum(result.stages.values()) == pytest.approx(result.seconds, rel=0.05)
