@@ -6,8 +6,9 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.experiment import numbers
 from bench.experiment.numbers import Lines, Point
@@ -99,7 +100,7 @@ def _times(record: Mapping[str, Any], image: str, rate: float, lines: Lines) -> 
     floor = [numbers.floor_seconds(record, image, rate, each) for each in trips]
     axes.plot(trips, floor, color="#666666", linewidth=0.8, linestyle=(0, (1, 1.5)), label="floor")
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _plain(axes.yaxis)
     axes.set_xlabel("round-trip time (ms)")
     axes.set_ylabel("time to move (s)")
     _legend_outside(axes)
@@ -162,7 +163,7 @@ def _ratios(lines: Lines) -> Figure | None:
         color="#666666",
     )
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    _plain(axes.yaxis, " %")
     axes.set_xlabel("round-trip time (ms)")
     axes.set_ylabel("time, of the existing method's")
     _legend_outside(axes)
@@ -198,7 +199,7 @@ def _bars(axes: Axes, methods: Sequence[str], values: Sequence[float], told: lis
     bars = axes.barh(labels, values, color=[LOOKS[each][1] for each in methods], height=0.62)
     axes.bar_label(bars, told, padding=3, fontsize=7)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _plain(axes.xaxis)
     axes.margins(x=0.15)
     axes.grid(visible=False, axis="y")
 
@@ -227,6 +228,13 @@ def _utilisation(record: Mapping[str, Any]) -> Figure:
     axes.set_ylabel("share of the link used (%)")
     _legend_outside(axes)
     return figure
+
+
+def _plain(axis: Axis, unit: str = "") -> None:
+    """1, 2, 5, 10 and so on along a logarithmic axis, as people write them."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend_outside(axes: Axes) -> None:

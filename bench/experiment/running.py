@@ -66,7 +66,7 @@ def run(context: Context, cases: Iterable[Case], kept: Kept) -> None:
 
 def image_of(context: Context, name: str) -> Path:
     """By the name of the cache's image, or a path."""
-    if name in ("root", "small"):
+    if name in ("root", "small", "tiny"):
         made: Path = getattr(context.cache, name)()
         return made
     return Path(name)

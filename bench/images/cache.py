@@ -11,8 +11,8 @@ from bench.images import build, measure, tree
 ROOT_BYTES = 4 << 30
 """The paper's disk: 4 GiB of which about 300 MB mean anything."""
 
-SMALL_BYTES = 2 << 30
-"""The same tree on a smaller disk, for a quick run."""
+SMALL_BYTES, TINY_BYTES = 2 << 30, 512 << 20
+"""The same tree on smaller disks; the smallest is for a quick run."""
 
 ROOT_UUID = "6f0c4a52-8f4e-4d4b-9a55-0c5b8a1e7a01"
 SIBLING_UUID = "b1d8e7c4-53a2-47b9-8a1f-6a3d90c2f502"
@@ -45,6 +45,10 @@ class Cache:
     def small(self) -> Path:
         """2 GiB ext4 with the same tree."""
         return self._ext4("small.raw", self.tree, SMALL_BYTES, ROOT_UUID)
+
+    def tiny(self) -> Path:
+        """512 MiB ext4 with the same tree."""
+        return self._ext4("tiny.raw", self.tree, TINY_BYTES, ROOT_UUID)
 
     def sibling(self) -> Path:
         """Another machine's disk with nine tenths of the same files."""
