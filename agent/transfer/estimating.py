@@ -117,7 +117,7 @@ class Estimate:
             session_id = opened.route.session_id
             total = sum(disk.size_bytes for disk in disks)
             data = sum(min(disk.size_bytes, disk.allocated_bytes) for disk in disks)
-            meter = Meter(self.clock, total, data)
+            meter = Meter(self.clock, total, data, round_trip_seconds=opened.round_trip_seconds)
             source = opened.source(disks, readers, full_read=self.request.options.full_read)
             sending = self._sending(source, opened, meter)
             sample = Sample(data)

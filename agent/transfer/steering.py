@@ -160,7 +160,7 @@ class Seen:
     settled_frames: int
     """Frames that were."""
     held_seconds: float
-    """How long, at most, frames were at the receiver before they were acknowledged."""
+    """How long frames were at the receiver before they were acknowledged, on average."""
     capped: bool
     """Whether a bandwidth cap holds the connections back."""
     idle: float
@@ -190,8 +190,7 @@ class Steering:
         self._paces: deque[float] = deque(maxlen=PACE_TICKS)
         self._frame_bytes = 0.0
         self._starting = True
-        self._filling: bool | None = None
-        self._full = False
+        self._filling = self._full = False
         self._fill = 0.0
         self._ticks_without_growth = 0
         self._best = 0.0

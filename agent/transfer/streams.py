@@ -3,6 +3,7 @@ acknowledgements; the stream of offers takes answers.
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ class Flow:
     """Deadline of a stream."""
 
 
-class _Stream:
+class _Stream(ABC):
     """One connection: what it seals is made by `_outgoing`, what comes back is taken by `_take`."""
 
     def __init__(self, flow: Flow, number: int, channel: grpc.Channel) -> None:
@@ -127,14 +128,16 @@ class _Stream:
         if not opener.ended:
             raise StreamBroken("PEER_ERROR", "the receiver ended a data stream early")
 
-    def _ending(self, message: bytes) -> None:
+    def _ending(self, message: bytes) -> None:  # noqa: B027 - most have nothing to do
         """Called with the last message before it goes."""
 
+    @abstractmethod
     def _outgoing(self) -> Iterator[bytes]:
-        raise NotImplementedError
+        """The messages of this stream, until there are no more."""
 
+    @abstractmethod
     def _take(self, frame: frames.Frame) -> None:
-        raise NotImplementedError
+        """Takes what the receiver says. Raises DataLoss FRAME_INVALID."""
 
 
 class DataStream(_Stream):
