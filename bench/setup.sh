@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the bench needs beside what tools/setup.sh does. Usage: bench/setup.sh
-# Needs root, /dev/net/tun and a Debian mirror; the images take 2 GB in the cache.
+# Needs root, /dev/net/tun and a Debian mirror; the images take some 4 GB in the cache.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -10,21 +10,8 @@ need_package() {
     PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
 
-need_package qemu-img qemu-utils
-need_package rsync rsync
-need_package sshd openssh-server
-need_package ssh openssh-client
+# The peers are installed by tools/setup.sh: tests run them too.
 need_package mmdebstrap mmdebstrap
-need_package zstd zstd
-need_package mke2fs e2fsprogs
-need_package ip iproute2
-need_package nsenter util-linux
-need_package openssl openssl
-need_package gzip gzip
-# IPsec in userspace: a kernel without ESP will do.
-need_package swanctl strongswan-swanctl
-[ -e /usr/lib/ipsec/charon ] ||
-    missing="$missing strongswan-charon libcharon-extra-plugins libstrongswan-standard-plugins"
 
 if [ -n "$missing" ]; then
     if ! command -v apt-get >/dev/null 2>&1; then
@@ -37,8 +24,6 @@ if [ -n "$missing" ]; then
         exit 1
     fi
     apt-get update -q
-    # The daemon of openssh-server is not started where policy-rc.d forbids it; the bench starts its
-    # own with its own keys either way.
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -q --yes --no-install-recommends $missing
 fi

@@ -43,7 +43,7 @@ if [ "$purpose" = test ]; then
     need_package qemu-nbd qemu-utils
     need_package mkfs.xfs xfsprogs
     need_package losetup mount
-    # The peers of the bench.
+    # The peers of the bench, which starts daemons of its own, with keys of its own.
     need_package ip iproute2
     need_package sshd openssh-server
     need_package ssh openssh-client

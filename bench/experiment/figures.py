@@ -56,7 +56,7 @@ def draw(record: Mapping[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Path] = []
     with mpl.rc_context(STYLE):
-        for image, rate in sorted({(c["image"], c["rate_mbit"]) for c in record["cases"].values()}):
+        for image, rate in numbers.groups(record):
             lines = numbers.lines(record, image, rate)
             name = f"{Path(image).stem}-{rate:g}m"
             pages = {
@@ -96,7 +96,7 @@ def _times(record: Mapping[str, Any], image: str, rate: float, lines: Lines) -> 
     for method in _methods(lines):
         label, color, marker, style = LOOKS[method]
         _line(axes, lines[method], label, color, marker, style)
-    trips = sorted({point.rtt_ms for points in lines.values() for point in points})
+    trips = numbers.round_trips_ms(lines)
     floor = [numbers.floor_seconds(record, image, rate, each) for each in trips]
     axes.plot(trips, floor, color="#666666", linewidth=0.8, linestyle=(0, (1, 1.5)), label="floor")
     axes.set_yscale("log")
@@ -174,8 +174,7 @@ def _wire(record: Mapping[str, Any], image: str, rate: float, lines: Lines) -> F
     """Bytes that entered the link, at the longest round trip; the floor has no headers."""
     figure, axes = _axes()
     methods = _methods(lines)[::-1]
-    medians = [sorted(lines[each][-1].wire_bytes) for each in methods]
-    sizes = [each[len(each) // 2] / MB for each in medians]
+    sizes = [lines[each][-1].median_wire_bytes / MB for each in methods]
     _bars(axes, methods, sizes, [f"{size:,.0f}" for size in sizes])
     floor = int(record["images"][image]["compressed_bytes"]) / MB
     axes.axvline(floor, color="#666666", linewidth=0.8, linestyle=(0, (1, 1.5)))
@@ -214,8 +213,7 @@ def _utilisation(record: Mapping[str, Any]) -> Figure:
         for method, points in numbers.lines(record, image, rate).items():
             for point in points:
                 product = rate * 1e6 / 8 * point.rtt_ms / 1000
-                wire = sorted(point.wire_bytes)[len(point.wire_bytes) // 2]
-                share = 100 * wire * 8 / point.median / (rate * 1e6)
+                share = 100 * point.median_wire_bytes * 8 / point.median / (rate * 1e6)
                 seen.setdefault(method, []).append((product / MB, share))
     for method in _methods(dict.fromkeys(seen, ())):
         label, color, marker, _ = LOOKS[method]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FLOOR_ROUND_TRIPS = 2
+from bench import floor
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Point:
         return statistics.median(self.seconds)
 
     @property
+    def median_wire_bytes(self) -> float:
+        """Bytes that the link was given."""
+        return statistics.median(self.wire_bytes)
+
+    @property
     def spread(self) -> tuple[float, float]:
         """From the least to the most, as distances from the median."""
         return self.median - min(self.seconds), max(self.seconds) - self.median
@@ -34,6 +39,16 @@ class Point:
 
 Lines = Mapping[str, Sequence[Point]]
 """Points by method, in order of the round trip."""
+
+
+def groups(record: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """(image, rate in Mbit/s) that there are results for."""
+    return sorted({(each["image"], each["rate_mbit"]) for each in record["cases"].values()})
+
+
+def round_trips_ms(lines: Lines) -> list[float]:
+    """All that any method has."""
+    return sorted({point.rtt_ms for points in lines.values() for point in points})
 
 
 def lines(record: Mapping[str, Any], image: str, rate_mbit: float) -> Lines:
@@ -49,9 +64,9 @@ def lines(record: Mapping[str, Any], image: str, rate_mbit: float) -> Lines:
 
 
 def floor_seconds(record: Mapping[str, Any], image: str, rate_mbit: float, rtt_ms: float) -> float:
-    """The least time: what `zstd -3` makes of the image at the link's rate, and two round trips."""
+    """The least time, for what `zstd -3` makes of the image."""
     compressed = int(record["images"][image]["compressed_bytes"])
-    return compressed * 8 / (rate_mbit * 1e6) + FLOOR_ROUND_TRIPS * rtt_ms / 1000
+    return floor.seconds(compressed, rate_mbit * 1e6 / 8, rtt_ms / 1000)
 
 
 def crossing_ms(one: Sequence[Point], other: Sequence[Point]) -> float | None:

@@ -33,11 +33,6 @@ class Kept:
     def __contains__(self, case: Case) -> bool:
         return case.key in self._record["cases"]
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """All of it."""
-        return self._record
-
     def add(self, case: Case, result: Result) -> None:
         """Writes the file."""
         entry = asdict(case) | {"result": result.as_dict()}

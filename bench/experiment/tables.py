@@ -23,7 +23,7 @@ NAMES: Mapping[str, str] = {
 def text(record: Mapping[str, Any]) -> str:
     """A section for each image and rate, and the crossing of the paper's own lines."""
     parts = []
-    for image, rate in sorted({(c["image"], c["rate_mbit"]) for c in record["cases"].values()}):
+    for image, rate in numbers.groups(record):
         lines = numbers.lines(record, image, rate)
         parts += [
             f"### {Path(image).stem}, {rate:g} Mbit/s",
@@ -35,7 +35,7 @@ def text(record: Mapping[str, Any]) -> str:
 
 
 def _times(record: Mapping[str, Any], image: str, rate: float, lines: Lines) -> str:
-    trips = sorted({point.rtt_ms for points in lines.values() for point in points})
+    trips = numbers.round_trips_ms(lines)
     rows = ["| seconds | " + " | ".join(f"{each:g} ms" for each in trips) + " |"]
     rows.append("|---" * (len(trips) + 1) + "|")
     floor = [f"{numbers.floor_seconds(record, image, rate, each):.2f}" for each in trips]

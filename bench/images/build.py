@@ -104,6 +104,14 @@ def copy(source: Path, target: Path) -> None:
     sparse.copy(source, target)
 
 
+def read(image: Path) -> None:
+    """Reads what an image holds, so that the page cache has it."""
+    with image.open("rb") as file:
+        for start, end in sparse.extents(file.fileno(), image.stat().st_size):
+            for at in range(start, end, _MIB):
+                os.pread(file.fileno(), min(_MIB, end - at), at)
+
+
 def need(*tools: str) -> None:
     """Raises RuntimeError when a program is missing."""
     missing = [tool for tool in tools if shutil.which(tool, path=_path()) is None]

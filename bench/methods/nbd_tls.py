@@ -1,13 +1,13 @@
 """`qemu-img convert` into an NBD export of the destination, under mutual TLS."""
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.link import Link
+from bench.methods import daemons
 from bench.methods.result import Result, same, timed
 
 NAME = "qemu-img, NBD, TLS"
@@ -15,7 +15,6 @@ PORT = 10809
 EXPORT = "disk"
 HOST_NAME = "destination"
 ANYWHERE = "0.0.0.0"  # noqa: S104 - on the link and beside it, in a namespace of its own
-START_SECONDS_MAX = 10.0
 SECONDS_MAX = 7200.0
 COROUTINES = 16
 """Requests under way at once: qemu-img's most."""
@@ -55,19 +54,11 @@ def _export(link: Link, folder: Path, target: Path) -> Iterator[None]:
             link.destination.command("qemu-nbd", *options, *listen, target), stdout=log, stderr=log
         )
     try:
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while True:
-            with contextlib.suppress(OSError):
-                # Beside the link, and at once closed again: nothing of it is counted.
-                socket.create_connection((link.destination.control, PORT), 1).close()
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"qemu-nbd: {(folder / 'qemu-nbd.log').read_text()}")
-            time.sleep(0.05)
+        daemons.await_listening(link.destination.control, PORT, process)
         yield
     finally:
         process.terminate()
-        process.wait(START_SECONDS_MAX)
+        process.wait(daemons.START_SECONDS_MAX)
 
 
 def _certificate(folder: Path, end: str) -> None:

@@ -1,7 +1,7 @@
 """The paper's proposal, meaningful part: compress, encrypt, copy, decrypt, decompress (3.2.3).
 
-The paper does not name its compressor; gzip is what its Debian had at hand, and its times fit. What
-gzip writes back is the whole image, zeros and all, as it was in 2011.
+The paper does not name its compressor; gzip is what its Debian had. What gzip writes back is the
+whole image, zeros and all.
 """
 
 from pathlib import Path

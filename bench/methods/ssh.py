@@ -2,18 +2,16 @@
 
 import contextlib
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.link import Link
+from bench.methods import daemons
 from bench.methods.staged import Step
 
 PORT = 2222
-START_SECONDS_MAX = 10.0
 CIPHER = "aes128-gcm@openssh.com"
 """The fastest that OpenSSH has on processors with AES, and the paper's key length."""
 
@@ -55,14 +53,14 @@ def server(link: Link, folder: Path) -> Iterator[Login]:
             link.destination.command(daemon, "-D", "-e", "-f", config), stdout=log, stderr=log
         )
     try:
-        _wait_listening(link.destination.control, process)
+        daemons.await_listening(link.destination.control, PORT, process)
         options = ("ssh", "-F", "none", "-p", str(PORT), "-i", str(key), "-c", CIPHER)
         settings = ("BatchMode=yes", f"UserKnownHostsFile={known}", "IdentitiesOnly=yes")
         joined = tuple(part for each in settings for part in ("-o", each))
         yield Login((*options, *joined), f"root@{address}")
     finally:
         process.terminate()
-        process.wait(START_SECONDS_MAX)
+        process.wait(daemons.START_SECONDS_MAX)
 
 
 def _make_key(path: Path) -> None:
@@ -83,14 +81,3 @@ PermitRootLogin prohibit-password
 Ciphers {CIPHER}
 AllowUsers root@{".".join(address.split(".")[:3])}.*
 """
-
-
-def _wait_listening(control: str, process: "subprocess.Popen[bytes]") -> None:
-    """Beside the link: nothing of it is counted, and no connection over the link is open."""
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection((control, PORT), 1):
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("sshd does not serve; see sshd.log in the work folder")
-        time.sleep(0.02)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from bench.link import Shape
+from bench import floor
 from bench.methods.result import Result
 from bench.rows.context import (
     METHODS,
@@ -20,9 +20,6 @@ from bench.rows.context import (
 
 ROUND_TRIPS_MS = (0, 20, 60, 120, 200)
 QUICK_MS = (0, 20, 120)
-FLOOR_ROUND_TRIPS = 2
-"""A connection and an answer: less cannot be."""
-
 TARGETS = {100: "at most 1.15 x floor", 1000: "a quarter of zstd | ssh"}
 LOSSY_BYTES = 256 << 20
 LOSSY_TARGET = "at least 85 % of the link"
@@ -32,11 +29,6 @@ def rows() -> list[Row]:
     """100 Mbit/s at every round trip, 1 Gbit/s at the longest, and a lossy link."""
     found = [_row(100, rtt, tuple(PEERS), quick=rtt in QUICK_MS) for rtt in ROUND_TRIPS_MS]
     return [*found, _row(1000, 200, ("watari", "zstd_ssh"), quick=False), _lossy(100, 120, 0.001)]
-
-
-def floor_seconds(compressed_bytes: int, bytes_per_second: float, shape: Shape) -> float:
-    """The least time: the compressed image at the link's goodput, and two round trips."""
-    return compressed_bytes / bytes_per_second + FLOOR_ROUND_TRIPS * shape.round_trip_seconds
 
 
 def _row(rate_mbit: float, rtt_ms: float, names: Sequence[str], *, quick: bool) -> Row:
@@ -72,15 +64,15 @@ def _lines(
 ) -> Sequence[Line]:
     rate = median_rate(measured["goodput"])
     compressed = context.cache.compressed_bytes(context.cache.root())
-    floor = floor_seconds(compressed, rate, context.shape(*like))
-    lines = [Line("floor", f"{floor:.2f} s (goodput {rate * 8 / 1e6:.1f} Mbit/s)", 1.0)]
+    least = floor.seconds(compressed, rate, context.shape(*like).round_trip_seconds)
+    lines = [Line("floor", f"{least:.2f} s (goodput {rate * 8 / 1e6:.1f} Mbit/s)", 1.0)]
     for name, results in measured.items():
         if name == "goodput":
             continue
         seconds = median_seconds(results)
         target = TARGETS.get(int(like[0]), "") if name == "watari" else ""
         whole = all_identical(results)
-        lines.append(Line(name, f"{seconds:.2f} s", seconds / floor, target, whole))
+        lines.append(Line(name, f"{seconds:.2f} s", seconds / least, target, whole))
     return lines
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.images import Cache
+from bench.images import Cache, build
 from bench.link import Link, Shape
 from bench.methods import (
     goodput,
@@ -67,7 +67,8 @@ class Context:
         return Shape(rate_mbit * 1e6, rtt_ms / 1000, loss, congestion=self.congestion)
 
     def over(self, shape: Shape, method: Method, image: Path) -> Result:
-        """One method, one image, one fresh link."""
+        """One method, one image, one fresh link; the image is in the page cache for all alike."""
+        build.read(image)
         with self.link(shape) as link, self.folder() as folder:
             return method.run(link, image, folder)
 
