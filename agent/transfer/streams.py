@@ -169,7 +169,8 @@ class DataStream(_Stream):
             return False
         if self._flow.credit.try_take(frames.message_bytes(frame)):
             return True
-        self._refused_at = self._refused_at or self._flow.clock.monotonic()
+        if self._refused_at is None:
+            self._refused_at = self._flow.clock.monotonic()
         return False
 
     def _has_room(self) -> bool:
@@ -192,8 +193,8 @@ class DataStream(_Stream):
     def _seal(self, frame: frames.Content) -> bytes:
         message = self._sealer.seal(frame)
         self._outstanding_bytes += len(message)
-        began = self._refused_at or self._flow.clock.monotonic()
-        self._refused_at = None
+        now, refused_at = self._flow.clock.monotonic(), self._refused_at
+        began, self._refused_at = now if refused_at is None else refused_at, None
         self._flow.throttle.pace(len(message))
         self._flow.pacer.pace(len(message))
         sealed_at = self._flow.clock.monotonic()
