@@ -124,6 +124,11 @@ def median_wire(results: Sequence[Result]) -> float:
     return statistics.median(each.wire_bytes for each in results)
 
 
+def median_sealed(results: Sequence[Result]) -> float:
+    """Bytes of frames that the sending agent sealed, digests included."""
+    return statistics.median(float(each.further["told_wire_bytes"]) for each in results)
+
+
 def all_identical(results: Sequence[Result]) -> bool:
     """Whether every repetition arrived whole."""
     return all(each.identical for each in results)
