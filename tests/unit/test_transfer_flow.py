@@ -29,7 +29,7 @@ def waiting(call: Callable[[], object]) -> Iterator[list[object]]:
         except errors.WatariError as error:
             results.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(0.1)
     assert thread.is_alive()

@@ -297,6 +297,13 @@ def test_credit_grows_while_it_is_used_and_no_ping_is_late() -> None:
     assert max(credits_of(steering(FAR), *growing)) == CREDIT_BYTES_STARTING_MAX // MIB
 
 
+def test_a_way_that_is_full_at_once_takes_the_first_credit_back() -> None:
+    little = replace(at_rate(MIB, PINGED), settled_frames=1000)
+    late = replace(little, queued_seconds=QUEUED_MIN * FAR)
+    found = credits_of(steering(FAR), little, late)
+    assert found == [CREDIT_BYTES_FIRST_FAR // MIB, CREDIT_BYTES_MIN // MIB]
+
+
 def test_credit_never_grows_more_than_fourfold_in_a_tick() -> None:
     steered = steering(0.1)
     assert credits_of(steered, at_rate(16 * MIB, PINGED)) == [4 * CREDIT_BYTES_FIRST_FAR // MIB]
