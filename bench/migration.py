@@ -16,20 +16,21 @@ GRANT_SECONDS = 3600
 TENANT = "bench"
 
 
-def new_machine(host: Host, name: str) -> tuple[str, Path]:
+def new_machine(host: Host, name: str, disk_format: str = "raw") -> tuple[str, Path]:
     """A powered-off machine with one disk that is yet to be put at the path returned."""
     vm_id = str(uuid.uuid4())
     folder = host.shelf / "vms" / name
+    disk = folder / f"vda.{disk_format}"
     folder.mkdir(parents=True)
     (folder / "domain.xml").write_text(
         f"<domain type='qemu'><name>{name}</name><uuid>{vm_id}</uuid>"
         f"<metadata><watari:vm xmlns:watari='https://watari.dev/ns/domain/1' tenant='{TENANT}'/>"
         f"</metadata><memory unit='MiB'>2048</memory><vcpu>2</vcpu>"
         f"<os><type arch='x86_64'>hvm</type></os><devices><disk type='file' device='disk'>"
-        f"<driver name='qemu' type='raw'/><source file='vda.raw'/>"
+        f"<driver name='qemu' type='{disk_format}'/><source file='{disk.name}'/>"
         f"<target dev='vda' bus='virtio'/></disk></devices></domain>"
     )
-    return vm_id, folder / "vda.raw"
+    return vm_id, disk
 
 
 @dataclass

@@ -18,6 +18,7 @@ TOOLS = {
     "ssh": ("ssh", "-V"),
     "mke2fs": ("mke2fs", "-V"),
     "openssl": ("openssl", "version"),
+    "casync": ("casync", "--version"),
     "gzip": ("gzip", "--version"),
     "qemu-img": ("qemu-img", "--version"),
     "strongSwan": ("swanctl", "--version"),

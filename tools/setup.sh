@@ -48,6 +48,7 @@ if [ "$purpose" = test ]; then
     need_package sshd openssh-server
     need_package ssh openssh-client
     need_package rsync rsync
+    need_package casync casync
     need_package zstd zstd
     need_package openssl openssl
     need_package gzip gzip

@@ -37,9 +37,11 @@ STYLE: Any = {
 # Colours that people with any colour vision tell apart (Okabe and Ito).
 LOOKS: Mapping[str, tuple[str, str, str, str]] = {
     "paper_ipsec": ("existing: IPsec, all of it", "#000000", "s", "-"),
+    "paper_plain": ("existing, if IPsec were free", "#000000", "s", ":"),
     "paper_whole": ("paper: encrypt all of it", "#999999", "D", "-"),
     "paper_part": ("paper: compress, encrypt", "#56b4e9", "o", "-"),
     "nbd_tls": ("qemu-img, NBD, TLS", "#cc79a7", "v", "-"),
+    "casync": ("casync", "#0072b2", ">", "-"),
     "rsync": ("rsync -S, zstd", "#e69f00", "^", "-"),
     "zstd_ssh": ("zstd -3 | ssh", "#009e73", "<", "-"),
     "watari": ("Watari, cold", "#d55e00", "o", "-"),

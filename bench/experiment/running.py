@@ -2,13 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench import record
 from bench.experiment.cases import Case
+from bench.images import Cache
 from bench.methods.result import Result
 from bench.rows import differences
 from bench.rows.context import METHODS, Context
@@ -60,11 +61,8 @@ def run(context: Context, cases: Iterable[Case], kept: Kept) -> None:
 
 
 def image_of(context: Context, name: str) -> Path:
-    """By the name of the cache's image, or a path."""
-    if name in ("root", "small", "tiny"):
-        made: Path = getattr(context.cache, name)()
-        return made
-    return Path(name)
+    """By a name of IMAGES, or a path."""
+    return IMAGES[name](context.cache) if name in IMAGES else Path(name)
 
 
 def _plain(context: Context, case: Case, image: Path) -> Result:
@@ -80,6 +78,17 @@ def _back(context: Context, case: Case, image: Path) -> Result:
     del image
     return differences.back(context, context.shape(case.rate_mbit, case.rtt_ms))
 
+
+RANDOM_BYTES = 512 << 20
+IMAGES: Mapping[str, Callable[[Cache], Path]] = {
+    "root": Cache.root,
+    "small": Cache.small,
+    "tiny": Cache.tiny,
+    "full": Cache.full,
+    "qcow2": Cache.qcow2,
+    "random": lambda cache: cache.random(RANDOM_BYTES),
+}
+"""What cases name; a path is one's own image."""
 
 SPECIAL: dict[str, Moves] = {"watari_sibling": _sibling, "watari_back": _back}
 """Methods that need more than a link and an image."""

@@ -9,9 +9,11 @@ from bench.experiment.numbers import Lines, Point
 
 NAMES: Mapping[str, str] = {
     "paper_ipsec": "existing: whole image through IPsec",
+    "paper_plain": "existing, if IPsec were free",
     "paper_whole": "paper: whole VM encrypted",
     "paper_part": "paper: meaningful part",
     "nbd_tls": "`qemu-img`, NBD over TLS",
+    "casync": "`casync`, zstd",
     "rsync": "`rsync -S`, zstd",
     "zstd_ssh": "`zstd -3 \\| ssh`",
     "watari": "**Watari**, cold",

@@ -1,17 +1,52 @@
 """A file over one TCP connection, as it is.
 
-Runs itself, `python plain.py receive|send ADDRESS FILE`, with the standard library only. The sender
-ends when the receiver has flushed everything.
+Also runs itself, `python plain.py receive|send ADDRESS FILE`. The sender ends when the receiver has
+flushed everything.
 """
 
+import contextlib
 import os
 import socket
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # as a program it has nothing but the standard library
+    from bench.link import Side
 
 PORT = 7556
 DONE = b"done"
+SECONDS_MAX = 7200.0
 _CHUNK_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def receiving(side: "Side", address: str, target: Path) -> Iterator[Callable[[], None]]:
+    """Takes one file at an address of an end; the block gets what waits for the receiver's end.
+
+    That raises RuntimeError when the receiver failed.
+    """
+    command = side.command(sys.executable, __file__, "receive", address, target)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
+        assert receiver.stdout is not None  # noqa: S101 - for the type checker
+
+        def finish() -> None:
+            if code := receiver.wait(SECONDS_MAX):
+                raise RuntimeError(f"the receiver ended with {code}")
+
+        try:
+            receiver.stdout.readline()
+            yield finish
+        finally:
+            receiver.kill()
+
+
+def send_from(side: "Side", address: str, image: Path) -> None:
+    """Sends a file from an end of the link. Raises CalledProcessError, TimeoutExpired."""
+    command = side.command(sys.executable, __file__, "send", address, image)
+    subprocess.run(command, check=True, timeout=SECONDS_MAX)
 
 
 def receive(address: str, path: Path) -> None:

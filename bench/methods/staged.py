@@ -27,6 +27,8 @@ class Step:
     stdout: bool = False
     """Whether the file is the command's output."""
     environ: Mapping[str, str] | None = None
+    quiet: bool = False
+    """Whether what the command prints is of no use."""
 
 
 def run(steps: Sequence[Step]) -> dict[str, float]:
@@ -39,7 +41,7 @@ def run(steps: Sequence[Step]) -> dict[str, float]:
             with step.writes.open("wb") as output:
                 _run(command, step, stdout=output)
         else:
-            _run(command, step)
+            _run(command, step, stdout=subprocess.DEVNULL if step.quiet else None)
         subprocess.run(["sync", str(step.writes)], check=True, timeout=SECONDS_MAX)
         seconds[step.name] = time.monotonic() - began
     return seconds

@@ -10,10 +10,12 @@ from pathlib import Path
 from bench.images import Cache, build
 from bench.link import Link, Shape
 from bench.methods import (
+    casync,
     goodput,
     nbd_tls,
     paper_ipsec,
     paper_part,
+    paper_plain,
     paper_whole,
     rsync,
     watari,
@@ -27,6 +29,8 @@ PEERS: Mapping[str, Method] = {"watari": watari, "zstd_ssh": zstd_ssh, "rsync": 
 METHODS: Mapping[str, Method] = {
     **PEERS,
     "nbd_tls": nbd_tls,
+    "casync": casync,
+    "paper_plain": paper_plain,
     "paper_ipsec": paper_ipsec,
     "paper_whole": paper_whole,
     "paper_part": paper_part,

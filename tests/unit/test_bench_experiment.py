@@ -52,7 +52,7 @@ def test_every_case_has_a_key_of_its_own_and_a_method_that_there_is() -> None:
 
 def test_slow_methods_are_repeated_as_often_as_is_said() -> None:
     found = list(cases.full(3, 1))
-    for method, count in (("paper_ipsec", 1), ("paper_whole", 1), ("watari", 3), ("rsync", 3)):
+    for method, count in (("paper_ipsec", 1), ("casync", 1), ("watari", 3), ("rsync", 3)):
         repetitions = {each.repetition for each in found if each.method == method}
         assert repetitions == set(range(count))
     assert [each.repetition for each in found] == sorted(each.repetition for each in found)
