@@ -10,8 +10,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from bench.experiment import numbers
-from bench.experiment.numbers import Lines, Point
+from bench.experiment import numbers, paper
+from bench.experiment.numbers import Point
 
 SIZE_INCHES = (5.2, 3.4)
 MB = 1e6
@@ -50,30 +50,51 @@ LOOKS: Mapping[str, tuple[str, str, str, str]] = {
 }
 """Label, colour, marker and line of each method, in the order of the legend."""
 
+FLOOR: Any = {"color": "#666666", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
+
 STAGE_COLORS = ("#0072b2", "#d55e00", "#cccccc", "#e69f00", "#56b4e9", "#009e73")
 
 
 def draw(record: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draws whatever the record has results for; returns the files."""
+    """Draws whatever the record has results for; returns the files.
+
+    Where there is one round trip only, there is nothing to draw over it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Path] = []
     with mpl.rc_context(STYLE):
         for image, rate in numbers.groups(record):
-            lines = numbers.lines(record, image, rate)
+            group = Group(record, image, rate)
             name = f"{Path(image).stem}-{rate:g}m"
-            pages = {
-                f"time-{name}": _times(record, image, rate, lines),
-                f"ratio-{name}": _ratios(lines),
-                f"wire-{name}": _wire(record, image, rate, lines),
-                f"downtime-{name}": _downtime(lines),
-            }
-            for method in ("paper_part", "paper_whole"):
-                if method in lines:
-                    pages[f"stages-{method}-{name}"] = _stages(lines, method)
+            pages = {f"wire-{name}": _wire(group), f"downtime-{name}": _downtime(group)}
+            if len(group.round_trips_ms) > 1:
+                pages |= {f"time-{name}": _times(group), f"ratio-{name}": _ratios(group)}
+                for method in ("paper_part", "paper_whole"):
+                    if method in group.lines:
+                        pages[f"stages-{method}-{name}"] = _stages(group, method)
             for page, figure in pages.items():
                 found += _save(figure, folder / f"{page}.svg")
         found += _save(_utilisation(record), folder / "utilisation.svg")
     return found
+
+
+class Group:
+    """All that was measured with one image over links of one rate."""
+
+    def __init__(self, record: Mapping[str, Any], image: str, rate_mbit: float) -> None:
+        self.rate_mbit = rate_mbit
+        self.lines = numbers.lines(record, image, rate_mbit)
+        self.methods = [each for each in LOOKS if each in self.lines]
+        self.round_trips_ms = numbers.round_trips_ms(self.lines)
+        self.compressed_bytes = int(record["images"][image]["compressed_bytes"])
+        self._floors = {
+            each: numbers.floor_seconds(record, image, rate_mbit, each)
+            for each in self.round_trips_ms
+        }
+
+    def floor(self, rtt_ms: float) -> float:
+        """Seconds."""
+        return self._floors[rtt_ms]
 
 
 def _save(figure: Figure | None, path: Path) -> list[Path]:
@@ -88,19 +109,14 @@ def _axes() -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _methods(lines: Lines) -> list[str]:
-    return [each for each in LOOKS if each in lines]
-
-
-def _times(record: Mapping[str, Any], image: str, rate: float, lines: Lines) -> Figure:
+def _times(group: Group) -> Figure:
     """The paper's figure 6."""
     figure, axes = _axes()
-    for method in _methods(lines):
+    for method in group.methods:
         label, color, marker, style = LOOKS[method]
-        _line(axes, lines[method], label, color, marker, style)
-    trips = numbers.round_trips_ms(lines)
-    floor = [numbers.floor_seconds(record, image, rate, each) for each in trips]
-    axes.plot(trips, floor, color="#666666", linewidth=0.8, linestyle=(0, (1, 1.5)), label="floor")
+        _line(axes, group.lines[method], label, color, marker, style)
+    trips = group.round_trips_ms
+    axes.plot(trips, [group.floor(each) for each in trips], label="floor", **FLOOR)
     axes.set_yscale("log")
     _plain(axes.yaxis)
     axes.set_xlabel("round-trip time (ms)")
@@ -125,16 +141,17 @@ def _line(
     )
 
 
-def _stages(lines: Lines, method: str) -> Figure:
+def _stages(group: Group, method: str) -> Figure:
     """The paper's figures 7 and 8."""
     figure, axes = _axes()
-    points = lines[method]
+    points = group.lines[method]
     places = range(len(points))
     bottom = [0.0] * len(points)
     for name, color in zip(points[0].stages, STAGE_COLORS, strict=False):
         heights = [point.stages.get(name, 0.0) for point in points]
         axes.bar(places, heights, bottom=bottom, label=name, color=color, width=0.62)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    axes.plot(places, [group.floor(point.rtt_ms) for point in points], label="floor", **FLOOR)
     axes.set_xticks(places, [f"{point.rtt_ms:g}" for point in points])
     axes.set_xlabel("round-trip time (ms)")
     axes.set_ylabel("seconds")
@@ -143,22 +160,25 @@ def _stages(lines: Lines, method: str) -> Figure:
     return figure
 
 
-def _ratios(lines: Lines) -> Figure | None:
+def _ratios(group: Group) -> Figure | None:
     """The paper's figure 9, with everybody in it."""
-    if "paper_ipsec" not in lines:
+    if "paper_ipsec" not in group.lines:
         return None
     figure, axes = _axes()
-    existing = {point.rtt_ms: point.median for point in lines["paper_ipsec"]}
-    for method in _methods(lines):
-        points = [point for point in lines[method] if point.rtt_ms in existing]
-        shares = [100 * point.median / existing[point.rtt_ms] for point in points]
+    existing = group.lines["paper_ipsec"]
+    for method in group.methods:
+        trips, shares = zip(*numbers.shares(group.lines[method], existing), strict=True)
         label, color, marker, style = LOOKS[method]
-        trips = [point.rtt_ms for point in points]
-        axes.plot(trips, shares, label=label, color=color, marker=marker, linestyle=style)
-    axes.axhline(70, color="#666666", linewidth=0.6, linestyle=(0, (4, 2)))
+        percent = [100 * each for each in shares]
+        axes.plot(trips, percent, label=label, color=color, marker=marker, linestyle=style)
+    trips = [point.rtt_ms for point in existing]
+    floors = [100 * group.floor(point.rtt_ms) / point.median for point in existing]
+    axes.plot(trips, floors, label="floor", **FLOOR)
+    claim = 100 * paper.CLAIM_SHARE
+    axes.axhline(claim, color="#666666", linewidth=0.6, linestyle=(0, (4, 2)))
     axes.annotate(
-        "70 %: the paper's claim from 120 ms",
-        (0, 70),
+        f"{claim:.0f} %: the paper's claim from {paper.CLAIM_MS:.0f} ms",
+        (0, claim),
         (2, 2),
         fontsize=7,
         textcoords="offset points",
@@ -172,33 +192,33 @@ def _ratios(lines: Lines) -> Figure | None:
     return figure
 
 
-def _wire(record: Mapping[str, Any], image: str, rate: float, lines: Lines) -> Figure:
+def _wire(group: Group) -> Figure:
     """Bytes that entered the link, at the longest round trip; the floor has no headers."""
     figure, axes = _axes()
-    methods = _methods(lines)[::-1]
-    sizes = [lines[each][-1].median_wire_bytes / MB for each in methods]
-    _bars(axes, methods, sizes, [f"{size:,.0f}" for size in sizes])
-    floor = int(record["images"][image]["compressed_bytes"]) / MB
-    axes.axvline(floor, color="#666666", linewidth=0.8, linestyle=(0, (1, 1.5)))
-    axes.set_xlabel(f"MB on the link, {rate:g} Mbit/s; dotted: zstd -3 of the image")
+    sizes = [group.lines[each][-1].median_wire_bytes / MB for each in group.methods]
+    _bars(axes, group.methods, sizes, [f"{size:,.0f}" for size in sizes])
+    axes.axvline(group.compressed_bytes / MB, **FLOOR)
+    axes.set_xlabel(f"MB on the link, {group.rate_mbit:g} Mbit/s; dotted: zstd -3 of the image")
     return figure
 
 
-def _downtime(lines: Lines) -> Figure:
+def _downtime(group: Group) -> Figure:
     """How long the machine stands still: all methods here move a machine that is stopped."""
     figure, axes = _axes()
-    methods = _methods(lines)[::-1]
-    seconds = [lines[each][-1].median for each in methods]
-    _bars(axes, methods, seconds, [f"{each:,.1f}" for each in seconds])
-    trip = max(lines[each][-1].rtt_ms for each in methods)
-    axes.set_xlabel(f"seconds that the machine stands still, {trip:g} ms")
+    seconds = [group.lines[each][-1].median for each in group.methods]
+    _bars(axes, group.methods, seconds, [f"{each:,.1f}" for each in seconds])
+    trip = group.round_trips_ms[-1]
+    axes.axvline(group.floor(trip), **FLOOR)
+    axes.set_xlabel(f"seconds that the machine stands still, {trip:g} ms; dotted: floor")
     return figure
 
 
 def _bars(axes: Axes, methods: Sequence[str], values: Sequence[float], told: list[str]) -> None:
+    """The first method at the top."""
     labels = [LOOKS[each][0] for each in methods]
     bars = axes.barh(labels, values, color=[LOOKS[each][1] for each in methods], height=0.62)
     axes.bar_label(bars, told, padding=3, fontsize=7)
+    axes.invert_yaxis()
     axes.set_xscale("log")
     _plain(axes.xaxis)
     axes.margins(x=0.15)
@@ -208,19 +228,23 @@ def _bars(axes: Axes, methods: Sequence[str], values: Sequence[float], told: lis
 def _utilisation(record: Mapping[str, Any]) -> Figure:
     """How much of the link each method uses, over what the link holds."""
     figure, axes = _axes()
-    rates = sorted({case["rate_mbit"] for case in record["cases"].values()})
     image = next(iter(record["cases"].values()))["image"]
+    groups = [Group(record, name, rate) for name, rate in numbers.groups(record) if name == image]
     seen: dict[str, list[tuple[float, float]]] = {}
-    for rate in rates:
-        for method, points in numbers.lines(record, image, rate).items():
-            for point in points:
-                product = rate * 1e6 / 8 * point.rtt_ms / 1000
-                share = 100 * point.median_wire_bytes * 8 / point.median / (rate * 1e6)
-                seen.setdefault(method, []).append((product / MB, share))
-    for method in _methods(dict.fromkeys(seen, ())):
-        label, color, marker, _ = LOOKS[method]
-        products, shares = zip(*sorted(seen[method]), strict=True)
-        axes.plot(products, shares, label=label, color=color, marker=marker, linestyle="none")
+    floor = []
+    for group in groups:
+        for method in group.methods:
+            for point in group.lines[method]:
+                share = _share_used(group, point.median_wire_bytes, point.median)
+                seen.setdefault(method, []).append((_product(group, point.rtt_ms), share))
+        for trip in group.round_trips_ms:
+            share = _share_used(group, group.compressed_bytes, group.floor(trip))
+            floor.append((_product(group, trip), share))
+    for method, (label, color, marker, _) in LOOKS.items():
+        if method in seen:
+            products, shares = zip(*sorted(seen[method]), strict=True)
+            axes.plot(products, shares, label=label, color=color, marker=marker, linestyle="none")
+    axes.plot(*zip(*sorted(floor), strict=True), label="floor", **FLOOR)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_ylim(0, 105)
@@ -228,6 +252,15 @@ def _utilisation(record: Mapping[str, Any]) -> Figure:
     axes.set_ylabel("share of the link used (%)")
     _legend_outside(axes)
     return figure
+
+
+def _share_used(group: Group, size_bytes: float, seconds: float) -> float:
+    return 100 * size_bytes * 8 / seconds / (group.rate_mbit * 1e6)
+
+
+def _product(group: Group, rtt_ms: float) -> float:
+    """MB that are on the way at once."""
+    return group.rate_mbit * 1e6 / 8 * rtt_ms / 1000 / MB
 
 
 def _plain(axis: Axis, unit: str = "") -> None:

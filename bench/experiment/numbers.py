@@ -69,6 +69,12 @@ def floor_seconds(record: Mapping[str, Any], image: str, rate_mbit: float, rtt_m
     return floor.seconds(compressed, rate_mbit * 1e6 / 8, rtt_ms / 1000)
 
 
+def shares(one: Sequence[Point], other: Sequence[Point]) -> list[tuple[float, float]]:
+    """(round trip, `one` as a share of `other`) wherever both have been measured."""
+    medians = {point.rtt_ms: point.median for point in other}
+    return [(p.rtt_ms, p.median / medians[p.rtt_ms]) for p in one if p.rtt_ms in medians]
+
+
 def crossing_ms(one: Sequence[Point], other: Sequence[Point]) -> float | None:
     """Round trip from which `one` is faster than `other`, between two points on straight lines;
     None when it never is, or from the first point on.

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.experiment import numbers
+from bench.experiment import numbers, paper
 from bench.experiment.numbers import Lines, Point
+
+MB = 1e6
 
 NAMES: Mapping[str, str] = {
     "paper_ipsec": "existing: whole image through IPsec",
@@ -23,16 +25,14 @@ NAMES: Mapping[str, str] = {
 
 
 def text(record: Mapping[str, Any]) -> str:
-    """A section for each image and rate, and the crossing of the paper's own lines."""
+    """A section for each image and rate: seconds, megabytes, the paper's figures beside ours."""
     parts = []
     for image, rate in numbers.groups(record):
         lines = numbers.lines(record, image, rate)
-        parts += [
-            f"### {Path(image).stem}, {rate:g} Mbit/s",
-            "",
-            _times(record, image, rate, lines),
-        ]
-        parts += ["", _crossing(lines), ""]
+        parts += [f"### {Path(image).stem}, {rate:g} Mbit/s", ""]
+        parts += [_times(record, image, rate, lines), ""]
+        parts += [_wire(record, image, lines), ""]
+        parts += _paper(lines)
     return "\n".join(parts)
 
 
@@ -58,14 +58,22 @@ def _cell(point: Point) -> str:
     return told if point.identical else f"{told} NOT IDENTICAL"
 
 
-def _crossing(lines: Lines) -> str:
-    if "paper_part" not in lines or "paper_ipsec" not in lines:
-        return ""
-    part, existing = lines["paper_part"], lines["paper_ipsec"]
-    crossing = numbers.crossing_ms(part, existing)
-    if crossing is not None:
-        return f"The paper's proposal becomes faster than the existing method at {crossing:.0f} ms."
-    first = next(point for point in existing if point.rtt_ms == part[0].rtt_ms)
-    always = part[0].median <= first.median
-    how = "faster" if always else "slower"
-    return f"The paper's proposal is {how} than the existing method at every round trip here."
+def _wire(record: Mapping[str, Any], image: str, lines: Lines) -> str:
+    """Bytes that entered the link, over the round trips: the least and the most of the medians."""
+    rows = ["| MB on the link | least | most |", "|---|---|---|"]
+    floor = int(record["images"][image]["compressed_bytes"]) / MB
+    rows.append(f"| floor: `zstd -3` of the image | {floor:,.1f} | |")
+    for method in NAMES:
+        if method in lines:
+            sizes = [point.median_wire_bytes / MB for point in lines[method]]
+            rows.append(f"| {NAMES[method]} | {min(sizes):,.1f} | {max(sizes):,.1f} |")
+    return "\n".join(rows)
+
+
+def _paper(lines: Lines) -> list[str]:
+    found = paper.rows(lines)
+    if not found:
+        return []
+    rows = ["| the paper's figures | the paper | here |", "|---|---|---|"]
+    rows += [f"| {row.what} | {row.paper} | {row.ours} |" for row in found]
+    return ["\n".join(rows), ""]

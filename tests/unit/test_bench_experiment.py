@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench import record
-from bench.experiment import cases, figures, numbers, running, tables
+from bench.experiment import cases, figures, numbers, paper, running, tables
 from bench.experiment.cases import Case
 from bench.methods.result import Result
 from bench.rows.context import METHODS, Context
@@ -85,7 +85,18 @@ def test_the_table_has_every_method_and_says_what_did_not_arrive() -> None:
     text = tables.text(EXPERIMENT)
     assert "| floor | 8.00 | 8.12 | 8.24 |" in text
     assert "| **Watari**, cold | 9.00 (8.00-12.00) NOT IDENTICAL |  |  |" in text
-    assert "becomes faster than the existing method at 77 ms" in text
+    assert "| part becomes faster than existing | between 60 and 80 ms | at 77 ms |" in text
+    assert "| part, of existing's time | at most about 70 % from 120 ms on | 75% to 75% |" in text
+    assert "| part: compress and decompress | about 4 min | 290 to 490 s |" in text
+    assert "| **Watari**, cold | 100.0 | 100.0 |" in text
+
+
+def test_what_is_faster_at_once_or_never_is_told_from_what_crosses() -> None:
+    lines = numbers.lines(EXPERIMENT, "root", 100)
+    part, existing = lines["paper_part"], lines["paper_ipsec"]
+    assert paper.crossing(part, existing) == "at 77 ms"
+    assert paper.crossing(lines["watari"], existing) == "at every round trip"
+    assert paper.crossing(part[:1], existing) == "at none"
 
 
 def test_figures_are_drawn_alike_each_time(tmp_path: Path) -> None:
