@@ -66,7 +66,10 @@ def draw(record: Mapping[str, Any], folder: Path) -> list[Path]:
         for image, rate in numbers.groups(record):
             group = Group(record, image, rate)
             name = f"{Path(image).stem}-{rate:g}m"
-            pages = {f"wire-{name}": _wire(group), f"downtime-{name}": _downtime(group)}
+            pages: dict[str, Figure | None] = {
+                f"wire-{name}": _wire(group),
+                f"downtime-{name}": _downtime(group),
+            }
             if len(group.round_trips_ms) > 1:
                 pages |= {f"time-{name}": _times(group), f"ratio-{name}": _ratios(group)}
                 for method in ("paper_part", "paper_whole"):
@@ -171,9 +174,8 @@ def _ratios(group: Group) -> Figure | None:
         label, color, marker, style = LOOKS[method]
         percent = [100 * each for each in shares]
         axes.plot(trips, percent, label=label, color=color, marker=marker, linestyle=style)
-    trips = [point.rtt_ms for point in existing]
     floors = [100 * group.floor(point.rtt_ms) / point.median for point in existing]
-    axes.plot(trips, floors, label="floor", **FLOOR)
+    axes.plot([point.rtt_ms for point in existing], floors, label="floor", **FLOOR)
     claim = 100 * paper.CLAIM_SHARE
     axes.axhline(claim, color="#666666", linewidth=0.6, linestyle=(0, (4, 2)))
     axes.annotate(
