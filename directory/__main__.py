@@ -4,17 +4,24 @@ import grpc
 
 from directory.service import DirectoryServicer
 from directory.settings import Settings
+from directory.stores import DirectoryStore
 from directory.stores.embedded import EmbeddedStore
 from directory.watch import Watches
-from watari import service
+from watari import clock, errors, service
 from watari.periodic import Periodic
 from watari.rpc import Server
 from watari.v1 import directory_pb2_grpc
 
+STORE_HEALTH = "watari.directory.store"
+"""Name in the health service of what keeps the catalogue: "etcd is down" is not "I am down"."""
+
+HEALTH_SECONDS = 1.0
+"""How often that is looked at."""
+
 
 def assemble(settings: Settings, context: service.Context) -> Server:
     """The directory, ready to serve; its store and sweeper are stopped by the context's stack."""
-    store = EmbeddedStore(settings.state_path, settings.limits(), context.clock)
+    store = _store(settings, context)
     context.stack.callback(store.close)
 
     def is_stopping() -> bool:
@@ -36,7 +43,30 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     )
     interval = settings.sweep_interval_seconds
     context.stack.enter_context(Periodic("directory-sweep", interval, context.clock, store.sweep))
+
+    def tell_health() -> None:
+        server.set_health(STORE_HEALTH, well=store.age() is None)
+
+    tell_health()
+    real = clock.SystemClock()
+    health = Periodic("directory-health", HEALTH_SECONDS, real, tell_health)
+    context.stack.enter_context(health)
     return server
+
+
+def _store(settings: Settings, context: service.Context) -> DirectoryStore:
+    if settings.state_path is not None:
+        return EmbeddedStore(settings.state_path, settings.limits(), context.clock)
+    try:
+        from directory.stores.etcd_store import EtcdStore  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise errors.InvalidArgument(
+            "CONFIG_INVALID",
+            f"directory.etcd: {error}",
+            hint="install watari[etcd]",
+            key="directory.etcd",
+        ) from error
+    return EtcdStore(settings.etcd, settings.limits(), context.clock)
 
 
 def main() -> None:

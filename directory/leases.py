@@ -73,6 +73,12 @@ class LeaseTable:
         now = self._clock.monotonic()
         return [held for held in self._held.values() if held.deadline <= now]
 
+    def postpone(self, seconds: float) -> None:
+        """Gives every lease that much longer, at most its whole ttl: nobody could renew it."""
+        now = self._clock.monotonic()
+        for held in self._held.values():
+            held.deadline = min(held.deadline + seconds, now + held.ttl_seconds)
+
     def count(self, cloud_id: str) -> int:
         """Leases of that cloud."""
         return sum(held.cloud_id == cloud_id for held in self._held.values())

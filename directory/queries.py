@@ -1,5 +1,7 @@
 """One page of a query: which records, at which revision, and where the next page begins."""
 
+from datetime import timedelta
+
 from directory import filters
 from directory.records import Key, require_kind
 from directory.stores import DirectoryStore
@@ -34,6 +36,7 @@ def run(
     revision = position[0] if position else store.revision()
     after = Key(*position[1:]) if position else None
     page = directory_pb2.QueryRecordsResponse(revision=revision)
+    tell_age(store, page)
     scanned, page_bytes = 0, 0
     while scanned < SCANNED_MAX and len(page.records) < size and page_bytes < PAGE_BYTES_MAX:
         found = store.scan(revision, request.kind, request.cloud_id, after, SCANNED_AT_ONCE_MAX)
@@ -49,6 +52,16 @@ def run(
     if after is not None and store.scan(revision, request.kind, request.cloud_id, after, 1):
         page.next_page_token = paging.encode(query, (revision, *after))
     return page
+
+
+def tell_age(
+    store: DirectoryStore,
+    answer: directory_pb2.QueryRecordsResponse | directory_pb2.GetRecordResponse,
+) -> None:
+    """Marks an answer that may be of the past."""
+    age = store.age()
+    if age is not None:
+        answer.snapshot_age.FromTimedelta(timedelta(seconds=age))
 
 
 class Selection:

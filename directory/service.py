@@ -68,7 +68,9 @@ class DirectoryServicer(directory_pb2_grpc.DirectoryServiceServicer):
                 hint="query the records of its cloud for what there is",
                 record=key,
             )
-        return directory_pb2.GetRecordResponse(record=record, revision=revision)
+        answer = directory_pb2.GetRecordResponse(record=record, revision=revision)
+        queries.tell_age(self._store, answer)
+        return answer
 
     def QueryRecords(
         self, request: directory_pb2.QueryRecordsRequest, context: grpc.ServicerContext

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from directory.etcd_settings import EtcdSettings
 from directory.stores import CHANGES_PER_REVISION_MAX, Limits
 from watari.rpc import RpcSettings
 from watari.settings import IdentitySettings, LogSettings
@@ -19,10 +20,14 @@ class Settings:
     address: str
     """Where to listen, host:port; port 0 lets the system choose."""
 
-    state_path: Path
-    """SQLite file with the catalogue; its folder is made when missing. One process at a time."""
-
     identity: IdentitySettings
+
+    state_path: Path | None = None
+    """SQLite file with the catalogue; its folder is made when missing. One process at a time. Not
+    with `etcd`."""
+
+    etcd: EtcdSettings = EtcdSettings()
+    """Where the catalogue is for several directories, instead of `state_path`."""
 
     lease_ttl_seconds_min: int = field(
         default=TTL_SECONDS_LEAST, metadata={"min": TTL_SECONDS_LEAST, "max": TTL_SECONDS_MOST}
@@ -66,6 +71,8 @@ class Settings:
     rpc: RpcSettings = RpcSettings()
 
     def __post_init__(self) -> None:
+        if bool(self.etcd.endpoints) == (self.state_path is not None):
+            raise ValueError("set either state_path or etcd.endpoints: where the catalogue is")
         if self.lease_ttl_seconds_min > self.lease_ttl_seconds_max:
             raise ValueError("lease_ttl_seconds_min is more than lease_ttl_seconds_max")
         if self.watchers_max >= self.rpc.workers_max:

@@ -1,8 +1,9 @@
 """What the directory needs from a store, in prose; every store runs tests/contract.
 
 A store holds one catalogue of records, each with a history of versions, the leases that keep
-records alive, and which provider owns which cloud. All of it changes only in *revisions*: a counter
-that grows by one with every atomic change. Time comes from the store's own clock.
+records alive, and which provider owns which cloud. Records change only in *revisions*: a counter
+that grows with every atomic change of records, and with nothing else. Time comes from the store's
+own clock.
 
 Duties of every store:
 
@@ -100,6 +101,14 @@ class DirectoryStore(Protocol):
         Whole revisions only: as many as fit into `limit` changes, and at least one. Raises
         OutOfRange REVISION_COMPACTED when a change after `after` is no longer kept, or when `after`
         is a revision that this store has not reached (it was restored from a copy).
+        """
+        ...
+
+    def age(self) -> float | None:
+        """Seconds since what can be read was known to be current; None while it is.
+
+        A store that keeps the catalogue elsewhere answers reads from what it had when that went
+        away, and raises Unavailable STORE_UNAVAILABLE from every method that writes.
         """
         ...
 

@@ -5,12 +5,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from directory.leases import Held, LeaseTable, require_owner
-from directory.records import Key, Put
-from directory.stores import REQUEST_KEPT_SECONDS, Limits, Publication, versions
+from directory.leases import LeaseTable, require_owner
+from directory.records import Key
+from directory.stores import REQUEST_KEPT_SECONDS, Limits, Publication, checks, versions
 from directory.stores.sqlite_file import SqliteFile
 from directory.stores.versions import Write
-from watari import clock, errors, failpoint
+from watari import clock, failpoint
 from watari.v1 import directory_pb2
 
 SCHEMA_VERSION = 1
@@ -75,22 +75,23 @@ class EmbeddedStore:
             versions.require_kept(db, after)
             return versions.changes(db, after, limit)
 
+    def age(self) -> float | None:
+        return None
+
     def publish(self, publication: Publication) -> int:
         with self._lock, self._file.write() as db:
             known = _remembered(db, publication)
             if known is not None:
                 return known
             held = self._leases.require(publication.lease_id, publication.owner)
-            _require_own_keys(publication, held)
+            checks.require_own_keys(publication, held.cloud_id)
             for put in publication.puts:
-                _require_generation(put, versions.present(db, put.key))
+                checks.require_generation(put, versions.generation(db, put.key))
             writes = [Write(put.key, put.record, held.lease_id) for put in publication.puts]
             writes += [Write(key) for key in publication.deletes if versions.present(db, key)]
             revision = self._apply(db, writes) if writes else versions.position(db)[0]
             count = versions.count(db, held.cloud_id)
-            _require_within(
-                count, self._limits.records_per_cloud_max, f"records of {held.cloud_id}"
-            )
+            checks.require_records(count, self._limits.records_per_cloud_max, held.cloud_id)
             db.execute(
                 "INSERT INTO requests VALUES (?, ?, ?, ?)",
                 (publication.request_id, publication.digest, revision, self._unix_time()),
@@ -183,46 +184,19 @@ class EmbeddedStore:
             require_owner(cloud_id, bound[0], owner)
             return
         (count,) = db.execute("SELECT COUNT(*) FROM clouds WHERE owner = ?", (owner,)).fetchone()
-        _require_within(count + 1, self._limits.clouds_per_provider_max, f"clouds of {owner}")
+        checks.require_clouds(count + 1, self._limits.clouds_per_provider_max, owner)
         db.execute("INSERT INTO clouds VALUES (?, ?)", (cloud_id, owner))
 
     def _require_free_lease(self, lease_id: str, cloud_id: str) -> None:
         held = self._leases.get(lease_id)
         if held is None:
             count = self._leases.count(cloud_id) + 1
-            _require_within(count, self._limits.leases_per_cloud_max, f"leases of {cloud_id}")
+            checks.require_leases(count, self._limits.leases_per_cloud_max, cloud_id)
         elif held.cloud_id != cloud_id:
-            raise _reused("lease_id", lease_id)
+            raise checks.reused("lease_id", lease_id)
 
     def _unix_time(self) -> float:
         return self._clock.now().timestamp()
-
-
-def _require_own_keys(publication: Publication, held: Held) -> None:
-    for key in (*(put.key for put in publication.puts), *publication.deletes):
-        if key.cloud_id != held.cloud_id:
-            raise errors.Denied(
-                "NOT_RECORD_OWNER",
-                f"{key} does not belong to cloud {held.cloud_id}, whose lease this is",
-                hint="publish each cloud's records under a lease of that cloud",
-                record=key,
-            )
-
-
-def _require_generation(put: Put, present: directory_pb2.Record | None) -> None:
-    if put.expected_generation == 0:
-        return
-    expected = max(put.expected_generation, 0)
-    actual = present.generation if present else 0
-    if actual != expected:
-        raise errors.Conflict(
-            "GENERATION_CONFLICT",
-            f"{put.key} has generation {actual}, not {expected} (0 is: does not exist)",
-            hint="read the record again, then decide",
-            record=put.key,
-            expected=expected,
-            actual=actual,
-        )
 
 
 def _remembered(db: sqlite3.Connection, publication: Publication) -> int | None:
@@ -231,25 +205,5 @@ def _remembered(db: sqlite3.Connection, publication: Publication) -> int | None:
     ).fetchone()
     if row is None:
         return None
-    if row[0] != publication.digest:
-        raise _reused("request_id", publication.request_id)
+    checks.require_same_request(publication, row[0])
     return int(row[1])
-
-
-def _reused(field: str, value: str) -> errors.AlreadyExists:
-    return errors.AlreadyExists(
-        "ID_REUSED",
-        f"{field} {value} was used before with other content",
-        hint="make a new UUID for every new request",
-        field=field,
-    )
-
-
-def _require_within(count: int, most: int, what: str) -> None:
-    if count > most:
-        raise errors.Exhausted(
-            "QUOTA_EXCEEDED",
-            f"the directory holds at most {most} {what}",
-            hint="delete what is not needed, or ask the directory's operator for more",
-            limit=most,
-        )

@@ -1,7 +1,7 @@
 """One SQLite file: opened durably by one process, with one writer and a few readers.
 
-Write-ahead log, so that readers do not wait for the writer; synchronous=FULL, so that a commit is
-on the disk when it returns.
+Write-ahead log, so that readers do not wait for the writer; synchronous=FULL unless said otherwise,
+so that a commit is on the disk when it returns.
 """
 
 import fcntl
@@ -27,13 +27,16 @@ BEFORE_COMMIT = failpoint.declare("directory.store.before_commit")
 class SqliteFile:
     """An open database file. Methods may be called from any thread."""
 
-    def __init__(self, path: Path, schema: str, version: int) -> None:
+    def __init__(self, path: Path, schema: str, version: int, *, durable: bool = True) -> None:
         """Opens the file, or makes it with `schema`, whose number is `version`.
+
+        What is not `durable` is not flushed: for what can be had again from elsewhere.
 
         Raises InvalidArgument CONFIG_INVALID when the file cannot be opened, is not a database of
         that version, or is in use by another process.
         """
         self._path = path
+        self._synchronous = "FULL" if durable else "OFF"
         self._lock_file = self._lock()
         self._write_lock = threading.Lock()
         try:
@@ -95,7 +98,7 @@ class SqliteFile:
         # Autocommit mode: transactions begin and end where this module says, and nowhere else.
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA synchronous={self._synchronous}")
         return connection
 
     def _prepare(self, schema: str, version: int) -> None:

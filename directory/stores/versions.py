@@ -13,8 +13,10 @@ Never: begins or ends a transaction; each function runs in its caller's.
 """
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from directory.records import Key
 from directory.stores import CHANGE_BYTES_MAX, CHANGES_PER_REVISION_MAX
@@ -50,6 +52,17 @@ CREATE INDEX deletions_by_revision ON versions (revision) WHERE record IS NULL;
 
 _ALL_KINDS_END = 2**31
 """Beyond every number of an enum."""
+
+
+class Row(NamedTuple):
+    """What a revision did to one record."""
+
+    key: Key
+    record: bytes | None = None
+    """Serialized, with everything that the directory sets; None is a deletion."""
+    lease_id: str | None = None
+    stale_since: float | None = None
+    """Unix time."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,12 @@ def present(db: sqlite3.Connection, key: Key) -> directory_pb2.Record | None:
         "SELECT record FROM present WHERE kind = ? AND cloud_id = ? AND name = ?", key
     ).fetchone()
     return directory_pb2.Record.FromString(row[0]) if row else None
+
+
+def generation(db: sqlite3.Connection, key: Key) -> int:
+    """The record's generation now; 0 when there is none."""
+    record = present(db, key)
+    return record.generation if record else 0
 
 
 def count(db: sqlite3.Connection, cloud_id: str) -> int:
@@ -150,24 +169,28 @@ def changes(db: sqlite3.Connection, after: int, limit: int) -> list[directory_pb
 def apply(db: sqlite3.Connection, writes: list[Write], now: datetime) -> int:
     """Makes the writes, at least one, the next revision; returns it."""
     revision = position(db)[0] + 1
+    add(db, revision, [_row(db, write, revision, now) for write in writes])
+    return revision
+
+
+def add(db: sqlite3.Connection, revision: int, rows: Iterable[Row]) -> None:
+    """Makes `revision`, later than all others, the last one, with what it changed."""
     db.execute("UPDATE position SET revision = ?", (revision,))
-    for write in writes:
-        raw = None if write.record is None else _stamped(db, write, revision, now)
+    for row in rows:
         db.execute(
             """
             UPDATE versions SET superseded = ? WHERE superseded = 9223372036854775807
                 AND kind = ? AND cloud_id = ? AND name = ?
             """,
-            (revision, *write.key),
+            (revision, *row.key),
         )
         db.execute(
             """
             INSERT INTO versions (kind, cloud_id, name, revision, lease_id, stale_since, record)
             VALUES (?, ?, ?, ?, ?, ?, ?)
             """,
-            (*write.key, revision, write.lease_id, now.timestamp() if write.stale else None, raw),
+            (*row.key, revision, row.lease_id, row.stale_since, row.record),
         )
-    return revision
 
 
 def compact(db: sqlite3.Connection, changes_kept: int) -> None:
@@ -184,17 +207,18 @@ def compact(db: sqlite3.Connection, changes_kept: int) -> None:
     db.execute("DELETE FROM versions WHERE record IS NULL AND revision <= ?", dropped)
 
 
-def _stamped(db: sqlite3.Connection, write: Write, revision: int, now: datetime) -> bytes:
-    """The record with what the directory sets, serialized."""
-    before = present(db, write.key)
+def _row(db: sqlite3.Connection, write: Write, revision: int, now: datetime) -> Row:
+    """What the directory sets is set."""
+    if write.record is None:
+        return Row(write.key)
     record = directory_pb2.Record()
-    if write.record is not None:
-        record.CopyFrom(write.record)
-    record.generation = (before.generation if before else 0) + 1
+    record.CopyFrom(write.record)
+    record.generation = generation(db, write.key) + 1
     record.revision = revision
     record.updated_at.FromDatetime(now)
     record.stale = write.stale
-    return record.SerializeToString()
+    stale_since = now.timestamp() if write.stale else None
+    return Row(write.key, record.SerializeToString(), write.lease_id, stale_since)
 
 
 def _one_revision(rows: sqlite3.Cursor) -> list[directory_pb2.Record]:

@@ -90,6 +90,11 @@ class Server:
         )
         return port
 
+    def set_health(self, name: str, *, well: bool) -> None:
+        """Tells the health service of something that this server needs, beside itself."""
+        status = health_pb2.HealthCheckResponse
+        self._health.set(name, status.SERVING if well else status.NOT_SERVING)
+
     def stop(self, grace_seconds: float | None = None) -> threading.Event:
         """Refuse new calls, let those that run end within the grace time; returns at once.
 

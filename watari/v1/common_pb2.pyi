@@ -110,6 +110,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The watcher reads too slowly: list again, then watch from that revision."""
     ERROR_REASON_PUBLISH_TOO_LARGE: _ErrorReason.ValueType  # 55
     """A publish exceeds the limit of records or bytes in one change."""
+    ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 56
+    """The directory runs, but the etcd that holds the catalogue does not answer."""
     ERROR_REASON_CLOUD_NOT_FOUND: _ErrorReason.ValueType  # 70
     """The federation has no such cloud."""
     ERROR_REASON_VM_NOT_FOUND: _ErrorReason.ValueType  # 71
@@ -238,6 +240,8 @@ ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 54
 """The watcher reads too slowly: list again, then watch from that revision."""
 ERROR_REASON_PUBLISH_TOO_LARGE: ErrorReason.ValueType  # 55
 """A publish exceeds the limit of records or bytes in one change."""
+ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 56
+"""The directory runs, but the etcd that holds the catalogue does not answer."""
 ERROR_REASON_CLOUD_NOT_FOUND: ErrorReason.ValueType  # 70
 """The federation has no such cloud."""
 ERROR_REASON_VM_NOT_FOUND: ErrorReason.ValueType  # 71

@@ -1,0 +1,226 @@
+"""A real etcd of three nodes on this machine, with mutual TLS to clients and among peers.
+
+Nodes are processes of Debian's `etcd-server`: killed, stopped, cut off and started again at will.
+"""
+
+import contextlib
+import datetime
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from directory.etcd_settings import EtcdSettings
+from tests.support.processes import free_port
+
+NODES = 3
+START_SECONDS_MAX = 30.0
+COMMAND_SECONDS_MAX = 20.0
+
+
+class Certificates:
+    """An authority, a certificate for every node, and one for clients."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name("etcd")
+        self._write("ca", self._key, self._issue(self._name, self._key, is_ca=True))
+        for name in ("node", "client"):
+            key = ec.generate_private_key(ec.SECP256R1())
+            self._write(name, key, self._issue(_name(name), key))
+
+    def path(self, name: str) -> Path:
+        """Such as `ca.pem`, `node-key.pem`."""
+        return self.folder / name
+
+    def _issue(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_ca: bool = False
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(is_ca, None), critical=True)
+        )
+        if not is_ca:
+            builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def _write(
+        self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
+    ) -> None:
+        pem = serialization.Encoding.PEM
+        self.path(f"{name}.pem").write_bytes(certificate.public_bytes(pem))
+        file = self.path(f"{name}-key.pem")
+        file.touch(mode=0o600)
+        file.write_bytes(
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+
+
+class Node:
+    """One member."""
+
+    def __init__(self, number: int, folder: Path, certificates: Certificates) -> None:
+        self.name = f"n{number}"
+        self.client = f"127.0.0.1:{free_port()}"
+        self.peer = f"127.0.0.1:{free_port()}"
+        self._folder = folder
+        self._certificates = certificates
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, members: str) -> None:
+        """Starts it on its data, without waiting."""
+        path = self._certificates.path
+        tls = {
+            "cert-file": path("node.pem"),
+            "key-file": path("node-key.pem"),
+            "trusted-ca-file": path("ca.pem"),
+        }
+        options: dict[str, object] = {
+            "name": self.name,
+            "data-dir": self._folder / self.name,
+            "listen-client-urls": f"https://{self.client}",
+            "advertise-client-urls": f"https://{self.client}",
+            "listen-peer-urls": f"https://{self.peer}",
+            "initial-advertise-peer-urls": f"https://{self.peer}",
+            "initial-cluster": members,
+            "heartbeat-interval": 100,
+            "election-timeout": 1000,
+            "logger": "zap",
+            "log-level": "warn",
+            **tls,
+            **{f"peer-{name}": value for name, value in tls.items()},
+        }
+        switches = ["--client-cert-auth", "--peer-client-cert-auth"]
+        command = [program(), *(f"--{name}={value}" for name, value in options.items()), *switches]
+        with (self._folder / f"{self.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """kill -9, and waits for the end."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait(COMMAND_SECONDS_MAX)
+
+    def pause(self) -> None:
+        """Stands still, as if its network were cut: connections stay open and nothing answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Goes on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+class Cluster:
+    """Three nodes, all running at first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.certificates = Certificates(folder / "certificates")
+        self._folder = folder
+        self.nodes = [Node(number, folder, self.certificates) for number in range(NODES)]
+        self.members = ",".join(f"{node.name}=https://{node.peer}" for node in self.nodes)
+
+    def start(self) -> None:
+        """Starts every node, and waits until the cluster has a leader."""
+        for node in self.nodes:
+            node.start(self.members)
+        self.await_leader()
+
+    def restart(self, node: Node) -> None:
+        """A node that was killed comes back."""
+        node.start(self.members)
+
+    def stop(self) -> None:
+        """Ends every node."""
+        for node in self.nodes:
+            if node.process is not None and node.process.poll() is None:
+                node.kill()
+
+    def settings(self, prefix: str = "/watari/") -> EtcdSettings:
+        """For a directory."""
+        path = self.certificates.path
+        return EtcdSettings(
+            endpoints=tuple(node.client for node in self.nodes),
+            ca=path("ca.pem"),
+            certificate=path("client.pem"),
+            key=path("client-key.pem"),
+            prefix=prefix,
+        )
+
+    def etcdctl(self, *arguments: str, endpoints: str = "") -> str:
+        """What `etcdctl` prints. Raises CalledProcessError, TimeoutExpired."""
+        path = self.certificates.path
+        command = [
+            shutil.which("etcdctl") or "etcdctl",
+            f"--endpoints={endpoints or ','.join(node.client for node in self.nodes)}",
+            f"--cacert={path('ca.pem')}",
+            f"--cert={path('client.pem')}",
+            f"--key={path('client-key.pem')}",
+            *arguments,
+        ]
+        environ = {**os.environ, "ETCDCTL_API": "3"}
+        done = subprocess.run(
+            command, env=environ, check=True, capture_output=True, timeout=COMMAND_SECONDS_MAX
+        )
+        return done.stdout.decode(errors="replace")
+
+    def await_leader(self) -> Node:
+        """The leader, as soon as a majority has one."""
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while time.monotonic() < deadline:
+            for node in self.nodes:
+                with contextlib.suppress(subprocess.SubprocessError, ValueError, KeyError):
+                    text = self.etcdctl("endpoint", "status", "-w", "json", endpoints=node.client)
+                    (found,) = json.loads(text)
+                    status = found["Status"]
+                    if status["leader"] and status["leader"] == status["header"]["member_id"]:
+                        return node
+            time.sleep(0.1)
+        logs = "\n".join(path.read_text()[-2000:] for path in self._folder.glob("*.log"))
+        raise AssertionError(f"etcd has no leader:\n{logs}")
+
+
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """Runs for the length of the block."""
+    found = Cluster(folder)
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+
+
+def program() -> str:
+    """Debian's etcd."""
+    found = shutil.which("etcd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/bin")
+    assert found is not None, "etcd is missing; run tools/setup.sh test"
+    return found
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
