@@ -2,6 +2,7 @@
 #   make demo    watch a virtual machine cross from one cloud to another
 #   make test    everything that CI checks, except the long fault suite
 #   make faults  kill every process at every step (minutes)
+#   make storm   kill and cut off etcd's nodes and directories for minutes, from SEEDS (as root)
 #   make bench   the paper's experiment in small over an emulated WAN (minutes, as root)
 #   make bench-paper   all of it, resumed where it was cut off (hours, as root)
 
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: demo test faults bench bench-paper lint protos format contract-release clean
+.PHONY: demo test faults storm bench bench-paper lint protos format contract-release clean
 
 demo:
 	@tools/setup.sh demo
@@ -22,6 +23,12 @@ test: lint
 faults:
 	@tools/setup.sh test
 	$(BIN)/pytest tests/faults
+
+# Each is a minute of publishing while etcd's nodes and directories die and are cut off.
+SEEDS ?= 1 2 3 4 5
+storm:
+	@tools/setup.sh test
+	@for seed in $(SEEDS); do unshare --net -- $(BIN)/python -m tests.storm --seed $$seed || exit 1; done
 
 bench:
 	@bench/setup.sh

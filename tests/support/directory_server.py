@@ -87,7 +87,10 @@ Start = Callable[..., Running]
 
 
 def run(
-    federation: Federation, state_path: Path, stack: ExitStack, changed: dict[str, object]
+    federation: Federation,
+    state_path: Path | None,
+    stack: ExitStack,
+    changed: dict[str, object],
 ) -> Running:
     """Starts a directory that ends, and whose clients hang up, when `stack` does."""
     folder = federation.folder_of(DIRECTORY)

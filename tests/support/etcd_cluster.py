@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -28,11 +29,21 @@ START_SECONDS_MAX = 30.0
 COMMAND_SECONDS_MAX = 20.0
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a node runs."""
+
+    address: str = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
+    """Command that runs another one there."""
+
+
 class Certificates:
     """An authority, a certificate for every node, and one for clients."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, addresses: Sequence[str]) -> None:
         self.folder = folder
+        self._addresses = sorted({"127.0.0.1", *addresses})
         folder.mkdir(parents=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name("etcd")
@@ -50,7 +61,7 @@ class Certificates:
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+        names = [x509.IPAddress(ipaddress.ip_address(each)) for each in self._addresses]
         builder = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -62,7 +73,7 @@ class Certificates:
             .add_extension(x509.BasicConstraints(is_ca, None), critical=True)
         )
         if not is_ca:
-            builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
@@ -81,10 +92,11 @@ class Certificates:
 class Node:
     """One member."""
 
-    def __init__(self, number: int, folder: Path, certificates: Certificates) -> None:
+    def __init__(self, number: int, folder: Path, certificates: Certificates, place: Place) -> None:
         self.name = f"n{number}"
-        self.client = f"127.0.0.1:{free_port()}"
-        self.peer = f"127.0.0.1:{free_port()}"
+        self.client = f"{place.address}:{free_port()}"
+        self.peer = f"{place.address}:{free_port()}"
+        self._prefix = place.prefix
         self._folder = folder
         self._certificates = certificates
         self.process: subprocess.Popen[bytes] | None = None
@@ -113,7 +125,12 @@ class Node:
             **{f"peer-{name}": value for name, value in tls.items()},
         }
         switches = ["--client-cert-auth", "--peer-client-cert-auth"]
-        command = [program(), *(f"--{name}={value}" for name, value in options.items()), *switches]
+        command = [
+            *self._prefix,
+            program(),
+            *(f"--{name}={value}" for name, value in options.items()),
+            *switches,
+        ]
         with (self._folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -138,10 +155,13 @@ class Node:
 class Cluster:
     """Three nodes, all running at first."""
 
-    def __init__(self, folder: Path) -> None:
-        self.certificates = Certificates(folder / "certificates")
+    def __init__(self, folder: Path, places: Sequence[Place]) -> None:
+        addresses = [place.address for place in places]
+        self.certificates = Certificates(folder / "certificates", addresses)
         self._folder = folder
-        self.nodes = [Node(number, folder, self.certificates) for number in range(NODES)]
+        self.nodes = [
+            Node(number, folder, self.certificates, place) for number, place in enumerate(places)
+        ]
         self.members = ",".join(f"{node.name}=https://{node.peer}" for node in self.nodes)
 
     def start(self) -> None:
@@ -205,9 +225,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(folder: Path, places: Sequence[Place] = (Place(),) * NODES) -> Iterator[Cluster]:
     """Runs for the length of the block."""
-    found = Cluster(folder)
+    found = Cluster(folder, places)
     try:
         found.start()
         yield found

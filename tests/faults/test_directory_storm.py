@@ -1,0 +1,35 @@
+"""A directory on etcd in a storm: nothing is lost, missed, repeated or invented."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+SECONDS = 20
+RUN_SECONDS_MAX = 240.0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_watchers_and_listings_agree_after_a_storm_and_nothing_acknowledged_is_lost(
+    seed: int,
+) -> None:
+    found = storm("--seed", seed, "--seconds", SECONDS)
+    assert found["wrong"] == []
+    assert sum(found["faults"].values()) >= 3
+    assert sum(found["resumptions"]) > 0
+    assert found["acknowledged"] > 500
+    assert all(changes > found["acknowledged"] for changes in found["changes_watched"])
+
+
+def storm(*arguments: object) -> dict[str, Any]:
+    """Runs one in a network namespace of its own; what it tells."""
+    options = [str(each) for each in arguments]
+    command = ["unshare", "--net", "--", sys.executable, "-m", "tests.storm", *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False
+    )
+    assert done.stdout, done.stderr[-4000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
