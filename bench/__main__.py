@@ -1,4 +1,4 @@
-"""Runs the bench: `python -m bench paper|transfer|figures|engine|once|kill|rows|images`."""
+"""Runs the bench: `python -m bench COMMAND`; `--help` tells which there are."""
 
 import argparse
 import json
@@ -145,6 +145,19 @@ def _drawn(file: Path, folder: Path) -> None:
     sys.stdout.write(f"{len(drawn)} figures and {table.name} in {folder}\n")
 
 
+def _directory(arguments: argparse.Namespace) -> None:
+    from bench import directory  # noqa: PLC0415 - etcd's stubs, which only this needs
+
+    size = directory.Size(
+        arguments.clouds, arguments.offers, arguments.changes_per_second, arguments.seconds
+    )
+    kept = record.new(vars(size))
+    kept["rows"]["directory"] = found = directory.run(size)
+    file = _file(arguments, "directory")
+    record.save(file, kept)
+    sys.stdout.write(f"{directory.text(found)}{file}\n")
+
+
 def _rows(_arguments: argparse.Namespace) -> None:
     for row in engine.rows():
         quick = "quick" if row.quick else ""
@@ -211,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     killing.add_argument("--times", type=int, default=50)
     killing.add_argument("--seed", type=int, default=1)
     killing.set_defaults(run=_kill)
+    catalogue = commands.add_parser("directory", help="a directory on etcd with a full catalogue")
+    catalogue.add_argument("--clouds", type=int, default=1000)
+    catalogue.add_argument("--offers", type=int, default=100_000)
+    catalogue.add_argument("--changes-per-second", type=float, default=200)
+    catalogue.add_argument("--seconds", type=float, default=60)
+    catalogue.set_defaults(run=_directory)
     _add_experiment(commands)
     for command, rate, rtt in ((once, 100, 20), (killing, 200, 20)):
         command.add_argument("--rate", type=float, default=rate, help="Mbit/s; 0 is no limit")
@@ -220,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--congestion", default="", help="TCP's; default is the kernel's")
     for command in (table, once):
         command.add_argument("--repeat", type=int, default=0, metavar="N")
-    for command in (table, killing):
+    for command in (table, killing, catalogue):
         command.add_argument("-o", "--output", type=Path, metavar="FILE")
     commands.add_parser("rows", help="what `engine` can measure").set_defaults(run=_rows)
     commands.add_parser("images", help="makes the images").set_defaults(run=_images)

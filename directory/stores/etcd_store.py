@@ -128,7 +128,8 @@ class EtcdStore:
         self, lease_id: str, cloud_id: str, owner: str, ttl_seconds: int
     ) -> directory_pb2.Lease:
         self._sweeper.expire_due()
-        return self._writer.decided(lambda: self._grant(lease_id, cloud_id, owner, ttl_seconds))
+        with self._stripe(owner):
+            return self._writer.decided(lambda: self._grant(lease_id, cloud_id, owner, ttl_seconds))
 
     def renew_lease(self, lease_id: str, owner: str) -> directory_pb2.Lease:
         return self._writer.decided(lambda: self._renew(lease_id, owner))
@@ -286,7 +287,7 @@ class EtcdStore:
                 return AGAIN
 
     def _stripe(self, name: str) -> threading.Lock:
-        """Writers of one lease take turns here instead of overtaking each other in etcd."""
+        """Writers of the same keys take turns here instead of overtaking each other in etcd."""
         return self._stripes[hash(name) % _STRIPES]
 
     def _announce(self) -> None:

@@ -18,13 +18,14 @@ from directory.records import Key
 from tests.conftest import OSAKA, TOKYO, Federation
 from tests.storm.parties import LABEL, Caller, Manager, Watcher, listing
 from tests.storm.weather import Weather
-from tests.support import etcd_cluster, star_network
+from tests.support import directory_server, etcd_cluster, star_network
+from tests.support.directory_server import DIRECTORY
 from tests.support.processes import Process
 from tests.support.star_network import Host
 from watari import rpc
 from watari.identity import SpiffeId
+from watari.v1 import directory_pb2
 
-DIRECTORY = "spiffe://hub.example/directory/main"
 DIRECTORIES = 2
 PORT = 7440
 DRAIN_SECONDS_MAX = 90.0
@@ -158,8 +159,6 @@ def _differences(one: dict[Key, bytes], other: dict[Key, bytes], who: str) -> li
 
 
 def _lost(manager: Manager, found: dict[Key, bytes]) -> list[str]:
-    from watari.v1 import directory_pb2  # noqa: PLC0415 - here only
-
     wrong = []
     there = {}
     for key, raw in found.items():
@@ -196,31 +195,10 @@ def _directory(
     folder: Path, federation: Federation, cluster: etcd_cluster.Cluster, host: Host
 ) -> Process:
     config = folder / f"directory-{host.address}.toml"
-    config.write_text(directory_config(federation, cluster, f"{host.address}:{PORT}"))
+    config.write_text(directory_server.etcd_config(federation, cluster, f"{host.address}:{PORT}"))
     target = rpc.Target(f"{host.address}:{PORT}", SpiffeId.parse(DIRECTORY))
     caller = federation.party(f"spiffe://{TOKYO}/manager/main")
     return Process("directory", config, target, caller, host.prefix)
-
-
-def directory_config(federation: Federation, cluster: etcd_cluster.Cluster, address: str) -> str:
-    """Settings of a directory on a cluster."""
-    files, etcd = federation.folder_of(DIRECTORY), cluster.settings()
-    endpoints = ", ".join(f'"{each}"' for each in etcd.endpoints)
-    return f"""
-[directory]
-address = "{address}"
-[directory.identity]
-certificate = "{files}/cert.pem"
-key = "{files}/key.pem"
-trust = "{files}/trust"
-[directory.etcd]
-endpoints = [{endpoints}]
-ca = "{etcd.ca}"
-certificate = "{etcd.certificate}"
-key = "{etcd.key}"
-[directory.log]
-level = "warning"
-"""
 
 
 if __name__ == "__main__":

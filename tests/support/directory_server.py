@@ -12,6 +12,7 @@ import grpc
 from directory.__main__ import assemble
 from directory.settings import Settings
 from tests.conftest import Federation
+from tests.support import etcd_cluster
 from tests.support.directory_samples import new_id
 from watari import rpc, service
 from watari.clock import FakeClock
@@ -108,6 +109,27 @@ def run(
     channels = stack.enter_context(ExitStack())
     target = rpc.Target(f"127.0.0.1:{port}", party.spiffe_id)
     return Running(federation, target, clock, server, channels)
+
+
+def etcd_config(federation: Federation, cluster: etcd_cluster.Cluster, address: str) -> str:
+    """Settings of a directory on a cluster."""
+    files, etcd = federation.folder_of(DIRECTORY), cluster.settings()
+    endpoints = ", ".join(f'"{each}"' for each in etcd.endpoints)
+    return f"""
+[directory]
+address = "{address}"
+[directory.identity]
+certificate = "{files}/cert.pem"
+key = "{files}/key.pem"
+trust = "{files}/trust"
+[directory.etcd]
+endpoints = [{endpoints}]
+ca = "{etcd.ca}"
+certificate = "{etcd.certificate}"
+key = "{etcd.key}"
+[directory.log]
+level = "warning"
+"""
 
 
 def eventually(holds: Callable[[], bool], what: str, seconds_max: float = 10) -> None:
