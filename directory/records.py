@@ -242,15 +242,32 @@ def _check_money(amounts: list[common_pb2.Money], field: str) -> None:
         raise validate.invalid_field(field, "several currencies", "one currency in a price sheet")
 
 
+def _check_capacity(capacity: directory_pb2.Capacity, _owner: str, field: str) -> None:
+    for at, inventory in enumerate(capacity.inventories):
+        inner = f"{field}.inventories[{at}]"
+        if not (math.isfinite(inventory.allocation_ratio) and inventory.allocation_ratio > 0):
+            raise validate.invalid_field(
+                f"{inner}.allocation_ratio", f"{inventory.allocation_ratio}", "more than 0"
+            )
+        if inventory.reserved > inventory.total:
+            raise validate.invalid_field(
+                f"{inner}.reserved", f"{inventory.reserved} of {inventory.total}", "at most total"
+            )
+        if 0 < inventory.max_unit < inventory.min_unit:
+            raise validate.invalid_field(
+                f"{inner}.max_unit", f"{inventory.max_unit}", "at least min_unit, or 0"
+            )
+
+
 def _check_nothing_more(_body: Message, _owner: str, _field: str) -> None:
-    """HOST and CAPACITY: any numbers and texts within the general limits are meaningful."""
+    """HOST: any numbers and texts within the general limits are meaningful."""
 
 
 _BODY_CHECKS: dict[str, Callable[[Any, str, str], None]] = {
     "cloud": _check_cloud,
     "host": _check_nothing_more,
     "offer": _check_offer,
-    "capacity": _check_nothing_more,
+    "capacity": _check_capacity,
     "image": _check_image,
     "link": _check_link,
 }

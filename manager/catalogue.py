@@ -25,8 +25,11 @@ def records(
     manager: common_pb2.Endpoint,
     hosts: Sequence[HostView],
     traits: Mapping[str, Sequence[str]],
+    authorities: Sequence[bytes] = (),
 ) -> list[directory_pb2.Record]:
-    """The cloud, its offer, its capacity and its hosts; `traits` are the hosts' own."""
+    """The cloud, its offer, its capacity and its hosts; `traits` are the hosts' own, `authorities`
+    the provider's certificate authorities, DER.
+    """
     common = sorted({*settings.traits, *(trait for each in traits.values() for trait in each)})
     found = [
         _record(settings, directory_pb2.RECORD_KIND_CLOUD, "main"),
@@ -34,6 +37,7 @@ def records(
         _record(settings, directory_pb2.RECORD_KIND_CAPACITY, settings.region),
     ]
     found[0].cloud.CopyFrom(_cloud(settings, provider_domain, manager, common))
+    found[0].cloud.ca_certificates.extend(authorities)
     found[1].offer.CopyFrom(_offer(settings, hosts, common))
     found[2].capacity.CopyFrom(_capacity(settings, hosts))
     for host in hosts:
@@ -91,7 +95,30 @@ def _capacity(settings: Settings, hosts: Sequence[HostView]) -> directory_pb2.Ca
         total=_coarse(inventory.total(host.capacity for host in hosts)),
         free=_coarse(inventory.total(host.free for host in reachable)),
         largest_fit=_coarse(inventory.largest_fit(reachable)),
+        inventories=_inventories(hosts),
     )
+
+
+def _inventories(hosts: Sequence[HostView]) -> list[directory_pb2.ResourceInventory]:
+    """By resource class, over all hosts. The ratio is what follows from the hosts' own ones."""
+    found = []
+    for name in sorted({name for host in hosts for name in host.total}):
+        total = sum(host.total.get(name, 0) for host in hosts)
+        reserved = sum(min(host.reserved.get(name, 0), host.total.get(name, 0)) for host in hosts)
+        capacities = [host.capacity.get(name, 0) for host in hosts]
+        left = total - reserved
+        found.append(
+            directory_pb2.ResourceInventory(
+                resource_class=name,
+                total=total,
+                reserved=reserved,
+                min_unit=1,
+                max_unit=max(capacities),
+                step_size=1,
+                allocation_ratio=round(sum(capacities) / left, 3) if sum(capacities) else 1.0,
+            )
+        )
+    return found
 
 
 def price_sheet(prices: PriceSettings) -> directory_pb2.PriceSheet:

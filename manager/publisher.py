@@ -3,6 +3,8 @@
 import uuid
 
 import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from manager import capacity, catalogue, tables
 from manager.directories import Directories
@@ -103,4 +105,6 @@ class Publisher:
         traits = {row.host_id: agent_pb2.Host.FromString(row.host).traits for row in rows}
         known = {host.host_id: traits[host.host_id] for host in hosts}
         domain = self._own.spiffe_id.domain
-        return catalogue.records(self._settings, domain, self._endpoint, hosts, known)
+        roots = x509.load_pem_x509_certificates(self._own.trust.roots_for(domain))
+        authorities = [each.public_bytes(Encoding.DER) for each in roots]
+        return catalogue.records(self._settings, domain, self._endpoint, hosts, known, authorities)

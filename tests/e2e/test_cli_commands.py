@@ -1,5 +1,7 @@
 """Every reading command in both formats, imports, and what is answered to a wrong request."""
 
+import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from tests.support.command_line import CommandLine
 from watari.cli.exits import Exit
+from watari.v1 import directory_pb2
 
 NOBODY = "c5b0a6d4-8d0f-4c5b-9f43-1fd3e25c3ad4"
 
@@ -25,6 +28,7 @@ Make = Callable[[str], str]
         ("migration", "list", "--active", "--cloud", "tokyo"),
         ("usage",),
         ("place",),
+        ("directory", "verify"),
     ],
     ids=" ".join,
 )
@@ -42,6 +46,38 @@ def test_a_cloud_is_shown_with_its_hosts(watari: CommandLine) -> None:
     assert cloud["provider_domain"] == "osaka.internal"
     assert [host["host_id"] for host in cloud["hosts"]] == ["host-1"]
     assert cloud["status"]["cloud_id"] == "osaka"
+
+
+def test_the_catalogue_is_dumped_whole_and_later_compared_with(
+    watari: CommandLine, tmp_path: Path
+) -> None:
+    file = tmp_path / "catalogue.jsonl"
+    head = watari.json("directory", "dump", str(file))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert lines[0]["revision"] == head["revision"] > 0
+    assert len(lines) == 1 + head["records"]
+    names = [line["record"] for line in lines[1:]]
+    assert {"cloud osaka/main", "cloud tokyo/main", "host tokyo/host-1"} <= set(names)
+    assert watari.json("directory", "verify", "--against", str(file)) == []
+    taken = watari.run("directory", "dump", str(file), "-o", "json", code=Exit.REFUSED)
+    assert "does not exist yet" in taken.error["hint"]
+
+
+def test_a_catalogue_older_than_its_dump_fails_the_check(
+    watari: CommandLine, tmp_path: Path
+) -> None:
+    file = tmp_path / "catalogue.jsonl"
+    watari.run("directory", "dump", str(file))
+    head, *lines = file.read_text().splitlines()
+    record = directory_pb2.Record.FromString(base64.b64decode(json.loads(lines[0])["raw"]))
+    record.revision += 1_000_000
+    newer = json.loads(lines[0]) | {"raw": base64.b64encode(record.SerializeToString()).decode()}
+    file.write_text("\n".join([head, json.dumps(newer), *lines[1:]]) + "\n")
+    ended = watari.run("directory", "verify", "--against", str(file), code=Exit.FAILED)
+    assert "in the dump" in ended.out
+    file.write_text("\n".join([head, *lines[1:]]) + "\n")
+    cut = watari.run("directory", "verify", "--against", str(file), "-o", "json", code=Exit.USAGE)
+    assert "it was cut off" in cut.error["message"]
 
 
 def test_offers_are_filtered_by_the_directory(watari: CommandLine) -> None:

@@ -35,6 +35,13 @@ def host() -> Record:
     )
 
 
+def inventory(**fields: float) -> Record:
+    """A capacity record with one inventory."""
+    record = capacity()
+    record.capacity.inventories.add(resource_class="vcpus", **fields)
+    return record
+
+
 def changed(record: Record, change: Callable[[Record], object]) -> Record:
     change(record)
     return record
@@ -42,7 +49,16 @@ def changed(record: Record, change: Callable[[Record], object]) -> Record:
 
 @pytest.mark.parametrize(
     "record",
-    [cloud(), capacity(), offer(), link(rtt_ms=20.5), image(), image(b"r" * 32), host()],
+    [
+        inventory(allocation_ratio=2.5, total=8, reserved=8, min_unit=1, max_unit=4),
+        cloud(),
+        capacity(),
+        offer(),
+        link(rtt_ms=20.5),
+        image(),
+        image(b"r" * 32),
+        host(),
+    ],
     ids=lambda record: record.WhichOneof("body"),
 )
 def test_a_sound_record_of_every_kind_is_accepted(record: Record) -> None:
@@ -121,6 +137,16 @@ REFUSED: list[tuple[str, Record]] = [
             capacity(),
             lambda r: r.capacity.free.other.update({str(n): 1 for n in range(256)}),
         ),
+    ),
+    ("record.capacity.inventories[0].allocation_ratio", inventory()),
+    ("record.capacity.inventories[0].allocation_ratio", inventory(allocation_ratio=math.inf)),
+    (
+        "record.capacity.inventories[0].reserved",
+        inventory(allocation_ratio=1, total=4, reserved=5),
+    ),
+    (
+        "record.capacity.inventories[0].max_unit",
+        inventory(allocation_ratio=1, min_unit=4, max_unit=2),
     ),
     (
         "record",

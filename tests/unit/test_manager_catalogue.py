@@ -55,6 +55,23 @@ def test_capacity_sums_hosts_and_fit_is_the_largest_of_one() -> None:
     assert capacity.largest_fit.memory_bytes == 28 * GIB
 
 
+def test_inventories_say_what_the_total_was_computed_from() -> None:
+    reserved, ratios = {VCPUS: 2, MEMORY: 4 * GIB}, {VCPUS: 4.0}
+    found = records(
+        host("h1", 16 * GIB, reserved=reserved, ratios=ratios),
+        host("h2", 32 * GIB, reserved=reserved, ratios={VCPUS: 2.0}),
+    )
+    capacity = found[directory_pb2.RECORD_KIND_CAPACITY].capacity
+    classes = {each.resource_class: each for each in capacity.inventories}
+    assert list(classes) == [DISK, MEMORY, VCPUS]
+    vcpus, memory = classes[VCPUS], classes[MEMORY]
+    assert (vcpus.total, vcpus.reserved, vcpus.max_unit) == (16, 4, 24)
+    assert vcpus.allocation_ratio == 3.0
+    assert round((vcpus.total - vcpus.reserved) * vcpus.allocation_ratio) == capacity.total.vcpus
+    assert (memory.total, memory.reserved) == (48 * GIB, 8 * GIB)
+    assert (memory.min_unit, memory.step_size, memory.allocation_ratio) == (1, 1, 1.0)
+
+
 def test_a_host_that_does_not_answer_has_nothing_free() -> None:
     found = records(host("h1", 16 * GIB, reachable=False))
     capacity = found[directory_pb2.RECORD_KIND_CAPACITY].capacity

@@ -4,6 +4,7 @@ How a call is made, and what of it is repeated, is `watari.cli.calls`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from watari import errors, rpc
@@ -24,7 +25,11 @@ from watari.v1 import (
 ITEMS_MAX = 100_000
 """Entries of one list that are fetched: bounds the command's memory."""
 
+RECORDS_MAX = 1_000_000
+"""Records of one listing: some 500 MB."""
+
 _PAGE_SIZE = 500
+_PAGE_SIZE_MAX = 1000
 
 _Item = TypeVar("_Item")
 
@@ -143,6 +148,16 @@ class Manager:
         )
 
 
+@dataclass
+class Listing:
+    """The whole catalogue."""
+
+    records: list[directory_pb2.Record] = field(default_factory=list)
+    revision: int = 0
+    age_seconds: float | None = None
+    """How old it may be, while the directory's store is away."""
+
+
 class Directory:
     """The directory."""
 
@@ -166,6 +181,25 @@ class Directory:
                 ),
             ),
             lambda page: page.records,
+        )
+
+    def listing(self) -> Listing:
+        """Every record, at one revision. Raises OutOfRange REVISION_COMPACTED when reading takes
+        longer than the directory keeps that.
+        """
+        found = Listing()
+        request = directory_pb2.QueryRecordsRequest(page_size=_PAGE_SIZE_MAX)
+        while len(found.records) < RECORDS_MAX:
+            page = self._peer.read(self._stub.QueryRecords, request)
+            found.revision = page.revision
+            if page.HasField("snapshot_age"):
+                found.age_seconds = page.snapshot_age.ToTimedelta().total_seconds()
+            found.records.extend(page.records)
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+        raise errors.Exhausted(
+            "PEER_ERROR", f"the directory has more than {RECORDS_MAX} records", limit=RECORDS_MAX
         )
 
 

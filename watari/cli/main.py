@@ -9,7 +9,19 @@ import typer
 
 import watari
 from watari import errors
-from watari.cli import cloud, demo, exits, local, migrate, migration, offer, place, usage, vm
+from watari.cli import (
+    cloud,
+    demo,
+    directory,
+    exits,
+    local,
+    migrate,
+    migration,
+    offer,
+    place,
+    usage,
+    vm,
+)
 from watari.cli.exits import Exit
 from watari.cli.output import Output, requested_format
 
@@ -26,6 +38,7 @@ app = typer.Typer(
 )
 local.add(app)
 cloud.add(app)
+directory.add(app)
 offer.add(app)
 vm.add(app)
 place.add(app)

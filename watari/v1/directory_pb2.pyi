@@ -264,6 +264,7 @@ class Cloud(_message.Message):
     MANAGER_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
+    CA_CERTIFICATES_FIELD_NUMBER: _builtins.int
     provider_domain: _builtins.str
     """The provider's trust domain ("tokyo.example"); its certificates carry it."""
     display_name: _builtins.str
@@ -286,6 +287,12 @@ class Cloud(_message.Message):
     def taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Reasons to keep new machines away ("draining", "maintenance:2026-12-01")."""
 
+    @_builtins.property
+    def ca_certificates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The provider's certificate authorities, DER, for operators to compare fingerprints with. Nobody
+        trusts a provider because of what stands here.
+        """
+
     def __init__(
         self,
         *,
@@ -296,10 +303,11 @@ class Cloud(_message.Message):
         manager: _common_pb2.Endpoint | None = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         taints: _abc.Iterable[_builtins.str] | None = ...,
+        ca_certificates: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manager", b"manager"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "display_name", b"display_name", "jurisdiction", b"jurisdiction", "manager", b"manager", "provider_domain", b"provider_domain", "regions", b"regions", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificates", b"ca_certificates", "capabilities", b"capabilities", "display_name", b"display_name", "jurisdiction", b"jurisdiction", "manager", b"manager", "provider_domain", b"provider_domain", "regions", b"regions", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -454,6 +462,7 @@ class Capacity(_message.Message):
     FREE_FIELD_NUMBER: _builtins.int
     LARGEST_FIT_FIELD_NUMBER: _builtins.int
     INVENTORY_GENERATION_FIELD_NUMBER: _builtins.int
+    INVENTORIES_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     """The region."""
     inventory_generation: _builtins.int
@@ -470,6 +479,10 @@ class Capacity(_message.Message):
     def largest_fit(self) -> _common_pb2.Resources:
         """Largest single machine that fits on one host."""
 
+    @_builtins.property
+    def inventories(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceInventory]:
+        """What `total` was computed from, by resource class; a provider may leave it out."""
+
     def __init__(
         self,
         *,
@@ -478,14 +491,61 @@ class Capacity(_message.Message):
         free: _common_pb2.Resources | None = ...,
         largest_fit: _common_pb2.Resources | None = ...,
         inventory_generation: _builtins.int = ...,
+        inventories: _abc.Iterable[Global___ResourceInventory] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["free", b"free", "largest_fit", b"largest_fit", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["free", b"free", "inventory_generation", b"inventory_generation", "largest_fit", b"largest_fit", "region", b"region", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free", b"free", "inventories", b"inventories", "inventory_generation", b"inventory_generation", "largest_fit", b"largest_fit", "region", b"region", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Capacity: _TypeAlias = Capacity  # noqa: Y015
+
+@_typing.final
+class ResourceInventory(_message.Message):
+    """How much of one resource class there is, and how it is given out; as OpenStack's placement has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_CLASS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    MIN_UNIT_FIELD_NUMBER: _builtins.int
+    MAX_UNIT_FIELD_NUMBER: _builtins.int
+    STEP_SIZE_FIELD_NUMBER: _builtins.int
+    ALLOCATION_RATIO_FIELD_NUMBER: _builtins.int
+    resource_class: _builtins.str
+    """"vcpus", "memory_bytes", "disk_bytes" or the name of another class."""
+    total: _builtins.int
+    """Units that are there, over all hosts."""
+    reserved: _builtins.int
+    """Units that the provider keeps for itself."""
+    min_unit: _builtins.int
+    """Fewest units of one machine; 0 is no limit."""
+    max_unit: _builtins.int
+    """Most units of one machine; 0 is no limit."""
+    step_size: _builtins.int
+    """A machine has a multiple of this; 0 is as 1."""
+    allocation_ratio: _builtins.float
+    """Units given out for each unit that is there and not reserved."""
+    def __init__(
+        self,
+        *,
+        resource_class: _builtins.str = ...,
+        total: _builtins.int = ...,
+        reserved: _builtins.int = ...,
+        min_unit: _builtins.int = ...,
+        max_unit: _builtins.int = ...,
+        step_size: _builtins.int = ...,
+        allocation_ratio: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation_ratio", b"allocation_ratio", "max_unit", b"max_unit", "min_unit", b"min_unit", "reserved", b"reserved", "resource_class", b"resource_class", "step_size", b"step_size", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourceInventory: _TypeAlias = ResourceInventory  # noqa: Y015
 
 @_typing.final
 class ImageSummary(_message.Message):
