@@ -2,12 +2,13 @@
 
 import grpc
 
+from directory.metrics import collector
 from directory.service import DirectoryServicer
 from directory.settings import Settings
 from directory.stores import DirectoryStore
 from directory.stores.embedded import EmbeddedStore
 from directory.watch import Watches
-from watari import clock, errors, service
+from watari import clock, errors, metrics, service
 from watari.periodic import Periodic
 from watari.rpc import Server
 from watari.v1 import directory_pb2_grpc
@@ -43,6 +44,9 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     )
     interval = settings.sweep_interval_seconds
     context.stack.enter_context(Periodic("directory-sweep", interval, context.clock, store.sweep))
+
+    metrics.add(context.stack, collector(store, watches.count))
+    metrics.serve(settings.metrics, context.stack)
 
     def tell_health() -> None:
         server.set_health(STORE_HEALTH, well=store.age() is None)

@@ -83,6 +83,10 @@ class LeaseTable:
         """Leases of that cloud."""
         return sum(held.cloud_id == cloud_id for held in self._held.values())
 
+    def alive(self) -> int:
+        """Leases that have not been dropped."""
+        return len(self._held)
+
     def to_proto(self, held: Held) -> directory_pb2.Lease:
         """The lease as the contract has it."""
         lease = directory_pb2.Lease(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from directory.etcd_settings import EtcdSettings
 from directory.stores import CHANGES_PER_REVISION_MAX, Limits
+from watari.metrics import MetricsSettings
 from watari.rpc import RpcSettings
 from watari.settings import IdentitySettings, LogSettings
 
@@ -67,6 +68,7 @@ class Settings:
     watchers_max: int = field(default=16, metadata={"min": 1, "max": 512})
     """Watches at a time. Each holds a thread of `rpc.workers_max`, so it must be less than that."""
 
+    metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
     rpc: RpcSettings = RpcSettings()
 

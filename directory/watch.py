@@ -40,6 +40,11 @@ class Hub:
             for watcher in self._watchers:
                 watcher.set()
 
+    def count(self) -> int:
+        """How many watch."""
+        with self._lock:
+            return len(self._watchers)
+
     @contextmanager
     def watcher(self) -> Iterator[threading.Event]:
         """Set whenever there may be something new. Raises Exhausted SERVER_UNAVAILABLE."""
@@ -75,6 +80,10 @@ class Watches:
         self._is_stopping = is_stopping
         self._hub = Hub(watchers_max)
         store.subscribe(self._hub.wake)
+
+    def count(self) -> int:
+        """Watches that are open."""
+        return self._hub.count()
 
     def follow(
         self,

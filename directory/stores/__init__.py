@@ -22,7 +22,7 @@ Duties of every store:
 A store never retries, never logs requests, and never reads a filter: those belong to its callers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,6 +74,17 @@ class Limits:
     """How long a stale record is kept before it vanishes."""
 
 
+@dataclass(frozen=True)
+class Census:
+    """How much there is."""
+
+    revision: int
+    records: Mapping[tuple[int, bool], int]
+    """By kind, and whether they are stale."""
+
+    leases: int
+
+
 class DirectoryStore(Protocol):
     """The catalogue. Errors are raised as `watari.errors`, with the reasons named here."""
 
@@ -110,6 +121,10 @@ class DirectoryStore(Protocol):
         A store that keeps the catalogue elsewhere answers reads from what it had when that went
         away, and raises Unavailable STORE_UNAVAILABLE from every method that writes.
         """
+        ...
+
+    def census(self) -> Census:
+        """How much there is, for monitoring: reads every key."""
         ...
 
     def publish(self, publication: Publication) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from directory.leases import LeaseTable, require_owner
 from directory.records import Key
-from directory.stores import REQUEST_KEPT_SECONDS, Limits, Publication, checks, versions
+from directory.stores import REQUEST_KEPT_SECONDS, Census, Limits, Publication, checks, versions
 from directory.stores.sqlite_file import SqliteFile
 from directory.stores.versions import Write
 from watari import clock, failpoint
@@ -77,6 +77,12 @@ class EmbeddedStore:
 
     def age(self) -> float | None:
         return None
+
+    def census(self) -> Census:
+        with self._file.read() as db:
+            revision, records = versions.position(db)[0], versions.count_by_kind(db)
+        with self._lock:
+            return Census(revision, records, self._leases.alive())
 
     def publish(self, publication: Publication) -> int:
         with self._lock, self._file.write() as db:

@@ -70,6 +70,11 @@ class SeenLeases:
         with self._lock:
             return self._table.find(lease_id)
 
+    def alive(self) -> int:
+        """As LeaseTable."""
+        with self._lock:
+            return self._table.alive()
+
     def expired(self) -> list[Held]:
         """As LeaseTable."""
         with self._lock:

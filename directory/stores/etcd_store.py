@@ -24,6 +24,7 @@ from directory.etcd_settings import EtcdSettings
 from directory.leases import require_owner
 from directory.records import Key
 from directory.stores import (
+    Census,
     Limits,
     Publication,
     checks,
@@ -115,6 +116,12 @@ class EtcdStore:
 
     def age(self) -> float | None:
         return self._follower.age()
+
+    def census(self) -> Census:
+        self._require_synced()
+        with self._replica.read() as db:
+            revision, records = versions.position(db)[0], versions.count_by_kind(db)
+        return Census(revision, records, self._leases.alive())
 
     # Writes
 

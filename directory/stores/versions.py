@@ -115,6 +115,14 @@ def count(db: sqlite3.Connection, cloud_id: str) -> int:
     return int(row[0])
 
 
+def count_by_kind(db: sqlite3.Connection) -> dict[tuple[int, bool], int]:
+    """Records now, by kind and whether they are stale."""
+    rows = db.execute(
+        "SELECT kind, stale_since IS NOT NULL, COUNT(*) FROM present GROUP BY 1, 2"
+    ).fetchall()
+    return {(kind, bool(stale)): count for kind, stale, count in rows}
+
+
 def some_kept_by(db: sqlite3.Connection, lease_id: str) -> list[directory_pb2.Record]:
     """Records of the lease, as many as may share a revision; empty when there are none."""
     return _one_revision(db.execute("SELECT record FROM present WHERE lease_id = ?", (lease_id,)))

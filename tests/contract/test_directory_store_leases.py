@@ -222,3 +222,18 @@ def test_leases_of_a_cloud_and_clouds_of_a_provider_are_limited(rig: Rig) -> Non
     rig.lease("e", OSAKA)
     rig.clock.advance(10)
     rig.lease()
+
+
+def test_a_census_counts_records_by_kind_and_staleness_and_leases(rig: Rig) -> None:
+    first, second = rig.lease(ttl_seconds=10), rig.lease(ttl_seconds=60)
+    rig.store.publish(publication(first, [offer(), offer(name="b")]))
+    revision = rig.store.publish(publication(second, [cloud(), offer(name="c")]))
+    kinds = (directory_pb2.RECORD_KIND_CLOUD, directory_pb2.RECORD_KIND_OFFER)
+    census = rig.store.census()
+    assert (census.revision, census.leases) == (revision, 2)
+    assert census.records == {(kinds[0], False): 1, (kinds[1], False): 3}
+    rig.clock.advance(10)
+    rig.store.sweep()
+    census = rig.store.census()
+    assert census.leases == 1
+    assert census.records == {(kinds[0], False): 1, (kinds[1], False): 1, (kinds[1], True): 2}

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import grpc
 from grpc_status import rpc_status
 
-from watari import authz, errors, logs
+from watari import authz, errors, logs, metrics
 from watari.clock import Clock
 from watari.identity import Identity, SpiffeId
 from watari.rpc.settings import MIGRATION_ID_KEY, REQUEST_ID_KEY
@@ -135,12 +135,14 @@ class _Call:
         self._context.abort_with_status(rpc_status.to_status(errors.to_status(error)))
 
     def _done(self, code: str, **details: str) -> None:
+        seconds = self._clock.monotonic() - self._began
+        metrics.count_call(self._method, code, seconds)
         _log.info(
             "call",
             method=self._method,
             peer=self._peer_name,
             code=code,
-            ms=round((self._clock.monotonic() - self._began) * 1000, 1),
+            ms=round(seconds * 1000, 1),
             **details,
         )
 
