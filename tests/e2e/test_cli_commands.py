@@ -2,12 +2,14 @@
 
 import base64
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import CommandLine
+from tests.support.processes import free_port
 from watari.cli.exits import Exit
 from watari.v1 import directory_pb2
 
@@ -46,6 +48,22 @@ def test_a_cloud_is_shown_with_its_hosts(watari: CommandLine) -> None:
     assert cloud["provider_domain"] == "osaka.internal"
     assert [host["host_id"] for host in cloud["hosts"]] == ["host-1"]
     assert cloud["status"]["cloud_id"] == "osaka"
+
+
+def test_another_directory_is_asked_when_the_first_does_not_answer(
+    watari: CommandLine, tmp_path: Path
+) -> None:
+    own = watari.state / "client.toml"
+    settings = tomllib.loads(own.read_text())["client"]
+    address = settings["directory"]["address"]
+    text = own.read_text().replace(address, f"127.0.0.1:{free_port()}")
+    further = f'address = "{address}", spiffe_id = "{settings["directory"]["spiffe_id"]}"'
+    table = f"[client]\nfurther_directories = [{{ {further} }}]\n"
+    changed = own.with_name("client-with-two-directories.toml")
+    assert "[client]\n" not in text
+    changed.write_text(table + text)
+    clouds = watari.json("cloud", "list", "--config", str(changed))
+    assert {one["cloud_id"] for one in clouds} == {"osaka", "tokyo"}
 
 
 def test_the_catalogue_is_dumped_whole_and_later_compared_with(

@@ -3,6 +3,7 @@
 How a call is made, and what of it is repeated, is `watari.cli.calls`.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -159,26 +160,24 @@ class Listing:
 
 
 class Directory:
-    """The directory."""
+    """The directory, at whichever of its servers answers."""
 
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-        self._stub = directory_pb2_grpc.DirectoryServiceStub(peer.channel)
+    def __init__(self, peers: Sequence[Peer]) -> None:
+        self._peers = peers
 
     def records(
         self, kind: directory_pb2.RecordKind.ValueType, *, cloud_id: str = "", filter_text: str = ""
     ) -> list[directory_pb2.Record]:
         """Records of a kind that match, by key."""
         return _pages(
-            lambda token: self._peer.read(
-                self._stub.QueryRecords,
+            lambda token: self._query(
                 directory_pb2.QueryRecordsRequest(
                     kind=kind,
                     cloud_id=cloud_id,
                     filter=filter_text,
                     page_size=_PAGE_SIZE,
                     page_token=token,
-                ),
+                )
             ),
             lambda page: page.records,
         )
@@ -190,7 +189,7 @@ class Directory:
         found = Listing()
         request = directory_pb2.QueryRecordsRequest(page_size=_PAGE_SIZE_MAX)
         while len(found.records) < RECORDS_MAX:
-            page = self._peer.read(self._stub.QueryRecords, request)
+            page = self._query(request)
             found.revision = page.revision
             if page.HasField("snapshot_age"):
                 found.age_seconds = page.snapshot_age.ToTimedelta().total_seconds()
@@ -201,6 +200,22 @@ class Directory:
         raise errors.Exhausted(
             "PEER_ERROR", f"the directory has more than {RECORDS_MAX} records", limit=RECORDS_MAX
         )
+
+    def _query(
+        self, request: directory_pb2.QueryRecordsRequest
+    ) -> directory_pb2.QueryRecordsResponse:
+        """A page from the first server that answers; a token of one is good at the others."""
+        for peer in self._peers[:-1]:
+            with contextlib.suppress(errors.Unavailable, errors.DeadlineExceeded):
+                return self._ask(peer, request)
+        return self._ask(self._peers[-1], request)
+
+    @staticmethod
+    def _ask(
+        peer: Peer, request: directory_pb2.QueryRecordsRequest
+    ) -> directory_pb2.QueryRecordsResponse:
+        stub = directory_pb2_grpc.DirectoryServiceStub(peer.channel)
+        return peer.read(stub.QueryRecords, request)
 
 
 class Broker:
@@ -241,8 +256,10 @@ class Clients:
 
     def directory(self) -> Directory:
         """The directory. Raises InvalidArgument CONFIG_INVALID when the settings have none."""
-        endpoint = self._configured("directory", self.settings.directory)
-        return Directory(self.peer("the directory", endpoint, self.settings.identity))
+        first = self._configured("directory", self.settings.directory)
+        endpoints = (first, *self.settings.further_directories)
+        identity = self.settings.identity
+        return Directory([self.peer("the directory", each, identity) for each in endpoints])
 
     def broker(self, acting_for: str = "") -> Broker:
         """The broker, asked as the user of a cloud. Raises InvalidArgument CONFIG_INVALID."""

@@ -38,6 +38,9 @@ class ClientSettings:
     directory: EndpointSettings | None = None
     """The directory; without one, `cloud` and `offer` have nothing to show."""
 
+    further_directories: tuple[EndpointSettings, ...] = ()
+    """Other servers of the same directory, asked in this order while that one does not answer."""
+
     broker: EndpointSettings | None = None
     """The broker; without one, machines are migrated to a named cloud only."""
 
