@@ -29,7 +29,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         return server.stopping.is_set()
 
     watches = Watches(store, context.clock, settings.watchers_max, is_stopping)
-    servicer = DirectoryServicer(store, watches, settings)
+    servicer = DirectoryServicer(store, watches, settings, context.clock)
 
     def add_servicer(grpc_server: grpc.Server) -> None:
         directory_pb2_grpc.add_DirectoryServiceServicer_to_server(servicer, grpc_server)

@@ -5,20 +5,25 @@ from collections.abc import Iterator
 import grpc
 
 from directory import publications, queries, records
+from directory.rates import Rates
 from directory.settings import Settings
 from directory.stores import DirectoryStore
 from directory.watch import Watches
 from watari import errors, rpc, validate
+from watari.clock import Clock
 from watari.v1 import directory_pb2, directory_pb2_grpc
 
 
 class DirectoryServicer(directory_pb2_grpc.DirectoryServiceServicer):
     """DirectoryService. The contract is in the proto; the caller's domain decides what it owns."""
 
-    def __init__(self, store: DirectoryStore, watches: Watches, settings: Settings) -> None:
+    def __init__(
+        self, store: DirectoryStore, watches: Watches, settings: Settings, time: Clock
+    ) -> None:
         self._store = store
         self._watches = watches
         self._settings = settings
+        self._rates = Rates(settings.publishes_per_second_max, time)
 
     def GrantLease(
         self, request: directory_pb2.GrantLeaseRequest, context: grpc.ServicerContext
@@ -54,6 +59,7 @@ class DirectoryServicer(directory_pb2_grpc.DirectoryServiceServicer):
         self, request: directory_pb2.PublishRequest, context: grpc.ServicerContext
     ) -> directory_pb2.PublishResponse:
         publication = publications.from_request(request, rpc.current_peer().domain)
+        self._rates.take(publication.lease_id)
         return directory_pb2.PublishResponse(revision=self._store.publish(publication))
 
     def GetRecord(

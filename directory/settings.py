@@ -65,6 +65,10 @@ class Settings:
     clouds_per_provider_max: int = field(default=100, metadata={"min": 1, "max": 10_000})
     """Cloud ids that one provider may take."""
 
+    publishes_per_second_max: float = field(default=10.0, metadata={"min": 0.1, "max": 10_000})
+    """Publishes of one lease, on average; ten seconds' worth at once. A manager publishes what
+    changed every few seconds; more than this is not a catalogue but a meter."""
+
     watchers_max: int = field(default=16, metadata={"min": 1, "max": 512})
     """Watches at a time. Each holds a thread of `rpc.workers_max`, so it must be less than that."""
 

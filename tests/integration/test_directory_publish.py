@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.directory_samples import capacity, cloud, offer
-from tests.support.directory_server import TOKYO, Client, Running, eventually, with_labels
+from tests.support.directory_server import TOKYO, Client, Running, Start, eventually, with_labels
 from watari import errors, rpc
 from watari.v1 import directory_pb2
 
@@ -106,3 +106,19 @@ def test_a_message_beyond_the_transports_limit_is_refused_and_the_server_lives(
     with pytest.raises(errors.Exhausted):
         tokyo.publish(lease, vast)
     assert tokyo.publish(lease, offer()) > 0
+
+
+def test_a_lease_that_publishes_too_often_is_told_so_and_may_go_on_later(start: Start) -> None:
+    running = start(publishes_per_second_max=0.5)
+    tokyo = running.client(TOKYO)
+    lease, other = tokyo.lease("tokyo", ttl_seconds=3600), tokyo.lease("tokyo")
+    for vcpus in range(5):
+        tokyo.publish(lease, capacity(vcpus=vcpus))
+    with pytest.raises(errors.Exhausted, match=r"more than 0\.5 publishes a second") as caught:
+        tokyo.publish(lease, capacity())
+    assert (caught.value.reason, caught.value.retryable) == ("QUOTA_EXCEEDED", True)
+    tokyo.publish(other, capacity(name="other"))
+    running.clock.advance(2)
+    tokyo.publish(lease, capacity())
+    with pytest.raises(errors.Exhausted):
+        tokyo.publish(lease, capacity())
