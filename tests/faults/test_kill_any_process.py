@@ -72,6 +72,7 @@ ELSEWHERE = {
     "manager.publisher.after_lease",
     "directory.store.before_commit",
     "directory.store.after_commit",
+    "directory.etcd.after_commit",
 }
 """Fail points that no migration passes; directory and manager have tests of their own for them."""
 
@@ -168,7 +169,8 @@ def test_every_process_killed_at_once_loses_nothing(
 
 def test_every_fail_point_has_a_case() -> None:
     """A new fail point must be placed in one of the tables above."""
-    for module in ("agent.__main__", "broker.__main__", "directory.__main__", "manager.__main__"):
+    services = ("agent.__main__", "broker.__main__", "directory.__main__", "manager.__main__")
+    for module in (*services, "directory.stores.etcd_store"):
         __import__(module)
     tabled = {point for _, point in cases(ON_THE_WAY) + cases(ON_THE_WAY_BACK)} | ELSEWHERE
     declared = {name for name in failpoint.names() if name.split(".")[0] in local_services()}

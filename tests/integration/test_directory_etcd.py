@@ -14,11 +14,12 @@ from directory.etcd_settings import EtcdSettings
 from directory.records import Key
 from directory.stores import etcd_store
 from tests.conftest import Federation
-from tests.support import directory_server, etcd_cluster
-from tests.support.directory_samples import capacity, cloud, offer
+from tests.support import directory_server, etcd_cluster, processes
+from tests.support.directory_samples import capacity, cloud, new_id, offer
 from tests.support.directory_server import TOKYO, Client, Running, eventually
+from tests.support.processes import Process
 from watari import errors, rpc
-from watari.v1 import directory_pb2
+from watari.v1 import directory_pb2, directory_pb2_grpc
 
 Open = Callable[..., Running]
 HEALTH = health_pb2.HealthCheckResponse
@@ -147,6 +148,35 @@ def test_a_lease_that_is_renewed_at_any_directory_lives_and_another_one_goes_sta
     eventually(lambda: tokyo.query().revision > revision, "the sweep of either")
     stale = {record.key.cloud_id: record.stale for record in tokyo.query().records}
     assert stale == {"tokyo": False, "osaka": True}
+
+
+def test_a_publish_whose_directory_died_after_it_is_answered_once_by_another_one(
+    federation: Federation, etcd: etcd_cluster.Cluster, start: Open, tmp_path: Path
+) -> None:
+    party = federation.party(TOKYO)
+    target = processes.target(processes.free_port(), directory_server.DIRECTORY)
+    config = tmp_path / "directory.toml"
+    config.write_text(directory_server.etcd_config(federation, etcd, target.address))
+    dying = Process("directory", config, target, party)
+    other = start().client(TOKYO)
+    lease = other.lease("tokyo")
+    request = directory_pb2.PublishRequest(request_id=new_id(), lease_id=lease)
+    request.puts.add(record=cloud())
+    dying.start({"WATARI_FAILPOINTS": "directory.etcd.after_commit=1*kill"})
+    try:
+        with rpc.connect(party, target) as channel:
+            stub = directory_pb2_grpc.DirectoryServiceStub(channel)
+            with pytest.raises(errors.Unavailable):
+                rpc.call(stub.Publish, request)
+        dying.wait_killed(10)
+    finally:
+        dying.stop()
+    revision = rpc.call(other.stub.Publish, request).revision
+    (record,) = other.query().records
+    assert (record.generation, record.revision) == (1, revision)
+    request.puts.add(record=offer())
+    with pytest.raises(errors.AlreadyExists, match="ID_REUSED"):
+        rpc.call(other.stub.Publish, request)
 
 
 def test_etcdctl_shows_keys_that_people_can_read(start: Open, etcd: etcd_cluster.Cluster) -> None:
