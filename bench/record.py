@@ -59,8 +59,14 @@ def versions() -> dict[str, str]:
     for name, command in TOOLS.items():
         with contextlib.suppress(OSError):
             ended = subprocess.run(command, capture_output=True, text=True, check=False)
-            found[name] = ((ended.stdout or ended.stderr).splitlines() or [""])[0]
+            found[name] = _version(name, (ended.stdout or ended.stderr).splitlines())
     return found
+
+
+def _version(name: str, lines: list[str]) -> str:
+    """The line that names the tool; some complain before. Else the first one."""
+    named = [line for line in lines if name.casefold() in line.casefold()]
+    return (named or lines or [""])[0]
 
 
 def revision() -> dict[str, Any]:
