@@ -228,30 +228,38 @@ def _bars(axes: Axes, methods: Sequence[str], values: Sequence[float], told: lis
 
 
 def _utilisation(record: Mapping[str, Any]) -> Figure:
-    """How much of the link each method uses, over what the link holds."""
+    """How much of the link each method fills, over what the link holds. What the link's queue
+    dropped has been given to it too, so that a method can give it more than it carries.
+    """
     figure, axes = _axes()
     image = next(iter(record["cases"].values()))["image"]
     groups = [Group(record, name, rate) for name, rate in numbers.groups(record) if name == image]
-    seen: dict[str, list[tuple[float, float]]] = {}
-    floor = []
-    for group in groups:
+    floor, labelled = [], set()
+    for number, group in enumerate(groups):
         for method in group.methods:
-            for point in group.lines[method]:
-                share = _share_used(group, point.median_wire_bytes, point.median)
-                seen.setdefault(method, []).append((_product(group, point.rtt_ms), share))
+            label, color, marker, _ = LOOKS[method]
+            points = group.lines[method]
+            axes.plot(
+                [_product(group, point.rtt_ms) for point in points],
+                [_share_used(group, point.median_wire_bytes, point.median) for point in points],
+                label=None if method in labelled else label,
+                color=color,
+                marker=marker,
+                markerfacecolor="none" if number else color,
+                linestyle="none",
+            )
+            labelled.add(method)
         for trip in group.round_trips_ms:
             share = _share_used(group, group.compressed_bytes, group.floor(trip))
             floor.append((_product(group, trip), share))
-    for method, (label, color, marker, _) in LOOKS.items():
-        if method in seen:
-            products, shares = zip(*sorted(seen[method]), strict=True)
-            axes.plot(products, shares, label=label, color=color, marker=marker, linestyle="none")
     axes.plot(*zip(*sorted(floor), strict=True), label="floor", **FLOOR)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_ylim(0, 105)
-    axes.set_xlabel("bandwidth-delay product (MB)")
-    axes.set_ylabel("share of the link used (%)")
+    axes.set_ylim(0, 110)
+    hollow = ", ".join(f"{group.rate_mbit:g}" for group in groups[1:])
+    note = f"; hollow: {hollow} Mbit/s" if hollow else ""
+    axes.set_xlabel(f"bandwidth-delay product (MB){note}")
+    axes.set_ylabel("given to the link, of what it carries (%)")
     _legend_outside(axes)
     return figure
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -74,6 +75,31 @@ def test_directories_on_one_etcd_are_one_directory(start: Open) -> None:
     for _ in range(20):
         revision = one.publish(lease, capacity())
         assert watched(other, revision - 1, 1) == [revision]
+
+
+def test_of_writers_at_several_directories_that_expect_one_generation_one_wins(
+    start: Open,
+) -> None:
+    clients = [start().client(TOKYO) for _ in range(3)]
+    lease = clients[0].lease("tokyo")
+    for client in clients:
+        rpc.call(client.stub.RenewLease, directory_pb2.RenewLeaseRequest(lease_id=lease))
+
+    def write(client: Client, generation: int) -> bool:
+        request = directory_pb2.PublishRequest(request_id=new_id(), lease_id=lease)
+        request.puts.add(record=cloud(), expected_generation=generation or -1)
+        try:
+            rpc.call(client.stub.Publish, request)
+        except errors.Conflict as error:
+            assert error.reason == "GENERATION_CONFLICT"
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        for generation in range(30):
+            assert sum(pool.map(write, clients, [generation] * len(clients))) == 1
+    (record,) = clients[1].query().records
+    assert record.generation == 30
 
 
 def test_a_watch_goes_on_at_a_directory_that_was_started_later(start: Open) -> None:
