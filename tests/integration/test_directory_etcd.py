@@ -101,6 +101,18 @@ def test_of_writers_at_several_directories_that_expect_one_generation_one_wins(
     assert record.generation == 30
 
 
+def test_nothing_is_published_under_a_lease_that_another_directory_has_just_ended(
+    start: Open,
+) -> None:
+    one, other = start().client(TOKYO), start().client(TOKYO)
+    for _ in range(20):
+        lease = one.lease("tokyo")
+        rpc.call(other.stub.RenewLease, directory_pb2.RenewLeaseRequest(lease_id=lease))
+        rpc.call(one.stub.RevokeLease, directory_pb2.RevokeLeaseRequest(lease_id=lease))
+        with pytest.raises(errors.NotFound, match="LEASE_NOT_FOUND"):
+            other.publish(lease, cloud())
+
+
 def test_a_watch_goes_on_at_a_directory_that_was_started_later(start: Open) -> None:
     first = start().client(TOKYO)
     lease = first.lease("tokyo")
