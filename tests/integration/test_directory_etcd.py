@@ -15,6 +15,7 @@ from directory.__main__ import STORE_HEALTH
 from directory.etcd_settings import EtcdSettings
 from directory.records import Key
 from directory.stores import etcd_store
+from directory.stores.etcd_follow import Follower
 from directory.stores.etcd_store import EtcdStore
 from tests.conftest import Federation
 from tests.support import directory_server, etcd_cluster, processes
@@ -118,6 +119,25 @@ def test_a_directory_that_lags_publishes_nothing_under_a_lease_that_another_one_
         with pytest.raises(errors.Unavailable, match="STORE_UNAVAILABLE"):
             other.publish(publication(lease, [cloud()]))
         assert one.get(Key.of(cloud().key))[0] is None
+
+
+def test_a_directory_that_lags_ends_no_lease_that_was_renewed_at_another_one(
+    etcd: etcd_cluster.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    one, other = (EtcdStore(etcd.settings(), LIMITS, clock) for _ in range(2))
+    with contextlib.closing(one), contextlib.closing(other):
+        lease = one.grant_lease(new_id(), "tokyo", TOKYO_DOMAIN, 30).lease_id
+        other.renew_lease(lease, TOKYO_DOMAIN)
+        other._follower.stop()
+        # It does not know yet that it lags.
+        monkeypatch.setattr(Follower, "live", True)
+        clock.advance(29)
+        one.renew_lease(lease, TOKYO_DOMAIN)
+        clock.advance(2)
+        other.sweep()
+        one.renew_lease(lease, TOKYO_DOMAIN)
+        assert one.census().leases == 1
 
 
 def test_a_watch_goes_on_at_a_directory_that_was_started_later(start: Open) -> None:
