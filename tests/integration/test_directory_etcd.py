@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from directory.__main__ import STORE_HEALTH
 from directory.etcd_settings import EtcdSettings
 from directory.records import Key
-from directory.stores import etcd_store
+from directory.stores import etcd_store, etcd_write
 from directory.stores.etcd_follow import Follower
 from directory.stores.etcd_store import EtcdStore
 from tests.conftest import Federation
@@ -119,6 +119,38 @@ def test_a_directory_that_lags_publishes_nothing_under_a_lease_that_another_one_
         with pytest.raises(errors.Unavailable, match="STORE_UNAVAILABLE"):
             other.publish(publication(lease, [cloud()]))
         assert one.get(Key.of(cloud().key))[0] is None
+
+
+def test_a_position_that_has_yet_to_arrive_is_not_called_compacted(
+    etcd: etcd_cluster.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd_write, "CATCH_UP_SECONDS_MAX", 0.5)
+    one, other = (EtcdStore(etcd.settings(), LIMITS, FakeClock()) for _ in range(2))
+    with contextlib.closing(one), contextlib.closing(other):
+        lease = one.grant_lease(new_id(), "tokyo", TOKYO_DOMAIN, 30).lease_id
+        other.renew_lease(lease, TOKYO_DOMAIN)
+        other._follower.stop()
+        revision = one.publish(publication(lease, [cloud()]))
+        with pytest.raises(errors.Unavailable, match="has not arrived"):
+            other.changes(revision, 10)
+        with pytest.raises(errors.OutOfRange, match="REVISION_COMPACTED"):
+            other.changes(revision + 1000, 10)
+
+
+def test_the_loss_of_the_node_in_use_is_not_noticed(
+    start: Open, etcd: etcd_cluster.Cluster
+) -> None:
+    tokyo = start().client(TOKYO)
+    lease = tokyo.lease("tokyo")
+    written = [tokyo.publish(lease, capacity(vcpus=0))]
+    # Whichever the directory uses, it loses it once.
+    for node in etcd.nodes:
+        node.kill()
+        written += [tokyo.publish(lease, capacity(vcpus=vcpus)) for vcpus in range(3)]
+        etcd.restart(node)
+        etcd.await_leader()
+    assert watched(tokyo, written[0], 9) == written[1:]
+    assert not tokyo.query().HasField("snapshot_age")
 
 
 def test_a_directory_that_lags_ends_no_lease_that_was_renewed_at_another_one(

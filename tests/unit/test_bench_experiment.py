@@ -58,6 +58,17 @@ def test_slow_methods_are_repeated_as_often_as_is_said() -> None:
     assert [each.repetition for each in found] == sorted(each.repetition for each in found)
 
 
+def test_ones_own_case_is_run_as_it_was_asked_for() -> None:
+    found = list(cases.own(["paper_whole", "watari"], "my.img", 100, 120, 2))
+    assert [(each.method, each.repetition) for each in found] == [
+        ("paper_whole", 0),
+        ("watari", 0),
+        ("paper_whole", 1),
+        ("watari", 1),
+    ]
+    assert {(each.image, each.rate_mbit, each.rtt_ms) for each in found} == {("my.img", 100, 120)}
+
+
 def test_medians_spreads_and_stages() -> None:
     lines = numbers.lines(EXPERIMENT, "root", 100)
     (point,) = lines["watari"]
