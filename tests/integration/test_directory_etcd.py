@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from tests.support.directory_stores import LIMITS
 from tests.support.directory_stores import TOKYO as TOKYO_DOMAIN
 from tests.support.processes import Process
 from watari import errors, rpc
-from watari.clock import FakeClock
+from watari.clock import FakeClock, SystemClock
 from watari.v1 import directory_pb2, directory_pb2_grpc
 
 Open = Callable[..., Running]
@@ -224,6 +225,24 @@ def test_without_a_majority_reads_tell_their_age_and_writes_are_refused(
     eventually(lambda: not tokyo.query().HasField("snapshot_age"), "etcd is back", 30)
     assert tokyo.publish(lease, capacity()) > revision, "and the lease has outlived it"
     eventually(lambda: health(running, STORE_HEALTH) == HEALTH.SERVING, "told by its health")
+
+
+def test_a_lease_that_ran_out_while_etcd_was_away_has_that_time_more(
+    etcd: etcd_cluster.Cluster,
+) -> None:
+    with contextlib.closing(EtcdStore(etcd.settings(), LIMITS, SystemClock())) as store:
+        lease = store.grant_lease(new_id(), "tokyo", TOKYO_DOMAIN, 8).lease_id
+        gone = etcd.nodes[:2]
+        for node in gone:
+            node.kill()
+        time.sleep(9)
+        with pytest.raises(errors.Unavailable, match="STORE_UNAVAILABLE"):
+            store.renew_lease(lease, TOKYO_DOMAIN)
+        for node in gone:
+            etcd.restart(node)
+        eventually(lambda: store.age() is None, "etcd is back", 30)
+        store.sweep()
+        store.renew_lease(lease, TOKYO_DOMAIN)
 
 
 def test_a_lease_that_is_renewed_at_any_directory_lives_and_another_one_goes_stale(
