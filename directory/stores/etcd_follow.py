@@ -33,6 +33,9 @@ PAUSE_SECONDS = 0.1
 LAG_SECONDS_MAX = 3.0
 """How long the watch may lag behind what etcd itself says, before another one is opened."""
 
+SILENCE_SECONDS_MAX = 2.5
+"""How long etcd may say nothing before leases are given that time more; it is asked each second."""
+
 FRESH_SECONDS_MAX = 5.0
 """How long after etcd's last word the replica counts as current."""
 
@@ -132,11 +135,12 @@ class Follower:
         return int(self._etcd.txn(when([], [put(self._keys.mark)])).header.revision)
 
     def probe(self) -> None:
-        """Asks etcd where it is, and begins anew when the replica does not follow.
-
-        Raises Unavailable STORE_UNAVAILABLE.
-        """
-        answer = self._etcd.range(pb.RangeRequest(key=self._keys.head))
+        """Asks etcd where it is, and begins anew when the replica does not follow."""
+        try:
+            answer = self._etcd.range(pb.RangeRequest(key=self._keys.head))
+        except errors.WatariError as error:
+            _log.debug("etcd does not answer", problem=error.message)
+            return
         if answer.header.revision < self._applied:
             _log.warning("etcd was put back", revision=answer.header.revision, had=self._applied)
             self._again = True
@@ -155,7 +159,12 @@ class Follower:
             watch.cancel()
 
     def _heard(self) -> None:
-        self._heard_at = self._clock.monotonic()
+        """etcd has answered. Nobody could renew a lease here since it last did."""
+        with self._news:
+            now = self._clock.monotonic()
+            away, self._heard_at = now - self._heard_at, now
+        if away > SILENCE_SECONDS_MAX:
+            self._leases.resumed(away)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -184,17 +193,12 @@ class Follower:
             for answer in watch:
                 if self._stopped.is_set():
                     return
-                self._back()
+                self._heard()
+                self._live = True
                 self._take(answer)
                 if self._applied >= mark:
                     self._in_step()
 
-    def _back(self) -> None:
-        if not self._live:
-            away = self._clock.monotonic() - self._heard_at
-            self._leases.resumed(away)
-            self._live = True
-        self._heard()
 
     def _in_step(self) -> None:
         if not self._synced:
