@@ -199,7 +199,6 @@ class Follower:
                 if self._applied >= mark:
                     self._in_step()
 
-
     def _in_step(self) -> None:
         if not self._synced:
             with self._news:

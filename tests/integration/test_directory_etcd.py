@@ -122,6 +122,18 @@ def test_a_directory_that_lags_publishes_nothing_under_a_lease_that_another_one_
         assert one.get(Key.of(cloud().key))[0] is None
 
 
+def test_a_directory_that_lags_does_not_refuse_what_it_has_yet_to_learn(
+    etcd: etcd_cluster.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd_write, "CATCH_UP_SECONDS_MAX", 0.5)
+    one, other = (EtcdStore(etcd.settings(), LIMITS, FakeClock()) for _ in range(2))
+    with contextlib.closing(one), contextlib.closing(other):
+        other._follower.stop()
+        lease = one.grant_lease(new_id(), "tokyo", TOKYO_DOMAIN, 30).lease_id
+        with pytest.raises(errors.Unavailable, match="has not arrived"):
+            other.publish(publication(lease, [cloud()]))
+
+
 def test_a_position_that_has_yet_to_arrive_is_not_called_compacted(
     etcd: etcd_cluster.Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +206,26 @@ def test_what_etcd_has_compacted_is_listed_again(start: Open, etcd: etcd_cluster
     page = later.query()
     assert page.revision == last
     assert [record.generation for record in page.records] == [1, 5]
+
+
+def test_an_etcd_that_was_put_back_to_a_snapshot_is_noticed(
+    start: Open, etcd: etcd_cluster.Cluster, tmp_path: Path
+) -> None:
+    tokyo = start().client(TOKYO)
+    lease = tokyo.lease("tokyo")
+    before = tokyo.publish(lease, cloud())
+    etcd.etcdctl("snapshot", "save", str(tmp_path / "snapshot"), endpoints=etcd.nodes[0].client)
+    for vcpus in range(20):
+        tokyo.publish(lease, capacity(vcpus=vcpus))
+    etcd.restore(tmp_path / "snapshot")
+
+    def names() -> list[str]:
+        return [record.key.name for record in tokyo.query().records]
+
+    eventually(lambda: names() == ["main"], "the state of the snapshot", 30)
+    assert tokyo.query().revision == before
+    assert tokyo.publish(lease, offer()) > before
+    assert names() == ["main", "standard"]
 
 
 def test_without_a_majority_reads_tell_their_age_and_writes_are_refused(

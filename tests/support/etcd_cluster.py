@@ -180,6 +180,20 @@ class Cluster:
             if node.process is not None and node.process.poll() is None:
                 node.kill()
 
+    def restore(self, snapshot: Path) -> None:
+        """Puts the whole cluster back to a snapshot."""
+        self.stop()
+        for node in self.nodes:
+            data = self._folder / node.name
+            shutil.rmtree(data)
+            self.etcdctl(
+                *("snapshot", "restore", str(snapshot), f"--name={node.name}"),
+                *(f"--data-dir={data}", f"--initial-cluster={self.members}"),
+                f"--initial-advertise-peer-urls=https://{node.peer}",
+            )
+            node.start(self.members)
+        self.await_leader()
+
     def settings(self, prefix: str = "/watari/") -> EtcdSettings:
         """For a directory."""
         path = self.certificates.path
