@@ -136,13 +136,14 @@ class Follower:
 
     def probe(self) -> None:
         """Asks etcd where it is, and begins anew when the replica does not follow."""
+        had = self._applied  # before etcd is asked: it may well be further afterwards
         try:
             answer = self._etcd.range(pb.RangeRequest(key=self._keys.head))
         except errors.WatariError as error:
             _log.debug("etcd does not answer", problem=error.message)
             return
-        if answer.header.revision < self._applied:
-            _log.warning("etcd was put back", revision=answer.header.revision, had=self._applied)
+        if answer.header.revision < had:
+            _log.warning("etcd was put back", revision=answer.header.revision, had=had)
             self._again = True
             self._break()
             return

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.storm.weather import COMPACTED
+
 SECONDS = 20
 RUN_SECONDS_MAX = 240.0
 
@@ -21,6 +23,8 @@ def test_watchers_and_listings_agree_after_a_storm_and_nothing_acknowledged_is_l
     assert sum(found["resumptions"]) > 0
     assert found["acknowledged"] > 500
     assert all(changes > found["acknowledged"] for changes in found["changes_watched"])
+    begun_anew = found["faults"].get(COMPACTED, 0)
+    assert all(listings <= 1 + begun_anew for listings in found["listings"])
 
 
 def storm(*arguments: object) -> dict[str, Any]:

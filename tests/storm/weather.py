@@ -1,5 +1,6 @@
 """What happens to the nodes and the directories: one thing after another, from a seed."""
 
+import json
 import random
 import threading
 from collections import Counter
@@ -11,6 +12,10 @@ from tests.support.star_network import Host
 
 LONG, SHORT = (1.0, 4.0), (0.5, 2.5)
 """Seconds that a fault lasts, and that pass until the next one."""
+
+
+COMPACTED = "a directory is cut off while history is dropped"
+"""After which it, and whoever watched there, begins anew."""
 
 
 class Weather:
@@ -42,6 +47,7 @@ class Weather:
             ),
             "most nodes are cut off": lambda stop: self._cut(rng.sample(self._hosts, 2), stop),
             "a directory and the leader are killed": self._kill_both,
+            COMPACTED: self._compact,
         }
 
     def run(self, stop: threading.Event) -> None:
@@ -88,6 +94,18 @@ class Weather:
         directory.kill()
         self._last(stop)
         directory.start()
+
+    def _compact(self, stop: threading.Event) -> None:
+        host = self._rng.choice(self._directory_hosts)
+        host.cut()
+        self._last(stop)
+        endpoint = self._leader().client
+        (status,) = json.loads(
+            self._cluster.etcdctl("endpoint", "status", "-w", "json", endpoints=endpoint)
+        )
+        revision = status["Status"]["header"]["revision"]
+        self._cluster.etcdctl("compact", str(revision), endpoints=endpoint)
+        host.join()
 
     def _kill_both(self, stop: threading.Event) -> None:
         leader, directory = self._leader(), self._rng.choice(self._directories)
