@@ -8,6 +8,7 @@ wait and not one per request.
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from broker import snapshot
 from broker.settings import CatalogueSettings
@@ -41,7 +42,11 @@ class Source:
 class _Held:
     snapshot: Snapshot
     read_at: float
-    """When its read began, by the monotonic clock."""
+    """As of when it is: when its read began, less the age that the directory told. By the monotonic
+    clock.
+    """
+    fresh: bool
+    """Whether the directory's answers were current."""
 
 
 class Catalogue:
@@ -83,20 +88,24 @@ class Catalogue:
         return tried_at is None or now - tried_at >= self._settings.refresh_seconds_min
 
     def _refresh(self) -> None:
-        began = self._clock.monotonic()
-        deadline = began + self._settings.read_seconds_max
+        """Takes the first directory that is current, else what is of the latest moment."""
+        deadline = self._clock.monotonic() + self._settings.read_seconds_max
         for source in self._sources:
             try:
-                self._held = _Held(self._read(source, deadline), began)
+                found = self._read(source, deadline)
             except errors.WatariError as error:
                 _log.warning("directory.read_failed", directory=source.name, problem=str(error))
                 self._failure = error
-            else:
-                self._failure = None
+                continue
+            if self._held is None or found.fresh or found.read_at > self._held.read_at:
+                self._held = found
+            self._failure = None
+            if found.fresh:
                 break
+            _log.warning("directory.read_of_the_past", directory=source.name)
         self._tried_at = self._clock.monotonic()
 
-    def _read(self, source: Source, deadline: float) -> Snapshot:
+    def _read(self, source: Source, deadline: float) -> _Held:
         for _ in range(READ_ATTEMPTS_MAX - 1):
             try:
                 return self._read_once(source, deadline)
@@ -104,8 +113,8 @@ class Catalogue:
                 _log.info("directory.read_again", directory=source.name, problem=str(error))
         return self._read_once(source, deadline)
 
-    def _read_once(self, source: Source, deadline: float) -> Snapshot:
-        taken_at = self._clock.now()
+    def _read_once(self, source: Source, deadline: float) -> _Held:
+        began, taken_at, age = self._clock.monotonic(), self._clock.now(), timedelta()
         records: list[directory_pb2.Record] = []
         seen, token, revision = 0, "", None
         while revision is None or token:
@@ -118,11 +127,13 @@ class Catalogue:
             if revision not in (None, page.revision):
                 raise _broken(source, f"changed revision from {revision} to {page.revision}")
             revision, token = page.revision, page.next_page_token
+            age = max(age, page.snapshot_age.ToTimedelta())
             seen += len(page.records)
             if seen > self._settings.records_max:
                 raise _broken(source, f"has more than {self._settings.records_max} records")
             records += page.records
-        return snapshot.build(records, revision, taken_at)
+        built = snapshot.build(records, revision, taken_at - age)
+        return _Held(built, began - age.total_seconds(), fresh=not age)
 
     def _remaining(self, deadline: float, source: Source) -> float:
         remaining = deadline - self._clock.monotonic()

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
@@ -34,6 +35,7 @@ class Directory:
         self.failures: list[errors.WatariError] = []
         self.down: errors.WatariError | None = None
         self.timeouts: list[float] = []
+        self.age_seconds = 0
         self.before: Callable[[Request], None] = lambda _request: None
 
     def query(self, request: Request, timeout_seconds: float) -> Response:
@@ -46,9 +48,12 @@ class Directory:
         start = int(request.page_token or 0)
         end = start + request.page_size
         more = str(end) if end < len(self.published) else ""
-        return Response(
+        answer = Response(
             records=self.published[start:end], next_page_token=more, revision=self.revision
         )
+        if self.age_seconds:
+            answer.snapshot_age.FromSeconds(self.age_seconds)
+        return answer
 
 
 def catalogue(clock: FakeClock, *directories: Directory) -> Catalogue:
@@ -194,3 +199,32 @@ def test_a_directory_that_never_ends_its_pages_runs_into_the_time_limit() -> Non
     with pytest.raises(errors.Unavailable, match="took over 8 s"):
         view.current()
     assert clock.monotonic() == 8.0
+
+
+def test_a_directory_that_answers_from_the_past_is_only_used_when_none_is_current() -> None:
+    clock, past, current = FakeClock(), Directory(*osaka()), Directory(records.cloud("kyoto"))
+    past.age_seconds = 30
+    assert list(catalogue(clock, past, current).current().clouds) == ["kyoto"]
+    current.down = AWAY
+    snapshot = catalogue(clock, past, current).current()
+    assert list(snapshot.clouds) == ["osaka"]
+    assert snapshot.taken_at == clock.now() - timedelta(seconds=30)
+
+
+def test_the_age_that_a_directory_tells_counts_towards_that_of_the_snapshot() -> None:
+    clock, directory = FakeClock(), Directory(*osaka())
+    view = catalogue(clock, directory)
+    directory.age_seconds = 59
+    view.current()
+    directory.age_seconds += 2
+    clock.advance(2)
+    with pytest.raises(errors.Unavailable, match="the last snapshot is 61 s old"):
+        view.current()
+
+
+def test_of_answers_from_the_past_the_latest_counts() -> None:
+    clock, one, other = FakeClock(), Directory(*osaka()), Directory(records.cloud("kyoto"))
+    one.age_seconds, other.age_seconds = 30, 10
+    assert list(catalogue(clock, one, other).current().clouds) == ["kyoto"]
+    one.age_seconds, other.age_seconds = 10, 30
+    assert list(catalogue(clock, one, other).current().clouds) == ["osaka"]
