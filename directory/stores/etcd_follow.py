@@ -31,7 +31,7 @@ PAUSE_SECONDS = 0.1
 """Before the next try after a break."""
 
 LAG_SECONDS_MAX = 3.0
-"""How long the watch may lag behind what etcd itself says, before another one is opened."""
+"""How long the watch may bring nothing of what etcd says there is, before another one is opened."""
 
 SILENCE_SECONDS_MAX = 2.5
 """How long etcd may say nothing before leases are given that time more; it is asked each second."""
@@ -118,9 +118,9 @@ class Follower:
         return self._applied
 
     def age(self) -> float | None:
-        """Seconds since etcd was last heard of, None while it is well."""
+        """Seconds since the replica was last known to have what etcd has, None while it is well."""
         age = self._clock.monotonic() - self._heard_at
-        return None if self._live and age < FRESH_SECONDS_MAX else age
+        return age if age >= FRESH_SECONDS_MAX else None
 
     def await_revision(self, revision: int, seconds_max: float) -> bool:
         """Waits until the replica has a revision of etcd; tells whether it has."""
@@ -150,8 +150,8 @@ class Follower:
         head = answer.kvs[0].mod_revision if answer.kvs else 0
         if self.await_revision(head, LAG_SECONDS_MAX):
             self._heard()
-        else:
-            _log.warning("etcd's watch lags", revision=head, applied=self._applied)
+        elif self._applied == had:
+            _log.warning("etcd's watch stands still", revision=head, applied=had)
             self._break()
 
     def _break(self) -> None:
