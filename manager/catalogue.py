@@ -5,6 +5,7 @@ who chooses a cloud, and not with every machine.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from manager import inventory
@@ -15,6 +16,13 @@ from watari.v1 import common_pb2, directory_pb2
 
 MEMORY_STEP_BYTES = 256 * 1024 * 1024
 DISK_STEP_BYTES = 1024 * 1024 * 1024
+
+PUBLISH_RECORDS_MAX = 1000
+PUBLISH_BYTES_MAX = 1000 * 1000
+"""The directory's limits of one publish, with room for the rest of the request."""
+
+PUT_OVERHEAD_BYTES = 16
+"""Of a record in a request."""
 
 _STEPS = {inventory.MEMORY: MEMORY_STEP_BYTES, inventory.DISK: DISK_STEP_BYTES}
 
@@ -48,6 +56,44 @@ def records(
         record.host.largest_fit.CopyFrom(_coarse(fit))
         found.append(record)
     return found
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one publish may have."""
+
+    puts: Sequence[directory_pb2.Record]
+    deletes: Sequence[directory_pb2.RecordKey]
+
+
+def batches(
+    puts: Sequence[directory_pb2.Record], deletes: Sequence[directory_pb2.RecordKey]
+) -> list[Batch]:
+    """A change cut into publishes within the directory's limits; one, unless it is very large.
+
+    Deletions come last, and the cloud's own record after all others that are put: without it nobody
+    uses them, so that a cloud which is new appears as a whole.
+    """
+    ordered = sorted(puts, key=lambda record: record.key.kind == directory_pb2.RECORD_KIND_CLOUD)
+    found: list[Batch] = []
+    part: list[directory_pb2.Record] = []
+    size = 0
+    for record in ordered:
+        size += record.ByteSize() + PUT_OVERHEAD_BYTES
+        if part and (len(part) == PUBLISH_RECORDS_MAX or size > PUBLISH_BYTES_MAX):
+            found.append(Batch(part, ()))
+            part, size = [], record.ByteSize() + PUT_OVERHEAD_BYTES
+        part.append(record)
+    room = PUBLISH_RECORDS_MAX - len(part)
+    small = sum(key.ByteSize() + PUT_OVERHEAD_BYTES for key in deletes[:room])
+    first = deletes[:room] if size + small <= PUBLISH_BYTES_MAX else deletes[:0]
+    found.append(Batch(part, first))
+    rest = deletes[len(first) :]
+    found += [
+        Batch((), rest[at : at + PUBLISH_RECORDS_MAX])
+        for at in range(0, len(rest), PUBLISH_RECORDS_MAX)
+    ]
+    return [batch for batch in found if batch.puts or batch.deletes]
 
 
 def _record(

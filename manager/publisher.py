@@ -90,12 +90,16 @@ class Publisher:
         gone = [self._published[key].key for key in self._published.keys() - current.keys()]
         if not puts and not gone:
             return
-        request = directory_pb2.PublishRequest(
-            request_id=str(uuid.uuid4()), lease_id=self._lease_id or "", deletes=gone
-        )
-        request.puts.extend(directory_pb2.RecordPut(record=record) for record in puts)
-        self._directories.publish(request)
-        self._published = current
+        for batch in catalogue.batches(puts, gone):
+            request = directory_pb2.PublishRequest(
+                request_id=str(uuid.uuid4()), lease_id=self._lease_id or "", deletes=batch.deletes
+            )
+            request.puts.extend(directory_pb2.RecordPut(record=record) for record in batch.puts)
+            self._directories.publish(request)
+            # What follows may fail: this much has been published.
+            self._published |= {(each.key.kind, each.key.name): each for each in batch.puts}
+            for key in batch.deletes:
+                self._published.pop((key.kind, key.name), None)
         self._refresh_at = now + self._settings.publish.refresh_seconds
 
     def _records(self) -> list[directory_pb2.Record]:

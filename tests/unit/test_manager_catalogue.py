@@ -1,10 +1,12 @@
 """What a manager publishes, and which settings it refuses."""
 
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from directory import publications
 from manager import assembly, catalogue, inventory
 from manager.inventory import DISK, MEMORY, VCPUS, HostView
 from manager.settings import AgentSettings, PriceSettings, Settings
@@ -125,3 +127,55 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
     with pytest.raises(errors.InvalidArgument, match=named) as caught:
         assembly.check(replace(SETTINGS, **change), OWN)  # type: ignore[arg-type]
     assert caught.value.reason == "CONFIG_INVALID"
+
+
+def hosts_records(count: int, labels: int = 0) -> list[directory_pb2.Record]:
+    """A cloud's record, and so many hosts'."""
+    found = records(host("h", GIB))
+    cloud, one = found[directory_pb2.RECORD_KIND_CLOUD], found[directory_pb2.RECORD_KIND_HOST]
+    made = [cloud]
+    for number in range(count):
+        record = directory_pb2.Record()
+        record.CopyFrom(one)
+        record.key.name = f"h{number}"
+        record.labels.update({f"l{at}": "x" * 100 for at in range(labels)})
+        made.append(record)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("hosts", "labels", "deletes", "publishes"),
+    [
+        (0, 0, 0, 1),
+        (999, 0, 0, 1),
+        (1000, 0, 0, 2),
+        (999, 0, 1, 2),
+        (10, 0, 990, 2),
+        (3500, 0, 2500, 7),
+        (900, 20, 0, 3),
+    ],
+)
+def test_a_change_is_cut_into_publishes_that_the_directory_takes(
+    hosts: int, labels: int, deletes: int, publishes: int
+) -> None:
+    puts = hosts_records(hosts, labels)
+    keys = [
+        directory_pb2.RecordKey(kind=2, cloud_id="tokyo", name=f"gone{number}")
+        for number in range(deletes)
+    ]
+    found = catalogue.batches(puts, keys)
+    assert len(found) == publishes
+    for batch in found:
+        request = directory_pb2.PublishRequest(
+            request_id=str(uuid.uuid4()), lease_id=str(uuid.uuid4()), deletes=batch.deletes
+        )
+        request.puts.extend(directory_pb2.RecordPut(record=record) for record in batch.puts)
+        publications.from_request(request, "tokyo.example")
+    published = [record.key.name for batch in found for record in batch.puts]
+    assert sorted(published) == sorted(record.key.name for record in puts)
+    assert published[-1] == "main", "the cloud itself comes last"
+    assert [key for batch in found for key in batch.deletes] == keys
+
+
+def test_without_a_change_nothing_is_published() -> None:
+    assert catalogue.batches([], []) == []
