@@ -13,7 +13,7 @@ Never: begins or ends a transaction; each function runs in its caller's.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -181,24 +181,23 @@ def apply(db: sqlite3.Connection, writes: list[Write], now: datetime) -> int:
     return revision
 
 
-def add(db: sqlite3.Connection, revision: int, rows: Iterable[Row]) -> None:
-    """Makes `revision`, later than all others, the last one, with what it changed."""
+def add(db: sqlite3.Connection, revision: int, rows: Sequence[Row]) -> None:
+    """Makes `revision`, later than all others, the last one, with what it changed: a row a key."""
     db.execute("UPDATE position SET revision = ?", (revision,))
-    for row in rows:
-        db.execute(
-            """
-            UPDATE versions SET superseded = ? WHERE superseded = 9223372036854775807
-                AND kind = ? AND cloud_id = ? AND name = ?
-            """,
-            (revision, *row.key),
-        )
-        db.execute(
-            """
-            INSERT INTO versions (kind, cloud_id, name, revision, lease_id, stale_since, record)
-            VALUES (?, ?, ?, ?, ?, ?, ?)
-            """,
-            (*row.key, revision, row.lease_id, row.stale_since, row.record),
-        )
+    db.executemany(
+        """
+        UPDATE versions SET superseded = ? WHERE superseded = 9223372036854775807
+            AND kind = ? AND cloud_id = ? AND name = ?
+        """,
+        [(revision, *row.key) for row in rows],
+    )
+    db.executemany(
+        """
+        INSERT INTO versions (kind, cloud_id, name, revision, lease_id, stale_since, record)
+        VALUES (?, ?, ?, ?, ?, ?, ?)
+        """,
+        [(*row.key, revision, row.lease_id, row.stale_since, row.record) for row in rows],
+    )
 
 
 def compact(db: sqlite3.Connection, changes_kept: int) -> None:
