@@ -20,7 +20,6 @@ def test_watchers_and_listings_agree_after_a_storm_and_nothing_acknowledged_is_l
     found = storm("--seed", seed, "--seconds", SECONDS)
     assert found["wrong"] == []
     assert sum(found["faults"].values()) >= 3
-    assert sum(found["refusals"].values()) > 0, "somebody noticed"
     assert found["acknowledged"] > 500
     assert all(changes > found["acknowledged"] for changes in found["changes_watched"])
     begun_anew = found["faults"].get(COMPACTED, 0)
