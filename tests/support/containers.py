@@ -56,6 +56,9 @@ events_logger = "file"
 """
 """Where nothing but podman is: no systemd, no journal, both versions of control groups."""
 
+LEASE_SECONDS = 10
+"""Of the managers, shorter than what tests wait for anyway: who does not renew it is found out."""
+
 SOURCES = ("agent", "broker", "compose", "directory", "manager", "watari")
 FILES = (".dockerignore", "LICENSE", "README.md", "pyproject.toml")
 
@@ -106,6 +109,9 @@ class Containers:
         self._make_wheels()
         self._ensure_base()
         prepare.prepare(self.state, prepare.default_owner(), self.ports, SystemClock())
+        for path in self.state.glob("services/*/manager.toml"):
+            with path.open("a") as file:
+                file.write(f"\n[manager.publish]\nlease_ttl_seconds = {LEASE_SECONDS}\n")
         said = self.compose("build", "etcd-1", "directory-1", seconds=BUILD_SECONDS_MAX)
         for image in IMAGES:  # podman-compose of Debian 12 ends well whatever podman says
             exists = ["podman", "image", "exists", f"{image}:{self.name}"]
@@ -235,7 +241,18 @@ class Containers:
 
     def check_python(self) -> None:
         """Wheels are for one Python. Raises AssertionError when the base has another one."""
-        command = ["podman", "run", "--rm", "--ulimit", "host", "--network", "none", self._base, "python3", "--version"]
+        command = [
+            "podman",
+            "run",
+            "--rm",
+            "--ulimit",
+            "host",
+            "--network",
+            "none",
+            self._base,
+            "python3",
+            "--version",
+        ]
         found = self._run(command, COMMAND_SECONDS_MAX).stdout.split()[-1].split(".")[:2]
         assert found == list(platform.python_version_tuple()[:2]), (
             f"the base image has Python {'.'.join(found)}: run with make PYTHON=/usr/bin/python3"
