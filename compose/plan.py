@@ -158,6 +158,7 @@ def client(ports: str) -> dict[str, Any]:
         for cloud_id, user in users().items()
     }
     (broker,) = _found(Role.BROKER)
+    directory, *further = (_published(each, ports) for each in _found(Role.DIRECTORY))
     managers = {
         cloud.cloud_id: _published(manager, ports)
         for cloud in layouts.CLOUDS
@@ -166,7 +167,8 @@ def client(ports: str) -> dict[str, Any]:
     return {
         "client": {
             "identity": next(iter(identities.values())),
-            "directory": _published(_found(Role.DIRECTORY)[0], ports),
+            "directory": directory,
+            "further_directories": further,
             "broker": _published(broker, ports),
             "clouds": {
                 cloud_id: {"manager": manager, "identity": identities[cloud_id]}

@@ -106,6 +106,7 @@ class Outside:
                 f"127.0.0.1:{self.federation.ports}{directory.published}"
             ),
             "WATARI_CLIENT_DIRECTORY__SPIFFE_ID": str(directory.spiffe_id),
+            "WATARI_CLIENT_FURTHER_DIRECTORIES": "",
         }
         asked = CommandLine(self.command.state, environ)
         ended = asked.run("cloud", "list", "-o", "json", code=None)
@@ -203,6 +204,7 @@ def test_machines_cross_while_a_directory_is_away(outside: Outside, tmp_path: Pa
         outside.await_end(begun)
         outside.await_end(placed)
         outside.await_fresh(second)
+        assert len(outside.command.json("cloud", "list")) == 2, "nobody asks the second one"
     outside.await_fresh(first)
     outside.check_arrived(before, before_disk)
     outside.check_arrived(during, during_disk)

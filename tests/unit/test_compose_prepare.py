@@ -51,6 +51,7 @@ def test_the_command_line_reaches_the_published_ports(state: Path) -> None:
     client = client_settings.load(state / "client.toml", {})
     assert client.directory is not None
     assert client.directory.address == "127.0.0.1:7440"
+    assert [each.address for each in client.further_directories] == ["127.0.0.1:7441"]
     managers = {name: cloud.manager.address for name, cloud in client.clouds.items()}
     assert managers == {"tokyo": "127.0.0.1:7443", "osaka": "127.0.0.1:7444"}
     for cloud in client.clouds.values():
