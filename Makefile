@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 export PYTHON VENV
 
 .PHONY: demo test faults storm bench bench-paper lint protos format contract-release clean
-.PHONY: compose-up compose-down compose-wheels compose-test
+.PHONY: compose-build compose-up compose-down compose-wheels compose-test
 
 demo:
 	@tools/setup.sh demo
@@ -56,11 +56,14 @@ WATARI_UID ?= $(shell id -u | sed 's/^0$$/10001/')
 export WATARI_PORTS WATARI_UID
 CONTAINERS := $(COMPOSE) -f compose/compose.yaml $(if $(METRICS),-f compose/compose.metrics.yaml) -p watari
 
-compose-up:
+compose-up: compose-build
 	@tools/setup.sh demo
 	$(BIN)/python -m compose.prepare --owner $(WATARI_UID) --ports $(WATARI_PORTS)
-	$(CONTAINERS) build etcd-1 directory-1
 	$(CONTAINERS) up -d --no-build
+
+# One image for etcd's nodes, one for all else.
+compose-build:
+	$(CONTAINERS) build etcd-1 directory-1
 
 # Volumes and compose/state stay.
 compose-down:
