@@ -50,13 +50,24 @@ class Outside:
             for at in range(0, CONTENT_BYTES, MIB):
                 file.seek(at * 7)
                 file.write(rng.randbytes(MIB))
-        vm_id = machine.put(self.federation.state, "tokyo", name, [disk])
+        machine.put(self.federation.state, "tokyo", name, [disk])
+        return self.await_seen(name), disk
+
+    def await_seen(self, name: str) -> str:
+        """Waits until tokyo's manager knows a machine, which its agent has told it; its UUID."""
+        found: list[str] = []
+
+        def seen() -> bool:
+            vms = self.command.json("vm", "list", "--cloud", "tokyo")
+            found.extend(vm["vm_id"] for vm in vms if vm["name"] == name)
+            return bool(found)
+
         wait_until(
-            lambda: any(vm["vm_id"] == vm_id for vm in self.command.json("vm", "list")),
+            seen,
             SEEN_SECONDS_MAX,
             lambda: f"nobody sees {name}:\n{self.federation.log('tokyo-manager')}",
         )
-        return vm_id, disk
+        return found[0]
 
     def begin(self, vm_id: str, *where: str) -> str:
         """Starts a migration that takes its time; its id. As anyone would, it says so again when a
@@ -174,14 +185,14 @@ def test_no_secret_is_in_an_image_an_environment_or_a_log(federation: Containers
 
 
 def test_the_sample_machine_crosses_by_the_brokers_choice(outside: Outside) -> None:
-    (sample,) = [vm for vm in outside.command.json("vm", "list") if vm["name"] == prepare.SAMPLE]
+    vm_id = outside.await_seen(prepare.SAMPLE)
     shelves = outside.federation.state / "shelves"
-    (original,) = (shelves / "tokyo" / "vms" / sample["vm_id"]).glob("*.raw")
+    (original,) = (shelves / "tokyo" / "vms" / vm_id).glob("*.raw")
     copy = outside.command.state / "original.raw"
     sparse.copy(original, copy)
     ended = outside.command.json("migrate", prepare.SAMPLE, "--place", "--region", "jp-west")
     assert ended["state"] == "succeeded"
-    outside.check_arrived(sample["vm_id"], copy)
+    outside.check_arrived(vm_id, copy)
 
 
 def test_machines_cross_while_a_node_of_etcd_is_away(outside: Outside, tmp_path: Path) -> None:
