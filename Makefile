@@ -3,6 +3,7 @@
 #   make test    everything that CI checks, except the long fault suite
 #   make faults  kill every process at every step (minutes)
 #   make storm   kill and cut off etcd's nodes and directories for minutes, from SEEDS (as root)
+#   make compose-up   a federation in containers, with etcd; make compose-down stops it
 #   make bench   the paper's experiment in small over an emulated WAN (minutes, as root)
 #   make bench-paper   all of it, resumed where it was cut off (hours, as root)
 
@@ -12,13 +13,14 @@ BIN := $(VENV)/bin
 export PYTHON VENV
 
 .PHONY: demo test faults storm bench bench-paper lint protos format contract-release clean
+.PHONY: compose-build compose-up compose-down compose-wheels compose-test
 
 demo:
 	@tools/setup.sh demo
 	$(BIN)/watari demo
 
 test: lint
-	$(BIN)/pytest tests --ignore=tests/faults
+	$(BIN)/pytest tests --ignore=tests/faults --ignore=tests/compose
 
 faults:
 	@tools/setup.sh test
@@ -46,6 +48,37 @@ lint:
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/released.binpb
+
+# A federation in containers: docs/containers.md. COMPOSE=podman-compose takes podman.
+COMPOSE ?= docker compose
+WATARI_PORTS ?= 74
+WATARI_UID ?= $(shell id -u | sed 's/^0$$/10001/')
+export WATARI_PORTS WATARI_UID
+CONTAINERS := $(COMPOSE) -f compose/compose.yaml $(if $(METRICS),-f compose/compose.metrics.yaml) -p watari
+
+compose-up: compose-build
+	@tools/setup.sh demo
+	$(BIN)/python -m compose.prepare --owner $(WATARI_UID) --ports $(WATARI_PORTS)
+	$(CONTAINERS) up -d --no-build
+
+# One image for etcd's nodes, one for all else.
+compose-build:
+	$(CONTAINERS) build etcd-1 directory-1
+
+# Volumes and compose/state stay.
+compose-down:
+	$(CONTAINERS) down
+
+# For builds that reach no package index: PIP_NO_INDEX=1 make compose-up takes everything from there.
+compose-wheels:
+	@tools/setup.sh demo
+	$(BIN)/python -m pip wheel --quiet --wheel-dir compose/wheels hatchling '.[etcd]'
+	rm -f compose/wheels/watari-*.whl
+
+# As root, with podman: builds it all, and stops parts of it while machines cross (minutes).
+compose-test:
+	@compose/setup-test.sh
+	$(BIN)/pytest tests/compose
 
 # Writes the stubs from protos/ again; a test compares them.
 protos:

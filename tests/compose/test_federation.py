@@ -1,0 +1,253 @@
+"""The federation in containers: machines cross while parts of it are stopped, and none is lost."""
+
+import random
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compose import machine, plan, prepare
+from tests.support import containers
+from tests.support.command_line import CommandLine, Ended
+from tests.support.containers import Containers, wait_until
+from watari.cli import sparse
+from watari.cli.exits import Exit
+
+pytestmark = pytest.mark.timeout(3600)
+"""The first test builds the images, and perhaps their base."""
+
+MIB = 1024 * 1024
+DISK_BYTES, CONTENT_BYTES = 256 * MIB, 24 * MIB
+
+LIMIT = "2M"
+"""Bytes a second: a machine takes some twelve seconds. What is stopped is away for that long, which
+is longer than a lease, so what is fresh in the end was renewed meanwhile.
+"""
+
+SEEN_SECONDS_MAX = 60.0
+BEGUN_SECONDS_MAX = 60.0
+ENDED_SECONDS_MAX = 300.0
+PUBLISHED_SECONDS_MAX = 90.0
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Whoever moves machines, with the command line on this machine."""
+
+    federation: Containers
+    command: CommandLine
+
+    def put(self, folder: Path, name: str) -> tuple[str, Path]:
+        """Makes a machine in tokyo; its UUID, and the original of its disk."""
+        disk = folder / f"{name}.raw"
+        rng = random.Random(name)
+        with disk.open("wb") as file:
+            file.truncate(DISK_BYTES)
+            for at in range(0, CONTENT_BYTES, MIB):
+                file.seek(at * 7)
+                file.write(rng.randbytes(MIB))
+        machine.put(self.federation.state, "tokyo", name, [disk])
+        return self.await_seen(name), disk
+
+    def await_seen(self, name: str) -> str:
+        """Waits until tokyo's manager knows a machine, which its agent has told it; its UUID."""
+        found: list[str] = []
+
+        def seen() -> bool:
+            vms = self.command.json("vm", "list", "--cloud", "tokyo")
+            found.extend(vm["vm_id"] for vm in vms if vm["name"] == name)
+            return bool(found)
+
+        wait_until(
+            seen,
+            SEEN_SECONDS_MAX,
+            lambda: f"nobody sees {name}:\n{self.federation.log('tokyo-manager')}",
+        )
+        return found[0]
+
+    def begin(self, vm_id: str, *where: str) -> str:
+        """Starts a migration that takes its time; its id. As anyone would, it says so again when a
+        server is away, or is at another address since it was started again.
+        """
+        migration_id = str(uuid.uuid4())
+        options = ("--limit", LIMIT, "--detach", "--id", migration_id, *where)
+        said: list[Ended] = []
+
+        def begun() -> bool:
+            said.append(self.command.run("migrate", vm_id, "--from", "tokyo", *options, code=None))
+            assert said[-1].code in {Exit.OK, Exit.UNAVAILABLE}, said[-1]
+            return said[-1].code == Exit.OK
+
+        wait_until(begun, BEGUN_SECONDS_MAX, lambda: str(said[-1]))
+        return migration_id
+
+    def state(self, migration_id: str) -> dict[str, Any]:
+        """A migration; nothing while its manager is away."""
+        ended = self.command.run(
+            "migration", "show", migration_id, "--cloud", "tokyo", "-o", "json", code=None
+        )
+        return dict(ended.json) if ended.code == 0 else {}
+
+    def await_end(self, migration_id: str) -> None:
+        """Waits for a final state, which must be success."""
+
+        def ended() -> bool:
+            return self.state(migration_id).get("state") in {"succeeded", "failed", "cancelled"}
+
+        wait_until(ended, ENDED_SECONDS_MAX, lambda: str(self.state(migration_id)))
+        assert self.state(migration_id)["state"] == "succeeded", self.state(migration_id)
+
+    def check_arrived(self, vm_id: str, disk: Path) -> None:
+        """It is in osaka, there only, and every byte of it."""
+        found = [vm for vm in self.command.json("vm", "list") if vm["vm_id"] == vm_id]
+        assert [(vm["cloud_id"], vm["problem"]) for vm in found] == [("osaka", None)]
+        shelves = self.federation.state / "shelves"
+        assert sparse.first_difference(shelves / "osaka" / "vms" / vm_id / "vda.raw", disk) is None
+        assert not (shelves / "tokyo" / "vms" / vm_id).exists()
+
+    def fresh_clouds(self, directory: plan.Service) -> set[str]:
+        """Clouds whose records one of the directories calls fresh; none while it is away."""
+        environ = {
+            **self.command.environ,
+            "WATARI_CLIENT_DIRECTORY__ADDRESS": (
+                f"127.0.0.1:{self.federation.ports}{directory.published}"
+            ),
+            "WATARI_CLIENT_DIRECTORY__SPIFFE_ID": str(directory.spiffe_id),
+            "WATARI_CLIENT_FURTHER_DIRECTORIES": "",
+        }
+        asked = CommandLine(self.command.state, environ)
+        ended = asked.run("cloud", "list", "-o", "json", code=None)
+        if ended.code:
+            return set()
+        return {cloud["cloud_id"] for cloud in ended.json if not cloud["stale"]}
+
+    def await_fresh(self, directory: plan.Service) -> None:
+        """Waits until both clouds are in a directory."""
+        wait_until(
+            lambda: self.fresh_clouds(directory) == {"tokyo", "osaka"},
+            PUBLISHED_SECONDS_MAX,
+            lambda: f"{directory.name} lacks a cloud:\n{self.federation.log(directory.name)}",
+        )
+
+
+@pytest.fixture(scope="module")
+def outside(federation: Containers, tmp_path_factory: pytest.TempPathFactory) -> Outside:
+    """With both clouds in both directories."""
+    environ = {"WATARI_CLIENT_CONFIG": str(federation.state / "client.toml")}
+    found = Outside(federation, CommandLine(tmp_path_factory.mktemp("none"), environ))
+    for directory in DIRECTORIES:
+        found.await_fresh(directory)
+    return found
+
+
+DIRECTORIES = tuple(each for each in plan.services() if each.name.startswith("directory-"))
+
+
+@contextmanager
+def away(federation: Containers, service: str) -> Iterator[None]:
+    """A service is stopped for the length of the block."""
+    federation.stop(service)
+    try:
+        yield
+    finally:
+        federation.start(service)
+
+
+def test_no_process_is_root_may_write_to_its_image_or_has_a_capability(
+    federation: Containers,
+) -> None:
+    owner = prepare.default_owner()
+    for name in federation.names:
+        status = federation.execute(name, "cat", "/proc/1/status")
+        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        assert set(fields["Uid"].split()) == {str(owner)}, name
+        assert {int(fields[f"Cap{each}"], 16) for each in ("Eff", "Prm", "Bnd")} == {0}, name
+        assert fields["NoNewPrivs"].strip() == "1", name
+        assert federation.inspect(name, "{{.HostConfig.ReadonlyRootfs}}") == "true", name
+
+
+def test_no_secret_is_in_an_image_an_environment_or_a_log(federation: Containers) -> None:
+    for name in federation.names:
+        key = (federation.state / "secrets" / f"{name}.pem").read_text().splitlines()[1]
+        assert key not in federation.inspect(name, "{{json .}}"), name
+        assert key not in federation.log(name), name
+    for image in containers.IMAGES:
+        tagged = f"{image}:{federation.name}"
+        command = ["run", "--rm", "--ulimit", "host", "--user", "root", tagged]
+        named = "find / -xdev -name '*.pem' -o -xdev -name '*.key'"
+        search = f"{named} | xargs -r grep -l 'PRIVATE KEY' || true"
+        found = federation.podman(*command, "sh", "-c", search)
+        assert not found.strip(), found
+
+
+def test_the_sample_machine_crosses_by_the_brokers_choice(outside: Outside) -> None:
+    vm_id = outside.await_seen(prepare.SAMPLE)
+    shelves = outside.federation.state / "shelves"
+    (original,) = (shelves / "tokyo" / "vms" / vm_id).glob("*.raw")
+    copy = outside.command.state / "original.raw"
+    sparse.copy(original, copy)
+    ended = outside.command.json("migrate", prepare.SAMPLE, "--place", "--region", "jp-west")
+    assert ended["state"] == "succeeded"
+    outside.check_arrived(vm_id, copy)
+
+
+def test_machines_cross_while_a_node_of_etcd_is_away(outside: Outside, tmp_path: Path) -> None:
+    vm_id, disk = outside.put(tmp_path, "during-etcd")
+    migration_id = outside.begin(vm_id, "--place")
+    with away(outside.federation, "etcd-1"):
+        outside.await_end(migration_id)
+        for directory in DIRECTORIES:
+            outside.await_fresh(directory)
+    outside.check_arrived(vm_id, disk)
+
+
+def test_machines_cross_while_a_directory_is_away(outside: Outside, tmp_path: Path) -> None:
+    first, second = DIRECTORIES
+    before, before_disk = outside.put(tmp_path, "before-directory")
+    during, during_disk = outside.put(tmp_path, "during-directory")
+    begun = outside.begin(before, "--place")
+    with away(outside.federation, first.name):
+        placed = outside.begin(during, "--place")
+        outside.await_end(begun)
+        outside.await_end(placed)
+        outside.await_fresh(second)
+        assert len(outside.command.json("cloud", "list")) == 2, "nobody asks the second one"
+    outside.await_fresh(first)
+    outside.check_arrived(before, before_disk)
+    outside.check_arrived(during, during_disk)
+
+
+@pytest.mark.parametrize("service", ["tokyo-manager", "osaka-manager", "osaka-agent"])
+def test_machines_cross_while_a_server_of_theirs_is_restarted(
+    outside: Outside, tmp_path: Path, service: str
+) -> None:
+    vm_id, disk = outside.put(tmp_path, f"during-{service}")
+    migration_id = outside.begin(vm_id, "--to", "osaka")
+    wait_until(
+        lambda: outside.state(migration_id).get("state") == "copying",
+        SEEN_SECONDS_MAX,
+        lambda: str(outside.state(migration_id)),
+    )
+    outside.federation.restart(service)
+    outside.await_end(migration_id)
+    outside.federation.await_healthy(service)
+    outside.check_arrived(vm_id, disk)
+
+
+def test_machines_cross_after_a_node_of_etcd_and_a_directory_were_killed(
+    outside: Outside, tmp_path: Path
+) -> None:
+    """The others have everything: they are away at once, and nothing that was published is lost."""
+    vm_id, disk = outside.put(tmp_path, "after-kill")
+    outside.federation.kill("etcd-2")
+    outside.federation.kill("directory-2")
+    outside.await_end(outside.begin(vm_id, "--place"))
+    outside.federation.start("etcd-2")
+    outside.federation.start("directory-2")
+    for directory in DIRECTORIES:
+        outside.await_fresh(directory)
+    outside.check_arrived(vm_id, disk)
