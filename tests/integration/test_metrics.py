@@ -2,6 +2,8 @@
 
 import contextlib
 import http.client
+import json
+import re
 import ssl
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +19,7 @@ from watari import errors, metrics
 from watari.metrics import MetricsSettings
 
 SECONDS_MAX = 5.0
+PROMETHEUS = Path(__file__).resolve().parents[2] / "compose" / "prometheus"
 
 
 def fetched(address: str, context: ssl.SSLContext | None = None) -> dict[str, float]:
@@ -58,6 +61,19 @@ def test_a_directory_tells_what_it_has_and_counts_its_calls(start: Start) -> Non
     found = fetched(address)
     assert found['watari_directory_records{kind="offer",stale="true"}'] == 2
     assert found["watari_directory_leases"] == 1
+
+
+def test_the_dashboard_and_the_alerts_name_metrics_that_there_are(start: Start) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    running = start(metrics=MetricsSettings(address))
+    tokyo = running.client(TOKYO)
+    tokyo.publish(tokyo.lease("tokyo"), cloud())
+    there = {name.partition("{")[0] for name in fetched(address)}
+    for file in ("dashboard.json", "alerts.yml"):
+        named = re.findall(r"watari_\w+", (PROMETHEUS / file).read_text())
+        assert named
+        assert set(named) <= there, file
+    assert json.loads((PROMETHEUS / "dashboard.json").read_text())["panels"]
 
 
 def test_a_page_with_a_client_authority_is_for_its_clients_only(tmp_path: Path) -> None:
