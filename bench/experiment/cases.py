@@ -20,11 +20,14 @@ FAST_LINK_MS = (0, 20, 60, 120, 200)
 QUICK_MS = (0, 60, 120)
 QUICK_MBIT = 200.0
 FEWER_MS: Mapping[tuple[str, float], Sequence[float]] = {
-    ("paper_whole", 100): (0, 160),
+    ("nbd_tls", 100): FAST_LINK_MS,
+    ("casync", 100): FAST_LINK_MS,
+    ("paper_part", 100): FAST_LINK_MS,
+    ("paper_whole", 100): (160,),
     ("paper_ipsec", 1000): (0, 60, 200),
     ("paper_ipsec", QUICK_MBIT): (0, 120),
 }
-"""Of methods at a rate that take minutes and whose line is nearly straight."""
+"""Of methods at a rate that take long and whose line is nearly straight."""
 
 OTHER_IMAGES = ("small", "full", "random", "qcow2")
 OTHER_MS = (120,)
