@@ -180,7 +180,7 @@ class Etcd:
         elif code in _NEXT_ENDPOINT:
             self.failed(number)
         else:
-            raise errors.WatariError(
+            raise errors.Unavailable(
                 "STORE_UNAVAILABLE",
                 f"etcd refused: {text}",
                 hint="compare the directory's etcd settings, its role's permissions and alarms",

@@ -24,7 +24,7 @@ HISTORY_SECONDS = 600.0
 """etcd keeps at least this much history for a directory that starts; one that runs has its own."""
 
 SWEPT_REQUESTS = 1000
-"""Ids of old requests that one sweep looks at. With a sweep a second it keeps up with several hundred
+"""Ids of old requests that one sweep looks at. With a sweep a second it keeps up with hundreds of
 publishes a second; all of them may be deleted in one transaction."""
 
 
