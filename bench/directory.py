@@ -7,6 +7,7 @@ two directories, publishers, watchers and the broker's catalogue share its proce
 
 import contextlib
 import itertools
+import json
 import statistics
 import tempfile
 import threading
@@ -63,6 +64,7 @@ def run(size: Size) -> dict[str, Any]:
                 for number, (process, _) in enumerate(directories)
             }
             memory |= {node.name: _rss(node) for node in cluster.nodes}
+            database_bytes = _database_bytes(cluster)
             started_seconds = _restart(directories[0][0])
     return {
         "clouds": size.clouds,
@@ -71,6 +73,7 @@ def run(size: Size) -> dict[str, Any]:
         "load_seconds": loads,
         "change_to_watcher": delays,
         "peak_rss_bytes": memory,
+        "database_bytes": database_bytes,
         "started_seconds": started_seconds,
     }
 
@@ -89,7 +92,7 @@ def text(found: dict[str, Any]) -> str:
         + ", ".join(f"{name} {value:.1f} ms" for name, value in in_ms.items())
         + f"; missed {delays['missed']}",
         f"a directory starts in {found['started_seconds']:.1f} s",
-        f"peak memory: {held}",
+        f"peak memory: {held}; etcd's file {found['database_bytes'] >> 20} MiB",
     ]
     return "\n".join(lines) + "\n"
 
@@ -234,6 +237,12 @@ def _rss(node: etcd_cluster.Node) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _database_bytes(cluster: etcd_cluster.Cluster) -> int:
+    """Of the largest node."""
+    told = json.loads(cluster.etcdctl("endpoint", "status", "-w", "json"))
+    return max(int(node["Status"]["dbSize"]) for node in told)
 
 
 def _cloud_id(number: int) -> str:
