@@ -7,10 +7,17 @@ from pathlib import Path
 
 import grpc
 import pytest
+from hypothesis import HealthCheck, settings
 
 from watari import identity, rpc
 from watari.clock import Clock, SystemClock
 from watari.identity import Authority, Identity, SpiffeId, TrustStore
+
+# How fast the machine is decides no test.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 TOKYO = "tokyo.example"
 OSAKA = "osaka.example"
