@@ -21,6 +21,12 @@ from watari import units
 REPEAT, REPEAT_QUICK = 3, 2
 GOODPUT_SECONDS_QUICK = 3.0
 RESULTS_FOLDER = Path("bench-results")
+RESULTS_HEAD = """# Results
+
+Seconds are medians, with the least and the most where a case was repeated. Written by
+`python -m bench figures`, like the figures beside it.
+
+"""
 
 
 def main() -> None:
@@ -141,7 +147,7 @@ def _drawn(file: Path, folder: Path) -> None:
     found = json.loads(file.read_text())
     drawn = figures.draw(found, folder)
     table = folder / "results.md"
-    table.write_text(tables.text(found))
+    table.write_text(RESULTS_HEAD + tables.text(found))
     sys.stdout.write(f"{len(drawn)} figures and {table.name} in {folder}\n")
 
 

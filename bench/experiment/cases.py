@@ -24,7 +24,7 @@ FEWER_MS: Mapping[tuple[str, float], Sequence[float]] = {
     ("casync", 100): FAST_LINK_MS,
     ("paper_part", 100): FAST_LINK_MS,
     ("paper_whole", 100): (160,),
-    ("paper_ipsec", 1000): (0, 60, 200),
+    ("paper_ipsec", 1000): (60,),
     ("paper_ipsec", QUICK_MBIT): (0, 120),
 }
 """Of methods at a rate that take long and whose line is nearly straight."""

@@ -42,13 +42,9 @@ def rows(lines: Lines) -> list[Row]:
     if part and existing:
         claim = "between 60 and 80 ms"
         found.append(Row("part becomes faster than existing", claim, crossing(part, existing)))
-        found.append(
-            Row(
-                "part, of existing's time",
-                "at most about 70 % from 120 ms on",
-                _shares(part, existing),
-            )
-        )
+        if shares := _shares(part, existing):
+            claim = "at most about 70 % from 120 ms on"
+            found.append(Row("part, of existing's time", claim, shares))
     if part and free:
         what = "part becomes faster than existing if IPsec were free"
         found.append(Row(what, "not measured", crossing(part, free)))
