@@ -63,7 +63,7 @@ def run(size: Size) -> dict[str, Any]:
                 f"directory {number}": process.peak_rss_bytes()
                 for number, (process, _) in enumerate(directories)
             }
-            memory |= {node.name: _rss(node) for node in cluster.nodes}
+            memory |= {node.name: processes.peak_rss_bytes(node.pid) for node in cluster.nodes}
             database_bytes = _database_bytes(cluster)
             started_seconds = _restart(directories[0][0])
     return {
@@ -229,14 +229,6 @@ def _restart(directory: Process) -> float:
     began = time.monotonic()
     directory.start()
     return time.monotonic() - began
-
-
-def _rss(node: etcd_cluster.Node) -> int:
-    assert node.process is not None  # noqa: S101 - for the type checker
-    for line in Path(f"/proc/{node.process.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _database_bytes(cluster: etcd_cluster.Cluster) -> int:

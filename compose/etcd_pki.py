@@ -6,6 +6,7 @@ certificate, which is the same authority's, reads and writes but is no member.
 """
 
 import ipaddress
+from collections.abc import Sequence
 from datetime import timedelta
 
 from cryptography import x509
@@ -42,12 +43,14 @@ class EtcdAuthority:
         """Its key."""
         return _pem(self._key)
 
-    def node(self, name: str) -> tuple[bytes, bytes]:
-        """Certificate and key of the node that is reached as `name`, PEM."""
+    def node(self, name: str, addresses: Sequence[str] = ()) -> tuple[bytes, bytes]:
+        """Certificate and key of the node that is reached as `name` or at `addresses`, PEM."""
         names: list[x509.GeneralName] = [
-            x509.DNSName(name),
-            x509.DNSName("localhost"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            *(x509.DNSName(each) for each in sorted({name, "localhost"})),
+            *(
+                x509.IPAddress(ipaddress.ip_address(each))
+                for each in sorted({"127.0.0.1", *addresses})
+            ),
         ]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._leaf(PEER_NAME, usages, names)

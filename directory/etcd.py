@@ -230,6 +230,8 @@ class Watch:
         whole: pb.WatchResponse | None = None
         try:
             self._call = self._etcd.stream(self._number, self._requests())
+            if self._ended.is_set():
+                self._call.cancel()  # `cancel` came before there was anything to cancel
             for answer in self._call:
                 if answer.canceled:
                     if answer.compact_revision:

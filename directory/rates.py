@@ -21,17 +21,17 @@ class Rates:
         self._most = max(1.0, per_second * BURST_SECONDS)
         self._clock = time
         self._lock = threading.Lock()
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Tokens, and when that was counted."""
+        self._left: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
+        """Tokens, and when that was counted, by provider and lease: nobody can spend another's."""
 
-    def take(self, lease_id: str) -> None:
+    def take(self, owner: str, lease_id: str) -> None:
         """One publish. Raises Exhausted QUOTA_EXCEEDED, to be repeated, when it is too soon."""
-        now = self._clock.monotonic()
+        key, now = (owner, lease_id), self._clock.monotonic()
         with self._lock:
-            tokens, counted_at = self._left.pop(lease_id, (self._most, now))
+            tokens, counted_at = self._left.pop(key, (self._most, now))
             tokens = min(self._most, tokens + (now - counted_at) * self._per_second)
             allowed = tokens >= 1
-            self._left[lease_id] = (tokens - allowed, now)
+            self._left[key] = (tokens - allowed, now)
             if len(self._left) > LEASES_MAX:
                 self._left.popitem(last=False)
         if not allowed:

@@ -59,7 +59,7 @@ class DirectoryServicer(directory_pb2_grpc.DirectoryServiceServicer):
         self, request: directory_pb2.PublishRequest, context: grpc.ServicerContext
     ) -> directory_pb2.PublishResponse:
         publication = publications.from_request(request, rpc.current_peer().domain)
-        self._rates.take(publication.lease_id)
+        self._rates.take(publication.owner, publication.lease_id)
         return directory_pb2.PublishResponse(revision=self._store.publish(publication))
 
     def GetRecord(

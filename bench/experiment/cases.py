@@ -47,7 +47,7 @@ class Case:
     def key(self) -> str:
         """Names it among all others."""
         link = f"{self.rate_mbit:g}m-{self.rtt_ms:g}ms"
-        return f"{self.method}/{self.image}/{link}/{self.repetition}"
+        return f"{self.method}:{self.image}:{link}:{self.repetition}"
 
 
 def full(repeat: int, slow_repeat: int) -> Iterator[Case]:

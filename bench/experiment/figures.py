@@ -172,7 +172,10 @@ def _ratios(group: Group) -> Figure | None:
     figure, axes = _axes()
     existing = group.lines[base]
     for method in group.methods:
-        trips, shares = zip(*numbers.shares(group.lines[method], existing), strict=True)
+        found = numbers.shares(group.lines[method], existing)
+        if not found:
+            continue
+        trips, shares = zip(*found, strict=True)
         label, color, marker, style = LOOKS[method]
         percent = [100 * each for each in shares]
         axes.plot(trips, percent, label=label, color=color, marker=marker, linestyle=style)

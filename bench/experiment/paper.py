@@ -56,8 +56,10 @@ def crossing(one: Sequence[Point], other: Sequence[Point]) -> str:
     at = numbers.crossing_ms(one, other)
     if at is not None:
         return f"at {at:.0f} ms"
-    first = numbers.shares(one, other)[0][1]
-    return "at every round trip" if first <= 1 else "at none"
+    found = numbers.shares(one, other)
+    if not found:
+        return "not measured at the same round trips"
+    return "at every round trip" if found[0][1] <= 1 else "at none"
 
 
 def _shares(part: Sequence[Point], existing: Sequence[Point]) -> str:

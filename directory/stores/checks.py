@@ -1,5 +1,6 @@
 """What every store refuses, in the same words. Pure."""
 
+from directory.leases import LeaseTable
 from directory.records import Put
 from directory.stores import Publication
 from watari import errors
@@ -51,9 +52,16 @@ def require_records(count: int, most: int, cloud_id: str) -> None:
     require_within(count, most, f"records of {cloud_id}")
 
 
-def require_leases(count: int, most: int, cloud_id: str) -> None:
-    """As `require_within`, of a cloud's leases."""
-    require_within(count, most, f"leases of {cloud_id}")
+def require_free_lease(table: LeaseTable, lease_id: str, cloud_id: str, most: int) -> None:
+    """The cloud may have this lease: it is its own already, or a new one of at most so many.
+
+    Raises AlreadyExists ID_REUSED, Exhausted QUOTA_EXCEEDED.
+    """
+    held = table.get(lease_id)
+    if held is None:
+        require_within(table.count(cloud_id) + 1, most, f"leases of {cloud_id}")
+    elif held.cloud_id != cloud_id:
+        raise reused("lease_id", lease_id)
 
 
 def require_clouds(count: int, most: int, owner: str) -> None:

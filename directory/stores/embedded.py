@@ -15,9 +15,6 @@ from watari.v1 import directory_pb2
 
 SCHEMA_VERSION = 1
 
-COMPACTION_SLACK = 10
-"""History is compacted when it exceeds its limit by one part in so many: not on every change."""
-
 AFTER_COMMIT = failpoint.declare("directory.store.after_commit")
 
 _SCHEMA = f"""
@@ -46,7 +43,7 @@ class EmbeddedStore:
         self._listeners: list[Callable[[], None]] = []
         # Guards what is in memory, and keeps it in step with the transactions that belong to it.
         self._lock = threading.Lock()
-        self._changes_since_compaction = 0
+        self._compaction = versions.Compaction(limits.changes_kept_max)
         self._leases = LeaseTable(time)
         with self._file.read() as db:
             for row in db.execute(
@@ -112,7 +109,8 @@ class EmbeddedStore:
         with self._lock:
             with self._file.write() as db:
                 self._bind(db, cloud_id, owner)
-                self._require_free_lease(lease_id, cloud_id)
+                most = self._limits.leases_per_cloud_max
+                checks.require_free_lease(self._leases, lease_id, cloud_id, most)
                 db.execute(
                     "INSERT INTO leases VALUES (?, ?, ?) ON CONFLICT (lease_id) "
                     "DO UPDATE SET ttl_seconds = excluded.ttl_seconds",
@@ -178,10 +176,7 @@ class EmbeddedStore:
 
     def _apply(self, db: sqlite3.Connection, writes: list[Write]) -> int:
         revision = versions.apply(db, writes, self._clock.now())
-        self._changes_since_compaction += len(writes)
-        if self._changes_since_compaction > self._limits.changes_kept_max // COMPACTION_SLACK:
-            self._changes_since_compaction = 0
-            versions.compact(db, self._limits.changes_kept_max)
+        self._compaction.count(db, len(writes))
         return revision
 
     def _bind(self, db: sqlite3.Connection, cloud_id: str, owner: str) -> None:
@@ -192,14 +187,6 @@ class EmbeddedStore:
         (count,) = db.execute("SELECT COUNT(*) FROM clouds WHERE owner = ?", (owner,)).fetchone()
         checks.require_clouds(count + 1, self._limits.clouds_per_provider_max, owner)
         db.execute("INSERT INTO clouds VALUES (?, ?)", (cloud_id, owner))
-
-    def _require_free_lease(self, lease_id: str, cloud_id: str) -> None:
-        held = self._leases.get(lease_id)
-        if held is None:
-            count = self._leases.count(cloud_id) + 1
-            checks.require_leases(count, self._limits.leases_per_cloud_max, cloud_id)
-        elif held.cloud_id != cloud_id:
-            raise checks.reused("lease_id", lease_id)
 
     def _unix_time(self) -> float:
         return self._clock.now().timestamp()

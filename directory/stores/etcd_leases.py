@@ -86,13 +86,9 @@ class SeenLeases:
             return unchanged(key, self._revisions.get(lease_id, 0))
 
     def require_free(self, lease_id: str, cloud_id: str, most: int) -> None:
-        """Raises AlreadyExists ID_REUSED, Exhausted QUOTA_EXCEEDED."""
+        """As `checks.require_free_lease`."""
         with self._lock:
-            held = self._table.get(lease_id)
-            if held is None:
-                checks.require_leases(self._table.count(cloud_id) + 1, most, cloud_id)
-            elif held.cloud_id != cloud_id:
-                raise checks.reused("lease_id", lease_id)
+            checks.require_free_lease(self._table, lease_id, cloud_id, most)
 
     def ended(self, orphans: Callable[[Iterable[str]], list[str]]) -> list[str]:
         """Leases whose records may still be fresh; `orphans` finds those of unknown leases."""

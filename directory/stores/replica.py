@@ -19,9 +19,6 @@ from watari import errors
 
 SCHEMA_VERSION = 1
 
-COMPACTION_SLACK = 10
-"""History is compacted when it exceeds its limit by one part in so many: not on every change."""
-
 _SCHEMA = f"""
 {versions.SCHEMA}
 CREATE TABLE clouds (
@@ -58,8 +55,7 @@ class Replica:
         self._folder = tempfile.TemporaryDirectory(prefix="watari-directory-")
         path = Path(self._folder.name) / "replica.db"
         self._file = SqliteFile(path, _SCHEMA, SCHEMA_VERSION, durable=False)
-        self._changes_kept_max = changes_kept_max
-        self._changes_since_compaction = 0
+        self._compaction = versions.Compaction(changes_kept_max)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -69,9 +65,9 @@ class Replica:
 
     def add(self, steps: Sequence[Step]) -> bool:
         """Applies steps in order, all or none; tells whether any record changed."""
-        changes = 0
         if not steps:
             return False
+        changes = 0
         with self._file.write() as db:
             for step in steps:
                 for cloud_id, cloud in step.clouds.items():
@@ -79,10 +75,7 @@ class Replica:
                 if step.rows:
                     versions.add(db, step.revision, step.rows)
                     changes += len(step.rows)
-            self._changes_since_compaction += changes
-            if self._changes_since_compaction > self._changes_kept_max // COMPACTION_SLACK:
-                self._changes_since_compaction = 0
-                versions.compact(db, self._changes_kept_max)
+            self._compaction.count(db, changes)
         return changes > 0
 
     def reset(

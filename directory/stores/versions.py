@@ -50,6 +50,8 @@ CREATE INDEX past_by_end ON versions (superseded) WHERE superseded < 92233720368
 CREATE INDEX deletions_by_revision ON versions (revision) WHERE record IS NULL;
 """
 
+COMPACTION_SLACK = 10
+
 _ALL_KINDS_END = 2**31
 """Beyond every number of an enum."""
 
@@ -63,6 +65,23 @@ class Row(NamedTuple):
     lease_id: str | None = None
     stale_since: float | None = None
     """Unix time."""
+
+
+class Compaction:
+    """When history is dropped: once it exceeds its limit by one part in COMPACTION_SLACK, so not on
+    every change. Used by one writer at a time.
+    """
+
+    def __init__(self, changes_kept_max: int) -> None:
+        self._changes_kept_max = changes_kept_max
+        self._changes = 0
+
+    def count(self, db: sqlite3.Connection, changes: int) -> None:
+        """So many changes have been made in this transaction."""
+        self._changes += changes
+        if self._changes > self._changes_kept_max // COMPACTION_SLACK:
+            self._changes = 0
+            compact(db, self._changes_kept_max)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from directory.etcd_settings import EtcdSettings
 from tests.conftest import Federation, Serve
-from tests.support import directory_server
+from tests.support import directory_server, etcd_cluster
 from tests.support.broker_world import World
 from tests.support.clouds import VM, Cloud, two_clouds
 from tests.support.directory_server import TOKYO, Client, Running, Start
@@ -84,3 +85,22 @@ def clouds(federation: Federation, tmp_path: Path) -> Iterator[tuple[Cloud, Clou
         tokyo.start()
         osaka.start()
         yield tokyo, osaka
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[etcd_cluster.Cluster]:
+    """Three nodes, to break at will."""
+    with etcd_cluster.cluster(tmp_path / "etcd") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def on_etcd(federation: Federation, etcd: etcd_cluster.Cluster) -> Iterator[Start]:
+    """Starts a directory on the cluster."""
+    with ExitStack() as stack:
+
+        def run(settings: EtcdSettings | None = None, **changed: object) -> Running:
+            changed |= {"etcd": settings or etcd.settings()}
+            return directory_server.run(federation, None, stack, changed)
+
+        yield run

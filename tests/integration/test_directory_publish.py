@@ -122,3 +122,13 @@ def test_a_lease_that_publishes_too_often_is_told_so_and_may_go_on_later(start: 
     tokyo.publish(lease, capacity())
     with pytest.raises(errors.Exhausted):
         tokyo.publish(lease, capacity())
+
+
+def test_nobody_spends_another_providers_publishes(start: Start) -> None:
+    running = start(publishes_per_second_max=0.1)
+    tokyo, osaka = running.client(TOKYO), running.client(OSAKA)
+    lease = tokyo.lease("tokyo", ttl_seconds=3600)
+    for _ in range(3):
+        with pytest.raises((errors.Denied, errors.Exhausted)):
+            osaka.publish(lease, capacity())
+    tokyo.publish(lease, capacity())

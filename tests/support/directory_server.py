@@ -140,6 +140,13 @@ def eventually(holds: Callable[[], bool], what: str, seconds_max: float = 10) ->
         time.sleep(0.01)
 
 
+def watched(client: Client, after: int, count: int) -> list[int]:
+    """The revisions of so many messages with changes, watched from a revision on."""
+    with client.watch(after_revision=after) as messages:
+        next(messages)
+        return [next(messages).revision for _ in range(count)]
+
+
 def with_labels(record: directory_pb2.Record, labels: dict[str, str]) -> directory_pb2.Record:
     """The same record, with labels added."""
     record.labels.update(labels)

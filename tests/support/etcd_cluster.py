@@ -4,8 +4,6 @@ Nodes are processes of Debian's `etcd-server`: killed, stopped, cut off and star
 """
 
 import contextlib
-import datetime
-import ipaddress
 import json
 import os
 import shutil
@@ -16,13 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
+from compose.etcd_pki import EtcdAuthority
 from directory.etcd_settings import EtcdSettings
 from tests.support.processes import free_port
+from watari import identity
+from watari.clock import SystemClock
 
 NODES = 3
 START_SECONDS_MAX = 30.0
@@ -39,54 +35,23 @@ class Place:
 
 
 class Certificates:
-    """An authority, a certificate for every node, and one for clients."""
+    """The files of an authority of etcd's, of its nodes and of one client."""
 
     def __init__(self, folder: Path, addresses: Sequence[str]) -> None:
         self.folder = folder
-        self._addresses = sorted({"127.0.0.1", *addresses})
-        folder.mkdir(parents=True)
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("etcd")
-        self._write("ca", self._key, self._issue(self._name, self._key, is_ca=True))
-        for name in ("node", "client"):
-            key = ec.generate_private_key(ec.SECP256R1())
-            self._write(name, key, self._issue(_name(name), key))
+        authority = EtcdAuthority(SystemClock())
+        identity.save_certificate(self.path("ca.pem"), authority.cert_pem)
+        for name, issued in (
+            ("node", authority.node("localhost", addresses)),
+            ("client", authority.client("client")),
+        ):
+            certificate, key = issued
+            identity.save_certificate(self.path(f"{name}.pem"), certificate)
+            identity.save_key(self.path(f"{name}-key.pem"), key)
 
     def path(self, name: str) -> Path:
         """Such as `ca.pem`, `node-key.pem`."""
         return self.folder / name
-
-    def _issue(
-        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_ca: bool = False
-    ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        names = [x509.IPAddress(ipaddress.ip_address(each)) for each in self._addresses]
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(is_ca, None), critical=True)
-        )
-        if not is_ca:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        return builder.sign(self._key, hashes.SHA256())
-
-    def _write(
-        self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
-    ) -> None:
-        pem = serialization.Encoding.PEM
-        self.path(f"{name}.pem").write_bytes(certificate.public_bytes(pem))
-        file = self.path(f"{name}-key.pem")
-        file.touch(mode=0o600)
-        file.write_bytes(
-            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
 
 
 class Node:
@@ -133,6 +98,12 @@ class Node:
         ]
         with (self._folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self.process is not None
+        return self.process.pid
 
     def kill(self) -> None:
         """kill -9, and waits for the end."""
@@ -254,7 +225,3 @@ def program() -> str:
     found = shutil.which("etcd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/bin")
     assert found is not None, "etcd is missing; run tools/setup.sh test"
     return found
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])

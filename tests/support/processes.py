@@ -101,10 +101,7 @@ class Process:
 
     def peak_rss_bytes(self) -> int:
         """Largest resident set so far, VmHWM of proc(5)."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-        raise AssertionError("no VmHWM")
+        return peak_rss_bytes(self.pid)
 
     def _serving(self) -> bool:
         with client.connect(self._caller, self._target) as channel:
@@ -114,6 +111,14 @@ class Process:
             except grpc.RpcError:
                 return False
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def peak_rss_bytes(pid: int) -> int:
+    """Largest resident set of a process so far, VmHWM of proc(5)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM")
 
 
 def target(port: int, spiffe_id: str) -> rpc.Target:

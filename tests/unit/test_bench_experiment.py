@@ -110,6 +110,17 @@ def test_what_is_faster_at_once_or_never_is_told_from_what_crosses() -> None:
     assert paper.crossing(part[:1], existing) == "at none"
 
 
+def test_a_run_that_was_cut_off_is_drawn_and_told_as_far_as_it_got(tmp_path: Path) -> None:
+    """Methods may have been measured at no round trip in common."""
+    cut_off = recorded(
+        (case("paper_ipsec", 0), result(400.0)),
+        (case("paper_ipsec", 200), result(410.0)),
+        (case("paper_part", 60), result(50.0, compress=40.0, copy=10.0)),
+    )
+    assert "ratio-root-100m.svg" in [path.name for path in figures.draw(cut_off, tmp_path)]
+    assert "not measured at the same round trips" in tables.text(cut_off)
+
+
 def test_figures_are_drawn_alike_each_time(tmp_path: Path) -> None:
     drawn = [figures.draw(EXPERIMENT, tmp_path / name) for name in ("one", "two")]
     names = [path.name for path in drawn[0]]
