@@ -133,14 +133,28 @@ class Outside:
             lambda: f"{directory.name} lacks a cloud:\n{self.federation.log(directory.name)}",
         )
 
+    def await_room(self) -> None:
+        """Waits until the broker knows of room in both clouds: a manager publishes its cloud before
+        it has seen its host.
+        """
+        said: list[Ended] = []
+
+        def has_room() -> bool:
+            said.append(self.command.run("place", "-o", "json", code=None))
+            found = said[-1].json["candidates"] if said[-1].code == Exit.OK else []
+            return {one["cloud_id"] for one in found} == {"tokyo", "osaka"}
+
+        wait_until(has_room, PUBLISHED_SECONDS_MAX, lambda: str(said[-1]))
+
 
 @pytest.fixture(scope="module")
 def outside(federation: Containers, tmp_path_factory: pytest.TempPathFactory) -> Outside:
-    """With both clouds in both directories."""
+    """With both clouds in both directories, and room in them."""
     environ = {"WATARI_CLIENT_CONFIG": str(federation.state / "client.toml")}
     found = Outside(federation, CommandLine(tmp_path_factory.mktemp("none"), environ))
     for directory in DIRECTORIES:
         found.await_fresh(directory)
+    found.await_room()
     return found
 
 
@@ -243,6 +257,7 @@ def test_machines_cross_after_a_node_of_etcd_and_a_directory_were_killed(
 ) -> None:
     """The others have everything: they are away at once, and nothing that was published is lost."""
     vm_id, disk = outside.put(tmp_path, "after-kill")
+    outside.await_room()
     outside.federation.kill("etcd-2")
     outside.federation.kill("directory-2")
     outside.await_end(outside.begin(vm_id, "--place"))
