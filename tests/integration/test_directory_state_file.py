@@ -9,7 +9,8 @@ import pytest
 
 from directory.records import Key
 from directory.stores import Limits, versions
-from directory.stores.embedded import COMPACTION_SLACK, EmbeddedStore
+from directory.stores.embedded import EmbeddedStore
+from directory.stores.versions import COMPACTION_SLACK
 from tests.support.directory_samples import cloud, new_id, offer, publication
 from watari import errors, failpoint
 from watari.clock import FakeClock
