@@ -36,9 +36,15 @@ class Party:
 
 _Parties = frozenset[Party]
 
-ANYONE: _Parties = frozenset(Party(role, Scope.ANY) for role in Role)
+ANYONE: _Parties = frozenset(Party(role, Scope.ANY) for role in Role if role is not Role.INVITEE)
 """Every authenticated party of the federation."""
 
+_OPERATORS: _Parties = frozenset({Party(Role.OPERATOR, Scope.OWN)})
+_OWN_PARTIES: _Parties = frozenset(
+    Party(role, Scope.OWN) for role in Role if role is not Role.INVITEE
+)
+_FOREIGN_MANAGERS: _Parties = frozenset({Party(Role.MANAGER, Scope.FOREIGN)})
+_INVITEES: _Parties = frozenset({Party(Role.INVITEE, Scope.OWN)})
 _OWN_USER = Party(Role.USER, Scope.OWN)
 _ANY_USER = Party(Role.USER, Scope.ANY)
 _ANY_BROKER = Party(Role.BROKER, Scope.ANY)
@@ -132,6 +138,20 @@ TABLE = MappingProxyType(
         _AGENTS,
         *("OpenSession", "CompleteSession", "AbortSession"),
     )
+    # Each of the provider's own parties gets what it needs to stay itself.
+    | _rules("watari.v1.IdentityService", _OWN_PARTIES, *("RenewCertificate", "GetTrust"))
+    | _rules("watari.v1.IdentityService", _OPERATORS, *("RevokeParty", "RotateAuthority"))
+    # Operators decide who belongs to the federation. An invited party is of the inviting provider's
+    # domain, and may do one thing.
+    | _rules(
+        "watari.v1.FederationService",
+        _OPERATORS,
+        *("CreateInvitation", "AcceptInvitation", "ConfirmProvider"),
+        *("ListProviders", "GetProvider", "RemoveProvider"),
+    )
+    | _rules("watari.v1.FederationService", _INVITEES, "ExchangeBundles")
+    | _rules("watari.v1.FederationService", _FOREIGN_MANAGERS, "PutBundle")
+    | _rules("watari.v1.AuditService", _OPERATORS, "ListAuditEntries")
     # Whether a server is up, and what it speaks, is no secret among those who may connect.
     | _rules("grpc.health.v1.Health", ANYONE, *("Check", "List", "Watch"))
     | _rules("grpc.reflection.v1alpha.ServerReflection", ANYONE, "ServerReflectionInfo")

@@ -5,12 +5,19 @@ import pytest
 
 from watari import authz, errors
 from watari.identity import Role, SpiffeId
-from watari.v1 import agent_pb2, broker_pb2, directory_pb2, manager_pb2
+from watari.v1 import (
+    agent_pb2,
+    audit_pb2,
+    broker_pb2,
+    directory_pb2,
+    federation_pb2,
+    manager_pb2,
+)
 
 OWN, FOREIGN = "tokyo.example", "osaka.example"
 METHODS = [
     f"/{service.full_name}/{method.name}"
-    for module in (agent_pb2, broker_pb2, directory_pb2, manager_pb2)
+    for module in (agent_pb2, audit_pb2, broker_pb2, directory_pb2, federation_pb2, manager_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -26,13 +33,25 @@ def callers(method: str) -> set[str]:
     return allowed
 
 
-EVERYONE = {f"{scope} {role}" for scope in ("own", "foreign") for role in Role}
+PARTIES = [role for role in Role if role is not Role.INVITEE]
+EVERYONE = {f"{scope} {role}" for scope in ("own", "foreign") for role in PARTIES}
 MANAGERS = {"own manager", "foreign manager"}
 BROKERS = {"own broker", "foreign broker"}
 USERS = {"own user", "foreign user"}
 HOST = {"own manager", "own user"}
 
 EXPECTED = {
+    "IdentityService": {
+        "RenewCertificate GetTrust": {f"own {role}" for role in PARTIES},
+        "RevokeParty RotateAuthority": {"own operator"},
+    },
+    "FederationService": {
+        "CreateInvitation AcceptInvitation ConfirmProvider ListProviders GetProvider"
+        " RemoveProvider": {"own operator"},
+        "ExchangeBundles": {"own invitee"},
+        "PutBundle": {"foreign manager"},
+    },
+    "AuditService": {"ListAuditEntries": {"own operator"}},
     "DirectoryService": {
         "GrantLease RenewLease RevokeLease Publish": MANAGERS,
         "GetRecord QueryRecords WatchRecords": EVERYONE,

@@ -22,7 +22,12 @@ class Role(enum.StrEnum):
     MANAGER = "manager"
     BROKER = "broker"
     AGENT = "agent"
+    OPERATOR = "operator"
+    """A person who runs the provider."""
     USER = "user"
+    """A tenant: its name is that of the tenant."""
+    INVITEE = "invitee"
+    """Who holds an invitation to the federation; its name is that of the invitation."""
 
 
 @dataclass(frozen=True, order=True)

@@ -1543,8 +1543,8 @@ Global___KeyShare: _TypeAlias = KeyShare  # noqa: Y015
 @_typing.final
 class SessionTranscript(_message.Message):
     """What the session keys are bound to: serialized and hashed with SHA-256 it salts the key derivation.
-    The receiver signs it (purpose "session-receiver"); the sender has proven itself by its certificate
-    on the call, and rebuilds the transcript from what it sent.
+    The receiver signs it (purpose "session-receiver"); it covers the `SessionOffer` that the sender
+    signed, and the sender rebuilds it from what it sent.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1557,6 +1557,7 @@ class SessionTranscript(_message.Message):
     OFFERED_FIELD_NUMBER: _builtins.int
     CHOSEN_FIELD_NUMBER: _builtins.int
     CIPHER_KEY_BITS_FIELD_NUMBER: _builtins.int
+    OFFER_SHA256_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     migration_id: _builtins.str
@@ -1569,6 +1570,8 @@ class SessionTranscript(_message.Message):
     """The receiving agent's SPIFFE id."""
     cipher_key_bits: _builtins.int
     """AES-GCM key length in bits."""
+    offer_sha256: _builtins.bytes
+    """SHA-256 of the sender's `SignedDocument` of its offer."""
     @_builtins.property
     def offered(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyShare]:
         """Everything the sender offered, in its order."""
@@ -1588,14 +1591,73 @@ class SessionTranscript(_message.Message):
         offered: _abc.Iterable[Global___KeyShare] | None = ...,
         chosen: Global___KeyShare | None = ...,
         cipher_key_bits: _builtins.int = ...,
+        offer_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "cipher_key_bits", b"cipher_key_bits", "grant_sha256", b"grant_sha256", "migration_id", b"migration_id", "offered", b"offered", "receiver", b"receiver", "sender", b"sender", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "cipher_key_bits", b"cipher_key_bits", "grant_sha256", b"grant_sha256", "migration_id", b"migration_id", "offer_sha256", b"offer_sha256", "offered", b"offered", "receiver", b"receiver", "sender", b"sender", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionTranscript: _TypeAlias = SessionTranscript  # noqa: Y015
+
+@_typing.final
+class SessionOffer(_message.Message):
+    """What the sender signs (purpose "session-sender"): its identity is bound to its shares, to the grant
+    and to the machine's definition.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    GRANT_SHA256_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    RECEIVER_FIELD_NUMBER: _builtins.int
+    OFFERED_FIELD_NUMBER: _builtins.int
+    CIPHER_KEY_BITS_FIELD_NUMBER: _builtins.int
+    DEFINITION_SHA256_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session."""
+    migration_id: _builtins.str
+    """The migration."""
+    grant_sha256: _builtins.bytes
+    """SHA-256 of the serialized SignedGrant."""
+    sender: _builtins.str
+    """The sending agent's SPIFFE id."""
+    receiver: _builtins.str
+    """The receiving agent's SPIFFE id."""
+    cipher_key_bits: _builtins.int
+    """AES-GCM key length in bits."""
+    definition_sha256: _builtins.bytes
+    """SHA-256 of the machine's definition."""
+    dry_run: _builtins.bool
+    """Whether this is an estimate."""
+    @_builtins.property
+    def offered(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyShare]:
+        """Everything the sender offers, strongest first."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        migration_id: _builtins.str = ...,
+        grant_sha256: _builtins.bytes = ...,
+        sender: _builtins.str = ...,
+        receiver: _builtins.str = ...,
+        offered: _abc.Iterable[Global___KeyShare] | None = ...,
+        cipher_key_bits: _builtins.int = ...,
+        definition_sha256: _builtins.bytes = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "definition_sha256", b"definition_sha256", "dry_run", b"dry_run", "grant_sha256", b"grant_sha256", "migration_id", b"migration_id", "offered", b"offered", "receiver", b"receiver", "sender", b"sender", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionOffer: _TypeAlias = SessionOffer  # noqa: Y015
 
 @_typing.final
 class OpenSessionRequest(_message.Message):
@@ -1611,6 +1673,7 @@ class OpenSessionRequest(_message.Message):
     CIPHER_KEY_BITS_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Made by the sender, one per attempt (UUID)."""
     migration_id: _builtins.str
@@ -1631,6 +1694,10 @@ class OpenSessionRequest(_message.Message):
     def key_shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyShare]:
         """The sender's half of every key agreement it can speak, strongest first. At most 4."""
 
+    @_builtins.property
+    def offer(self) -> _common_pb2.SignedDocument:
+        """The `SessionOffer`, signed by the sender, purpose "session-sender"."""
+
     def __init__(
         self,
         *,
@@ -1642,10 +1709,11 @@ class OpenSessionRequest(_message.Message):
         cipher_key_bits: _builtins.int = ...,
         streams: _builtins.int = ...,
         dry_run: _builtins.bool = ...,
+        offer: _common_pb2.SignedDocument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "offer", b"offer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "definition_xml", b"definition_xml", "dry_run", b"dry_run", "grant", b"grant", "key_shares", b"key_shares", "migration_id", b"migration_id", "session_id", b"session_id", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "definition_xml", b"definition_xml", "dry_run", b"dry_run", "grant", b"grant", "key_shares", b"key_shares", "migration_id", b"migration_id", "offer", b"offer", "session_id", b"session_id", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

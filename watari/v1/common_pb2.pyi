@@ -84,6 +84,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A grant is expired, already used, or does not match what it is shown for."""
     ERROR_REASON_CREDENTIALS_UNREADABLE: _ErrorReason.ValueType  # 26
     """A certificate or key file is missing or cannot be read."""
+    ERROR_REASON_CERTIFICATE_DENIED: _ErrorReason.ValueType  # 27
+    """The peer's provider has denied this certificate."""
+    ERROR_REASON_DELEGATION_INVALID: _ErrorReason.ValueType  # 28
+    """A delegation is missing, expired, or does not cover what it is shown for."""
+    ERROR_REASON_INVITATION_INVALID: _ErrorReason.ValueType  # 29
+    """An invitation is malformed, unknown, used or expired."""
     ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 30
     """The peer cannot be reached; metadata `peer` and `address`."""
     ERROR_REASON_PEER_ERROR: _ErrorReason.ValueType  # 31
@@ -168,6 +174,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """More bytes or disks than the grant allows."""
     ERROR_REASON_TOO_MANY_TRANSFERS: _ErrorReason.ValueType  # 138
     """The agent runs as many transfers as it may; try later."""
+    ERROR_REASON_PROVIDER_NOT_FOUND: _ErrorReason.ValueType  # 140
+    """No such provider was ever met."""
+    ERROR_REASON_PROVIDER_STATE: _ErrorReason.ValueType  # 141
+    """The step is not allowed in the provider's state; metadata `state`."""
+    ERROR_REASON_AUDIT_CHAIN_BROKEN: _ErrorReason.ValueType  # 142
+    """The audit log is not what was written: an entry was changed, removed or put elsewhere."""
     ERROR_REASON_FEDERATION_DOWN: _ErrorReason.ValueType  # 150
     """The local federation is not running: start it with `watari up`."""
     ERROR_REASON_START_FAILED: _ErrorReason.ValueType  # 151
@@ -214,6 +226,12 @@ ERROR_REASON_GRANT_INVALID: ErrorReason.ValueType  # 25
 """A grant is expired, already used, or does not match what it is shown for."""
 ERROR_REASON_CREDENTIALS_UNREADABLE: ErrorReason.ValueType  # 26
 """A certificate or key file is missing or cannot be read."""
+ERROR_REASON_CERTIFICATE_DENIED: ErrorReason.ValueType  # 27
+"""The peer's provider has denied this certificate."""
+ERROR_REASON_DELEGATION_INVALID: ErrorReason.ValueType  # 28
+"""A delegation is missing, expired, or does not cover what it is shown for."""
+ERROR_REASON_INVITATION_INVALID: ErrorReason.ValueType  # 29
+"""An invitation is malformed, unknown, used or expired."""
 ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 30
 """The peer cannot be reached; metadata `peer` and `address`."""
 ERROR_REASON_PEER_ERROR: ErrorReason.ValueType  # 31
@@ -298,6 +316,12 @@ ERROR_REASON_GRANT_EXCEEDED: ErrorReason.ValueType  # 137
 """More bytes or disks than the grant allows."""
 ERROR_REASON_TOO_MANY_TRANSFERS: ErrorReason.ValueType  # 138
 """The agent runs as many transfers as it may; try later."""
+ERROR_REASON_PROVIDER_NOT_FOUND: ErrorReason.ValueType  # 140
+"""No such provider was ever met."""
+ERROR_REASON_PROVIDER_STATE: ErrorReason.ValueType  # 141
+"""The step is not allowed in the provider's state; metadata `state`."""
+ERROR_REASON_AUDIT_CHAIN_BROKEN: ErrorReason.ValueType  # 142
+"""The audit log is not what was written: an entry was changed, removed or put elsewhere."""
 ERROR_REASON_FEDERATION_DOWN: ErrorReason.ValueType  # 150
 """The local federation is not running: start it with `watari up`."""
 ERROR_REASON_START_FAILED: ErrorReason.ValueType  # 151
@@ -768,6 +792,55 @@ class SignedGrant(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignedGrant: _TypeAlias = SignedGrant  # noqa: Y015
+
+@_typing.final
+class Delegation(_message.Message):
+    """A tenant lets a broker move one machine once. Travels as a `SignedDocument` with purpose
+    "delegation", signed by a user who may move the machine. Nothing else that the tenant may do comes
+    with it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    DELEGATE_FIELD_NUMBER: _builtins.int
+    VM_ID_FIELD_NUMBER: _builtins.int
+    FROM_CLOUD_FIELD_NUMBER: _builtins.int
+    TO_CLOUDS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    migration_id: _builtins.str
+    """The one migration that it is good for (UUID)."""
+    delegate: _builtins.str
+    """SPIFFE id of the broker."""
+    vm_id: _builtins.str
+    """The machine (UUID)."""
+    from_cloud: _builtins.str
+    """The cloud that it is in."""
+    @_builtins.property
+    def to_clouds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The clouds that it may go to; empty leaves the choice to the broker. At most 64."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """It begins no migration after this moment."""
+
+    def __init__(
+        self,
+        *,
+        migration_id: _builtins.str = ...,
+        delegate: _builtins.str = ...,
+        vm_id: _builtins.str = ...,
+        from_cloud: _builtins.str = ...,
+        to_clouds: _abc.Iterable[_builtins.str] | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegate", b"delegate", "expires_at", b"expires_at", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "to_clouds", b"to_clouds", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delegation: _TypeAlias = Delegation  # noqa: Y015
 
 @_typing.final
 class DiskReceipt(_message.Message):

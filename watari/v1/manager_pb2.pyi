@@ -196,6 +196,7 @@ class Vm(_message.Message):
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     SEEN_AT_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The domain's UUID."""
     name: _builtins.str
@@ -212,6 +213,8 @@ class Vm(_message.Message):
     """Its ownership epoch."""
     migration_id: _builtins.str
     """The migration that moves it; empty when none does."""
+    tenant_domain: _builtins.str
+    """The provider whose tenant it is: the own one, or the one that it came from."""
     @_builtins.property
     def resources(self) -> _common_pb2.Resources:
         """What it consumes."""
@@ -243,10 +246,11 @@ class Vm(_message.Message):
         migration_id: _builtins.str = ...,
         problem: _common_pb2.Problem | None = ...,
         seen_at: _timestamp_pb2.Timestamp | None = ...,
+        tenant_domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem", "resources", b"resources", "seen_at", b"seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "disks", b"disks", "epoch", b"epoch", "host_id", b"host_id", "migration_id", b"migration_id", "name", b"name", "problem", b"problem", "resources", b"resources", "seen_at", b"seen_at", "state", b"state", "tenant", b"tenant", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "disks", b"disks", "epoch", b"epoch", "host_id", b"host_id", "migration_id", b"migration_id", "name", b"name", "problem", b"problem", "resources", b"resources", "seen_at", b"seen_at", "state", b"state", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -984,16 +988,22 @@ class GetVmRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
+    DELEGATION_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
-    """UUID or name."""
+    """UUID or name; of a broker, the UUID."""
+    @_builtins.property
+    def delegation(self) -> _common_pb2.SignedDocument:
+        """For a broker: the tenant's `Delegation` for this machine."""
+
     def __init__(
         self,
         *,
         vm: _builtins.str = ...,
+        delegation: _common_pb2.SignedDocument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1103,7 +1113,7 @@ class MigrateVmRequest(_message.Message):
 
     @_builtins.property
     def delegation(self) -> _common_pb2.SignedDocument:
-        """For a broker: the tenant's signed, scoped permission to move this machine."""
+        """For a broker: the tenant's `Delegation` for this machine and migration."""
 
     def __init__(
         self,
@@ -1278,16 +1288,22 @@ class GetMigrationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    DELEGATION_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """The migration."""
+    @_builtins.property
+    def delegation(self) -> _common_pb2.SignedDocument:
+        """For a broker: the tenant's `Delegation` for this migration."""
+
     def __init__(
         self,
         *,
         migration_id: _builtins.str = ...,
+        delegation: _common_pb2.SignedDocument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration_id", b"migration_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "migration_id", b"migration_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1849,6 +1865,7 @@ class ReserveRequest(_message.Message):
     SOURCE_AGENT_FIELD_NUMBER: _builtins.int
     TTL_SECONDS_FIELD_NUMBER: _builtins.int
     QUOTE_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """Made by the caller (UUID)."""
     migration_id: _builtins.str
@@ -1867,6 +1884,8 @@ class ReserveRequest(_message.Message):
     """SPIFFE id of the agent that will send."""
     ttl_seconds: _builtins.int
     """Seconds that it should hold, 10 to 86,400; the destination may give less."""
+    tenant_domain: _builtins.str
+    """The provider whose tenant it is; empty is the caller's."""
     @_builtins.property
     def resources(self) -> _common_pb2.Resources:
         """What the machine needs."""
@@ -1894,10 +1913,11 @@ class ReserveRequest(_message.Message):
         source_agent: _builtins.str = ...,
         ttl_seconds: _builtins.int = ...,
         quote: _common_pb2.SignedDocument | None = ...,
+        tenant_domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disks", b"disks", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "quote", b"quote", "reservation_id", b"reservation_id", "resources", b"resources", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "tenant", b"tenant", "ttl_seconds", b"ttl_seconds", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disks", b"disks", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "quote", b"quote", "reservation_id", b"reservation_id", "resources", b"resources", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "ttl_seconds", b"ttl_seconds", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
