@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,8 +9,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import HUB, OSAKA, TOKYO
 from watari import errors, identity
-from watari.identity import SpiffeId, TrustStore, trust
+from watari.clock import FakeClock
+from watari.identity import Denial, SpiffeId, TrustStore, denials, trust
 
 MANAGER = "spiffe://tokyo.example/manager/main"
 DNS = "main.manager.tokyo.example"
@@ -173,3 +176,53 @@ def test_verified_peers_are_remembered_up_to_a_limit(federation, store, monkeypa
         party = federation.party(f"spiffe://tokyo.example/user/{name}")
         store.verify_peer(party.cert_pem, now())
     assert len(store._verified) == 2
+
+
+def test_a_denied_party_is_refused_until_it_has_a_newer_certificate(own_federation):
+    party = SpiffeId(TOKYO, "agent", "lost")
+    authority = own_federation.authorities[TOKYO]
+    before, now = own_federation.issue(party, authority), own_federation.clock.now()
+    trust = TrustStore(own_federation.trust_folder)
+    assert trust.verify_peer(before.cert_pem, now) == party
+    denials.save(trust.folder, TOKYO, [Denial(party, now, "its host was stolen")])
+    with pytest.raises(errors.Unauthenticated) as caught:
+        trust.verify_peer(before.cert_pem, now)
+    assert caught.value.reason == "CERTIFICATE_DENIED"
+    assert trust.refuses(party, now - timedelta(seconds=1))
+    later = replace(authority, clock=FakeClock(now + timedelta(seconds=1)))
+    after = own_federation.issue(party, later)
+    assert trust.verify_peer(after.cert_pem, now + timedelta(seconds=2)) == party
+    assert not trust.refuses(party, now + timedelta(seconds=1))
+
+
+def test_a_provider_denies_its_own_parties_only(own_federation):
+    party = own_federation.party(f"spiffe://{TOKYO}/agent/host-1")
+    trust, now = TrustStore(own_federation.trust_folder), own_federation.clock.now()
+    denials.save(trust.folder, OSAKA, [Denial(party.spiffe_id, now)])
+    assert trust.verify_peer(party.cert_pem, now) == party.spiffe_id
+    assert not trust.refuses(party.spiffe_id, now)
+
+
+def test_a_list_of_denials_that_cannot_be_read_costs_its_provider_the_trust(own_federation):
+    party = own_federation.party(f"spiffe://{TOKYO}/agent/host-1")
+    trust, now = TrustStore(own_federation.trust_folder), own_federation.clock.now()
+    denials.path_of(trust.folder, TOKYO).write_text("[{}]")
+    with pytest.raises(errors.Unauthenticated) as caught:
+        trust.verify_peer(party.cert_pem, now)
+    assert caught.value.reason == "PROVIDER_UNKNOWN"
+    assert trust.domains() == [HUB, OSAKA]
+
+
+def test_who_lost_its_provider_may_not_go_on(own_federation):
+    party = own_federation.party(f"spiffe://{OSAKA}/agent/host-1")
+    trust, now = TrustStore(own_federation.trust_folder), own_federation.clock.now()
+    assert not trust.refuses(party.spiffe_id, now)
+    (trust.folder / f"{OSAKA}.pem").unlink()
+    assert trust.refuses(party.spiffe_id, now)
+
+
+def test_of_two_denials_of_a_party_the_later_one_counts():
+    party, other = SpiffeId(TOKYO, "agent", "a"), SpiffeId(TOKYO, "agent", "b")
+    early, late = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
+    merged = denials.merged([Denial(party, late)], [Denial(party, early), Denial(other, early)])
+    assert merged == [Denial(party, late), Denial(other, early)]

@@ -9,6 +9,7 @@ certificate authorities. CAs sign leaves directly (path length 0), so a chain is
 """
 
 from watari.identity.authority import Authority, create_ca
+from watari.identity.denials import Denial
 from watari.identity.documents import sign, verify
 from watari.identity.files import load_key, save_certificate, save_key
 from watari.identity.party import Identity
@@ -17,6 +18,7 @@ from watari.identity.trust import TrustStore
 
 __all__ = [
     "Authority",
+    "Denial",
     "Identity",
     "Role",
     "SpiffeId",

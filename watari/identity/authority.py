@@ -19,7 +19,9 @@ LEAF_SECONDS_DEFAULT = 90 * 24 * 3600
 """Ninety days, as public authorities do; leaves are cheap to issue again."""
 
 BACKDATE_SECONDS = 300
-"""Certificates begin a little in the past, for peers whose clock is behind."""
+"""Certificates begin a little in the past, for peers whose clock is behind. Denials reckon with it:
+a certificate is as old as its beginning and this.
+"""
 
 
 @dataclass(frozen=True)

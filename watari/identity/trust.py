@@ -3,9 +3,9 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from watari import errors, logs
-from watari.identity import files
+from watari.identity import denials, files
+from watari.identity.authority import BACKDATE_SECONDS
+from watari.identity.denials import Denial
 from watari.identity.spiffe import SpiffeId, validate_domain
 
 PROVIDERS_MAX = 1000
@@ -43,6 +45,8 @@ _log = logs.get(__name__)
 @dataclass(frozen=True)
 class _Verified:
     spiffe_id: SpiffeId
+    issued_at: datetime
+    """When the leaf itself was made."""
     not_before: datetime
     not_after: datetime
 
@@ -52,6 +56,7 @@ class _Root:
     domain: str
     pem: bytes
     certificates: list[x509.Certificate]
+    denied: Mapping[SpiffeId, Denial]
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class _Roots:
 
 
 class TrustStore:
-    """The CA bundles of the accepted providers: one `<domain>.pem` per provider in a folder.
+    """The CA bundles of the accepted providers: one `<domain>.pem` per provider in a folder, and
+    what each of them denies in a `<domain>.denied.json` beside it.
 
     A file may hold several roots, for the time in which a provider changes its CA. The folder is
     read again when it changes. May be used from any thread.
@@ -77,7 +83,7 @@ class TrustStore:
         if not folder.is_dir():
             raise files.unreadable(folder, "is not a folder")
         signature = _signature(folder)
-        roots = [_read_root(folder / name) for name, _, _ in signature]
+        roots = [_read_root(folder / name) for name in _bundles(signature)]
         self._roots = _Roots(signature, {root.domain: root for root in roots})
 
     def domains(self) -> list[str]:
@@ -95,12 +101,22 @@ class TrustStore:
         """The roots of all providers, PEM. Only for TLS; `verify_peer` tells them apart."""
         return b"".join(root.pem for root in self._current().by_domain.values())
 
+    def refuses(self, peer: SpiffeId, since: datetime) -> bool:
+        """Whether a party that proved itself at `since` may not go on: its provider is not accepted
+        any more, or has denied it meanwhile.
+        """
+        root = self._current().by_domain.get(peer.domain)
+        if root is None:
+            return True
+        denial = root.denied.get(peer)
+        return denial is not None and denial.issued_until >= since
+
     def verify_peer(self, certificate: bytes, now: datetime) -> SpiffeId:
         """Who the certificate (PEM or DER) proves its holder to be at the moment `now`.
 
         Raises Unauthenticated: PROVIDER_UNKNOWN when its domain is not accepted,
-        PEER_UNAUTHENTICATED when that domain's own root did not sign it, it is not valid at `now`,
-        or it is not a Watari leaf.
+        CERTIFICATE_DENIED when its provider has denied it, PEER_UNAUTHENTICATED when that domain's
+        own root did not sign it, it is not valid at `now`, or it is not a Watari leaf.
         """
         roots = self._current()
         fingerprint = hashlib.sha256(certificate).digest()
@@ -112,6 +128,7 @@ class TrustStore:
             except _UNREADABLE as error:
                 raise _refused(f"the certificate cannot be read: {error}") from error
             self._remember(fingerprint, verified, roots)
+        _require_not_denied(verified, roots.by_domain)
         if not verified.not_before <= now <= verified.not_after:
             raise _refused(
                 f"the certificate of {verified.spiffe_id} is valid from {verified.not_before} "
@@ -137,6 +154,19 @@ class TrustStore:
             return self._roots
 
 
+def _require_not_denied(verified: _Verified, roots: Mapping[str, _Root]) -> None:
+    root = roots.get(verified.spiffe_id.domain)
+    if root is None:
+        raise _provider_unknown(verified.spiffe_id.domain)
+    denial = root.denied.get(verified.spiffe_id)
+    if denial is not None and verified.issued_at <= denial.issued_until:
+        raise errors.Unauthenticated(
+            "CERTIFICATE_DENIED",
+            f"the certificate of {verified.spiffe_id} was denied at {denial.issued_until}",
+            hint="its provider's operator issues a new one: watari ca issue",
+        )
+
+
 def peer_key(certificate: bytes) -> ec.EllipticCurvePublicKey:
     """The public key of a certificate that was verified before."""
     return _key(_parse(certificate))
@@ -145,10 +175,12 @@ def peer_key(certificate: bytes) -> ec.EllipticCurvePublicKey:
 def _signature(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Changes when a file of the folder appears, vanishes or is replaced."""
     try:
-        found = sorted(folder.glob("*.pem"))[: PROVIDERS_MAX + 1]
-        if len(found) > PROVIDERS_MAX:
+        found = sorted(folder.glob("*.pem"))
+        denied = sorted(folder.glob(f"*{denials.SUFFIX}"))
+        if max(len(found), len(denied)) > PROVIDERS_MAX:
             raise files.unreadable(folder, f"more than {PROVIDERS_MAX} providers")
-        return tuple((path.name, path.stat().st_mtime_ns, path.stat().st_ino) for path in found)
+        stats = [(path.name, path.stat()) for path in (*found, *denied)]
+        return tuple((name, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
     except OSError as error:
         raise files.unreadable(folder, error.strerror or str(error)) from error
 
@@ -156,7 +188,7 @@ def _signature(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def _reread(folder: Path, signature: tuple[tuple[str, int, int], ...]) -> _Roots:
     """A file that has become unreadable costs its own provider the trust, and nobody else."""
     by_domain = {}
-    for name, _, _ in signature:
+    for name in _bundles(signature):
         try:
             root = _read_root(folder / name)
         except errors.WatariError as error:
@@ -166,6 +198,10 @@ def _reread(folder: Path, signature: tuple[tuple[str, int, int], ...]) -> _Roots
     return _Roots(signature, by_domain)
 
 
+def _bundles(signature: tuple[tuple[str, int, int], ...]) -> list[str]:
+    return [name for name, _, _ in signature if name.endswith(".pem")]
+
+
 def _read_root(path: Path) -> _Root:
     domain = validate_domain(path.name.removesuffix(".pem"))
     pem = files.load_certificate(path)
@@ -173,7 +209,8 @@ def _read_root(path: Path) -> _Root:
         certificates = x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         raise files.unreadable(path, f"not PEM certificates: {error}") from error
-    return _Root(domain, pem if pem.endswith(b"\n") else pem + b"\n", certificates)
+    denied = denials.load(path.parent, domain)
+    return _Root(domain, pem if pem.endswith(b"\n") else pem + b"\n", certificates, denied)
 
 
 def _verify(raw: bytes, roots: dict[str, _Root]) -> _Verified:
@@ -188,6 +225,7 @@ def _verify(raw: bytes, roots: dict[str, _Root]) -> _Verified:
     root = max(signers, key=lambda signer: signer.not_valid_after_utc)
     return _Verified(
         spiffe_id,
+        leaf.not_valid_before_utc + timedelta(seconds=BACKDATE_SECONDS),
         max(leaf.not_valid_before_utc, root.not_valid_before_utc),
         min(leaf.not_valid_after_utc, root.not_valid_after_utc),
     )

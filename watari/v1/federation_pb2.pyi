@@ -125,7 +125,7 @@ class Denial(_message.Message):
     """Why, in the operator's words. At most 256 bytes."""
     @_builtins.property
     def issued_until(self) -> _timestamp_pb2.Timestamp:
-        """Certificates that began to be valid at this moment or before it are denied, later ones are not."""
+        """Certificates that were made at this moment or before it are denied, later ones are not."""
 
     def __init__(
         self,
