@@ -7,3 +7,5 @@ memory does not grow with the image.
 Never: decides where a machine goes or who owns it (its manager does), talks to the directory or the
 broker, or sends to or takes from an agent that shows no grant.
 """
+
+import watari.tls  # noqa: F401 - before grpc is imported anywhere

@@ -10,3 +10,5 @@ migration is run by the source's manager; the broker asks for it.
 
 Four words, four files: `catalogue` reads, `feasible` drops, `rank` orders, `migrate` submits.
 """
+
+import watari.tls  # noqa: F401 - before grpc is imported anywhere

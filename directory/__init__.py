@@ -7,3 +7,5 @@ revision on all pages; a watch sends every later change in order, without gap or
 Never: decides anything, calls another service, or lets a provider write another one's records. No
 migration that has begun needs it.
 """
+
+import watari.tls  # noqa: F401 - before grpc is imported anywhere

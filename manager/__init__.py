@@ -8,3 +8,5 @@ the same id. It keeps working while the directory and the broker are down.
 Never: touches a disk image or a hypervisor (the agents do), holds a key that opens a payload, rolls
 a migration back after its commit point, or changes owners because somebody stopped answering.
 """
+
+import watari.tls  # noqa: F401 - before grpc is imported anywhere

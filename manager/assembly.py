@@ -10,6 +10,9 @@ from manager.directories import Directories
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
 from manager.events import Board
+from manager.federation import joining
+from manager.federation.parting import Parting
+from manager.federation.service import Federation, FederationServicer, IdentityServicer
 from manager.handover import HandOvers
 from manager.hosts import Hosts
 from manager.janitor import Janitor
@@ -26,8 +29,8 @@ from manager.store import Store
 from watari import errors, service, validate
 from watari.identity import SpiffeId
 from watari.periodic import Periodic
-from watari.rpc import ChannelPool, Server
-from watari.v1 import manager_pb2_grpc
+from watari.rpc import ChannelPool, Door, Server
+from watari.v1 import federation_pb2_grpc, manager_pb2_grpc
 
 
 def assemble(settings: Settings, context: service.Context) -> Server:
@@ -41,10 +44,19 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     stack.callback(store.close)
     channels = ChannelPool(own)
     stack.callback(channels.close)
+    members = joining.assemble(settings, context, store, channels)
 
     agents = Agents(settings.agents, channels, settings.hosts)
     directories = Directories(settings.directories, channels, settings.publish)
-    peers = Peers(settings.peers, store, clock, directories, channels, settings.migrations)
+    peers = Peers(
+        settings.peers,
+        members.providers.manager_of,
+        store,
+        clock,
+        directories,
+        channels,
+        settings.migrations,
+    )
     board = Board(clock, settings.watchers_max)
     actions = Actions(
         settings.cloud_id, own, clock, store, agents, peers, board, settings.migrations
@@ -71,8 +83,13 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         publisher=publisher,
         stopping=stopping,
     )
-    server = _server(settings, context, domain)
+    federation = members.federation(Parting(store, reservations, driver.interrupt))
+    server = _server(settings, context, domain, federation, members.door)
 
+    members.check()
+    stack.enter_context(
+        Periodic("federation", settings.federation.check_seconds, clock, members.check)
+    )
     hosts.poll()
     if directories.configured:
         publishing = Periodic("publish", settings.publish.check_seconds, clock, publisher.check)
@@ -88,7 +105,13 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     return server
 
 
-def _server(settings: Settings, context: service.Context, domain: Domain) -> Server:
+def _server(
+    settings: Settings,
+    context: service.Context,
+    domain: Domain,
+    federation: Federation,
+    door: Door,
+) -> Server:
     def add(grpc_server: grpc.Server) -> None:
         manager_pb2_grpc.add_ManagerServiceServicer_to_server(ManagerServicer(domain), grpc_server)
         manager_pb2_grpc.add_ReservationServiceServicer_to_server(
@@ -96,6 +119,12 @@ def _server(settings: Settings, context: service.Context, domain: Domain) -> Ser
         )
         manager_pb2_grpc.add_AccountingServiceServicer_to_server(
             AccountingServicer(domain), grpc_server
+        )
+        federation_pb2_grpc.add_IdentityServiceServicer_to_server(
+            IdentityServicer(federation), grpc_server
+        )
+        federation_pb2_grpc.add_FederationServiceServicer_to_server(
+            FederationServicer(federation), grpc_server
         )
 
     return Server(
@@ -106,6 +135,7 @@ def _server(settings: Settings, context: service.Context, domain: Domain) -> Ser
         servicers=add,
         settings=settings.rpc,
         stopping=domain.stopping,
+        door=door,
     )
 
 

@@ -1,11 +1,12 @@
 """Managers of other clouds: finding them, and calling them.
 
-Where a cloud's manager is comes from the settings, else from the directory. What that one tells
+Where a cloud's manager is comes from the settings, else from its provider, where that one joined
+this one's federation, else from the directory. What that one tells
 is kept on disk, and all of it is looked through now and then: a migration that has begun needs no
 directory, and a new one only for a cloud that was never heard of.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -31,6 +32,7 @@ class Peers:
     def __init__(
         self,
         static: Mapping[str, EndpointSettings],
+        member: Callable[[str], EndpointSettings | None],
         store: Store,
         clock: Clock,
         directories: Directories,
@@ -38,6 +40,7 @@ class Peers:
         limits: MigrationSettings,
     ) -> None:
         self._static = static
+        self._member = member
         self._store = store
         self._clock = clock
         self._directories = directories
@@ -50,10 +53,11 @@ class Peers:
         Raises NotFound CLOUD_NOT_FOUND when the federation has no such cloud, Unavailable when
         nobody can be asked and the cloud was never heard of.
         """
-        if cloud_id in self._static:
-            return self._static[cloud_id]
+        told = self._told(cloud_id)
+        if told is not None:
+            return told
         if not self._directories.configured:
-            raise _not_found(cloud_id, "no directory is configured: add it to the setting peers")
+            raise _not_found(cloud_id, "let its provider join: watari federation invite")
         try:
             return self._ask(cloud_id)
         except errors.NotFound as error:
@@ -66,8 +70,9 @@ class Peers:
 
     def known(self, cloud_id: str) -> EndpointSettings | None:
         """A cloud's manager as far as this one knows, without asking anybody."""
-        if cloud_id in self._static:
-            return self._static[cloud_id]
+        told = self._told(cloud_id)
+        if told is not None:
+            return told
         with self._store.read() as connection:
             row = connection.execute(
                 sa.select(_PEERS.address, _PEERS.spiffe_id).where(_PEERS.cloud_id == cloud_id)
@@ -76,7 +81,7 @@ class Peers:
 
     def refresh(self, cloud_id: str) -> None:
         """Look whether a cloud's manager has moved; a directory that is away changes nothing."""
-        if cloud_id in self._static or not self._directories.configured:
+        if self._told(cloud_id) is not None or not self._directories.configured:
             return
         try:
             self._ask(cloud_id)
@@ -142,6 +147,10 @@ class Peers:
         request = manager_pb2.HandOverVmRequest(hand_over=document)
         deadline = self._limits.hand_over_seconds_max
         return client.call(self._stub(to).HandOverVm, request, timeout_seconds=deadline)
+
+    def _told(self, cloud_id: str) -> EndpointSettings | None:
+        """As the settings have it, or the cloud's own provider."""
+        return self._static.get(cloud_id) or self._member(cloud_id)
 
     def _ask(self, cloud_id: str) -> EndpointSettings:
         return self._note(cloud_id, self._directories.cloud(cloud_id))

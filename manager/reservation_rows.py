@@ -153,6 +153,13 @@ def handed_over(connection: Connection) -> list[str]:
     return list(connection.scalars(query))
 
 
+def live(connection: Connection) -> list[Reservation]:
+    """Every pending and confirmed reservation."""
+    states = [state.value for state in LIVE]
+    rows = connection.execute(sa.select(tables.reservations).where(_ROWS.state.in_(states)))
+    return [_row(row) for row in rows.mappings()]
+
+
 def live_count(connection: Connection) -> int:
     """Number of reservations that hold room."""
     query = sa.select(sa.func.count()).where(_ROWS.state.in_([state.value for state in LIVE]))

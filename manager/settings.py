@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from watari.identity.authority import LEAF_SECONDS_DEFAULT
 from watari.rpc.settings import RpcSettings
 from watari.settings import EndpointSettings, IdentitySettings, LogSettings
 
@@ -184,6 +185,40 @@ class PublishSettings:
 
 
 @dataclass(frozen=True)
+class AuthoritySettings:
+    """The provider's certificate authority, if this manager issues certificates."""
+
+    folder: Path | None = None
+    """Folder with `ca.pem` and `ca.key` (`watari ca init`); none: parties are not renewed by it."""
+
+    passphrase_file: Path | None = None
+    """File, mode 0600, whose first line decrypts the key; none for a key that is not encrypted."""
+
+    leaf_seconds: int = field(default=LEAF_SECONDS_DEFAULT, metadata={"min": 10, "max": 7_776_000})
+    """How long a certificate lasts that is issued to a party; renewed after a third of it."""
+
+
+@dataclass(frozen=True)
+class FederationSettings:
+    """How this provider joins others."""
+
+    invitations_max: int = field(default=16, metadata={"min": 1, "max": 256})
+    """Invitations that may be open at a time."""
+
+    invitation_ttl_seconds: int = field(default=86_400, metadata={"min": 60, "max": 604_800})
+    """How long an invitation holds, unless another time is asked for."""
+
+    check_seconds: float = field(default=1.0, metadata={"min": 0.05})
+    """Between two looks at what has to be told to whom, and at authorities that are changed."""
+
+    call_seconds_max: float = field(default=10.0, metadata={"min": 0.1})
+    """Deadline in seconds of a call to another provider about the federation."""
+
+    retry_max_seconds: float = field(default=60.0, metadata={"min": 0.1})
+    """Longest delay before a provider that did not answer is told again."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """A cloud's manager."""
 
@@ -246,6 +281,12 @@ class Settings:
 
     publish: PublishSettings = field(default_factory=PublishSettings)
     """What the directory is told."""
+
+    authority: AuthoritySettings = field(default_factory=AuthoritySettings)
+    """The provider's certificate authority."""
+
+    federation: FederationSettings = field(default_factory=FederationSettings)
+    """How this provider joins others."""
 
     janitor_seconds: float = field(default=2.0, metadata={"min": 0.02})
     """Between two rounds of expiry, owed calls and unfinished hand-overs."""

@@ -8,4 +8,6 @@ Never: imports a service (`agent`, `broker`, `directory`, `manager`), keeps sett
 starts work when it is imported.
 """
 
+from watari import tls as tls
+
 __version__ = "0.1.0"

@@ -10,8 +10,10 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+import prometheus_client
 from prometheus_client import REGISTRY, Counter, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -26,6 +28,9 @@ SECONDS = Histogram(
     "How long calls took, streams from their beginning to their end.",
     ["method"],
     buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60),
+)
+CERTIFICATE_EXPIRES = prometheus_client.Gauge(
+    "watari_certificate_expires_timestamp_seconds", "When the own certificate runs out."
 )
 
 Gauge = GaugeMetricFamily
@@ -59,6 +64,11 @@ def count_call(method: str, code: str, seconds: float) -> None:
     """One call has ended. `method` is one that the server has: their number is bounded."""
     CALLS.labels(method, code).inc()
     SECONDS.labels(method).observe(seconds)
+
+
+def certificate_expires(moment: datetime) -> None:
+    """The own certificate is valid until then."""
+    CERTIFICATE_EXPIRES.set(moment.timestamp())
 
 
 def add(stack: ExitStack, collect: Callable[[], Iterable[Gauge]]) -> None:

@@ -13,7 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
-from watari import __version__, clock, config, configshow, errors, failpoint, identity, logs
+from watari import (
+    __version__,
+    clock,
+    config,
+    configshow,
+    errors,
+    failpoint,
+    identity,
+    keeper,
+    logs,
+)
+from watari.periodic import Periodic
+from watari.rpc import ChannelPool, Target
 from watari.rpc.server import Server
 from watari.settings import IdentitySettings, LogSettings
 
@@ -78,7 +90,22 @@ def _serve(settings: _Settings, assemble: Callable[[_Settings, Context], Server]
             ),
             stack=stack,
         )
+        _keep(settings.identity, context)
         assemble(settings, context).serve_forever()
+
+
+def _keep(settings: IdentitySettings, context: Context) -> None:
+    """Has the certificate renewed and trust followed, where the settings name who does that."""
+    if settings.issuer is None:
+        return
+    target = Target(settings.issuer.address, identity.SpiffeId.parse(settings.issuer.spiffe_id))
+    channels = ChannelPool(context.identity)
+    context.stack.callback(channels.close)
+    issuer = keeper.ManagerIssuer(channels, target)
+    keeping = keeper.Keeper(context.identity, issuer, context.clock)
+    context.stack.enter_context(
+        Periodic("keeper", keeper.CHECK_SECONDS, context.clock, keeping.check)
+    )
 
 
 def _end() -> NoReturn:

@@ -6,6 +6,17 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class EndpointSettings:
+    """Where a service listens, and who must answer there."""
+
+    address: str
+    """host:port."""
+
+    spiffe_id: str
+    """Identity that the server must prove, as in spiffe://tokyo.example/manager/main."""
+
+
+@dataclass(frozen=True)
 class IdentitySettings:
     """Files that prove who a process is, and whom it believes."""
 
@@ -18,16 +29,9 @@ class IdentitySettings:
     trust: Path
     """Folder with one `<domain>.pem` for each accepted provider; read again when it changes."""
 
-
-@dataclass(frozen=True)
-class EndpointSettings:
-    """Where a service listens, and who must answer there."""
-
-    address: str
-    """host:port."""
-
-    spiffe_id: str
-    """Identity that the server must prove, as in spiffe://tokyo.example/manager/main."""
+    issuer: EndpointSettings | None = None
+    """The own provider's manager, which renews the certificate and tells whom to trust. Without
+    one both are what the files say: whoever writes them renews them."""
 
 
 @dataclass(frozen=True)

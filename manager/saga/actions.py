@@ -19,9 +19,10 @@ from manager.saga.records import Record
 from manager.saga.states import State
 from manager.saga.steps import Again, Back, Party, Step
 from manager.settings import MigrationSettings
-from manager.store import Store, micros
+from manager.store import Store, micros, moment
 from watari import errors, failpoint, identity, logs
 from watari.clock import Clock
+from watari.identity import SpiffeId
 from watari.v1 import agent_pb2, common_pb2
 
 AFTER_HOLD = failpoint.declare("manager.saga.after_hold")
@@ -69,7 +70,10 @@ class Actions:
 
         Raises StepFailed for others' failures, and what the database raises.
         """
-        match steps.next_step(record):
+        step = steps.next_step(record)
+        if step in _WITH_PEER:
+            self._require_trusted(record)
+        match step:
             case Step.BEGIN:
                 self._advance(record, State.RESERVING)
             case Step.END:
@@ -91,6 +95,18 @@ class Actions:
             case Step.NOTHING:
                 raise AssertionError(f"{record.migration_id} has ended")
         return None
+
+    def _require_trusted(self, record: Record) -> None:
+        """Nothing is begun or gone on with towards a provider that was removed."""
+        peer = SpiffeId.parse(record.to_manager)
+        if self._own.trust.refuses(peer, moment(record.created_at)):
+            error = errors.Unauthenticated(
+                "PROVIDER_UNKNOWN",
+                f"{peer} is not trusted any more",
+                hint="`watari federation list` shows who is accepted",
+                domain=peer.domain,
+            )
+            raise StepFailed(Party.PEER, error)
 
     def roll_back(self, record: Record, problem: common_pb2.Problem) -> None:
         """Turn round because of a problem; REQUESTED ends at once."""
@@ -262,6 +278,10 @@ class Actions:
 
     def _now(self) -> int:
         return micros(self._clock.now())
+
+
+_WITH_PEER = frozenset({Step.BEGIN, Step.RESERVE, Step.COPY, Step.COMMIT})
+"""Steps before the commit point that need the destination."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.conftest import HUB, OSAKA, TOKYO
 from watari import errors, identity
 from watari.clock import FakeClock
-from watari.identity import Denial, SpiffeId, TrustStore, denials, trust
+from watari.identity import Denial, SpiffeId, TrustStore, denials, leaves, trust
 
 MANAGER = "spiffe://tokyo.example/manager/main"
 DNS = "main.manager.tokyo.example"
@@ -124,7 +124,7 @@ def test_bytes_that_are_no_certificate_are_refused(store, raw):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(data=st.data())
 def test_a_certificate_with_a_flipped_bit_in_its_signed_part_is_refused(federation, store, data):
-    good = trust.der(federation.party(MANAGER).cert_pem)
+    good = leaves.der(federation.party(MANAGER).cert_pem)
     signed = x509.load_der_x509_certificate(good).tbs_certificate_bytes
     position = good.index(signed) + data.draw(st.integers(0, len(signed) - 1))
     bad = bytearray(good)
@@ -133,7 +133,7 @@ def test_a_certificate_with_a_flipped_bit_in_its_signed_part_is_refused(federati
 
 
 def test_a_certificate_beyond_the_size_limit_is_refused_unread(store):
-    assert reason(store, b"0" * (trust.CERTIFICATE_BYTES_MAX + 1)) == "PEER_UNAUTHENTICATED"
+    assert reason(store, b"0" * (leaves.CERTIFICATE_BYTES_MAX + 1)) == "PEER_UNAUTHENTICATED"
 
 
 def test_a_provider_is_trusted_as_soon_as_its_file_is_there_and_no_longer(own_federation):

@@ -6,16 +6,16 @@ holds no 0x00, so no two pairs of purpose and payload give the same bytes.
 
 import re
 from datetime import datetime
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from watari import errors
-from watari.identity import trust as trust_store
+from watari.identity import leaves
 from watari.identity.party import Identity
 from watari.identity.spiffe import SpiffeId
-from watari.identity.trust import TrustStore
 from watari.v1 import common_pb2
 
 PAYLOAD_BYTES_MAX = 2 * 1024 * 1024
@@ -41,16 +41,17 @@ def sign(identity: Identity, payload: bytes, purpose: str) -> common_pb2.SignedD
             f"a document of {len(payload)} bytes",
             hint=f"at most {PAYLOAD_BYTES_MAX} bytes",
         )
+    pair = identity.current()
     return common_pb2.SignedDocument(
         payload=payload,
         purpose=purpose,
-        certificates=[trust_store.der(identity.cert_pem)],
-        signature=identity.private_key.sign(_signed_bytes(purpose, payload), _ALGORITHM),
+        certificates=[leaves.der(pair.cert_pem)],
+        signature=pair.private_key.sign(_signed_bytes(purpose, payload), _ALGORITHM),
     )
 
 
 def verify(
-    trust: TrustStore,
+    trust: "Believes",
     document: common_pb2.SignedDocument,
     purpose: str,
     expected: SpiffeId | None = None,
@@ -76,12 +77,20 @@ def verify(
     if expected is not None and signer != expected:
         raise _invalid(f"the document is signed by {signer}, not by {expected}")
     try:
-        trust_store.peer_key(certificate).verify(
+        leaves.key(leaves.parse(certificate)).verify(
             document.signature, _signed_bytes(purpose, document.payload), _ALGORITHM
         )
     except InvalidSignature as error:
         raise _invalid(f"the signature of {signer} does not match the document") from error
     return document.payload, signer
+
+
+class Believes(Protocol):
+    """Whoever can tell a party by its certificate: a TrustStore, or the roots of one provider."""
+
+    def verify_peer(self, certificate: bytes, now: datetime) -> SpiffeId:
+        """Whose it is. Raises Unauthenticated."""
+        ...
 
 
 def _signed_bytes(purpose: str, payload: bytes) -> bytes:

@@ -9,8 +9,8 @@ Never: listens or calls without mutual TLS, trusts a host name, or tells a peer 
 unexpected exception. Data connections are the agent's own; this package carries control only.
 """
 
-from watari.rpc.client import ChannelPool, Target, call, connect, stream
-from watari.rpc.interceptors import current_peer
+from watari.rpc.client import ChannelPool, Target, call, connect, stream, visit
+from watari.rpc.interceptors import Door, current_peer
 from watari.rpc.server import Server
 from watari.rpc.settings import DEADLINE_SECONDS_DEFAULT, MESSAGE_BYTES_MAX, RpcSettings
 
@@ -18,6 +18,7 @@ __all__ = [
     "DEADLINE_SECONDS_DEFAULT",
     "MESSAGE_BYTES_MAX",
     "ChannelPool",
+    "Door",
     "RpcSettings",
     "Server",
     "Target",
@@ -25,4 +26,5 @@ __all__ = [
     "connect",
     "current_peer",
     "stream",
+    "visit",
 ]

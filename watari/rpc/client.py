@@ -15,11 +15,13 @@ import grpc
 from watari import errors, logs, retry
 from watari.clock import Clock, SystemClock
 from watari.identity import Identity, SpiffeId
+from watari.identity.party import KeyPair
 from watari.rpc.settings import (
     DEADLINE_SECONDS_DEFAULT,
     MIGRATION_ID_KEY,
     REQUEST_ID_KEY,
     channel_options,
+    require_tls_1_3,
 )
 from watari.v1 import common_pb2
 
@@ -70,11 +72,24 @@ def credentials(identity: Identity, peer: SpiffeId) -> grpc.ChannelCredentials:
     """Mutual TLS as `identity`, to a certificate of `peer`'s own provider. Raises Unauthenticated
     PROVIDER_UNKNOWN. Who exactly answers is checked by the name that the channel's options ask for.
     """
+    require_tls_1_3()
+    pair = identity.current()
     return grpc.ssl_channel_credentials(
         root_certificates=identity.trust.roots_for(peer.domain),
-        private_key=identity.key_pem,
-        certificate_chain=identity.cert_pem,
+        private_key=pair.key_pem,
+        certificate_chain=pair.cert_pem,
     )
+
+
+def visit(target: Target, pair: KeyPair, roots: bytes) -> grpc.Channel:
+    """A channel to a server that no trust folder knows, authenticated by `roots` (PEM), as a party
+    that none knows either: how two providers meet (`watari.identity.invitation`).
+    """
+    require_tls_1_3()
+    trusted = grpc.ssl_channel_credentials(roots, pair.key_pem, pair.cert_pem)
+    options = channel_options(target.spiffe_id.dns_name)
+    channel = grpc.secure_channel(target.address, trusted, options)
+    return grpc.intercept_channel(channel, _Outgoing())
 
 
 def _open(identity: Identity, target: Target, outgoing: "_Outgoing") -> grpc.Channel:
@@ -146,12 +161,13 @@ class ChannelPool:
         self._outgoing = _Outgoing()
 
     def get(self, target: Target) -> grpc.Channel:
-        """The channel to a target; a new one once the target's provider has changed its roots.
+        """The channel to a target; a new one once the target's provider has changed its roots, or
+        the own certificate was renewed. Calls on the one before go on.
 
         Raises Unauthenticated PROVIDER_UNKNOWN.
         """
         roots = self._identity.trust.roots_for(target.spiffe_id.domain)
-        key = (target, hashlib.sha256(roots).digest())
+        key = (target, hashlib.sha256(roots + self._identity.cert_pem).digest())
         with self._lock:
             if key not in self._channels:
                 self._channels[key] = _open(self._identity, target, self._outgoing)

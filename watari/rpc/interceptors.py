@@ -6,9 +6,12 @@ servicer called, its error mapped to a status, one line written to the access lo
 
 import contextvars
 import re
+import threading
 import uuid
-from collections.abc import Callable, Generator, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, NoReturn, Protocol
 
 import grpc
 from grpc_status import rpc_status
@@ -28,12 +31,48 @@ def current_peer() -> SpiffeId:
     return _peer.get()
 
 
+class Door(Protocol):
+    """A way in for parties that no accepted CA knows, beside the server's own certificate."""
+
+    def pairs(self) -> Sequence[tuple[bytes, bytes]]:
+        """(key, certificate), PEM, that the server shows to who asks for their DNS name."""
+        ...
+
+    def roots(self) -> bytes:
+        """Authorities of those parties, PEM, for TLS."""
+        ...
+
+    def recognise(self, certificate: bytes, now: datetime) -> SpiffeId | None:
+        """Whose certificate it is; None when it is none of theirs."""
+        ...
+
+
 class Guard(grpc.ServerInterceptor):
     """Stands before every method of a server, of all four kinds."""
 
-    def __init__(self, identity: Identity, clock: Clock) -> None:
+    def __init__(self, identity: Identity, clock: Clock, door: Door | None = None) -> None:
         self._identity = identity
         self._clock = clock
+        self._door = door
+        self._lock = threading.Lock()
+        self._streams: set[_Call] = set()
+
+    def cut_refused(self) -> None:
+        """Cancel the streams of callers that may not go on."""
+        with self._lock:
+            streams = list(self._streams)
+        for call in streams:
+            call.cut_if_refused()
+
+    @contextmanager
+    def _listed(self, call: "_Call") -> Iterator[None]:
+        with self._lock:
+            self._streams.add(call)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._streams.discard(call)
 
     def intercept_service(
         self,
@@ -54,7 +93,8 @@ class Guard(grpc.ServerInterceptor):
         behaviour, method = getattr(handler, kind), handler_call_details.method
 
         def guarded(request: Any, context: grpc.ServicerContext) -> Any:
-            return serve(_Call(self._identity, self._clock, method, context), behaviour, request)
+            call = _Call(self._identity, self._clock, self._door, method, context)
+            return serve(call, behaviour, request)
 
         return make(guarded, handler.request_deserializer, handler.response_serializer)
 
@@ -63,15 +103,17 @@ class Guard(grpc.ServerInterceptor):
         # Each call gets variables of its own: threads are shared by calls.
         return contextvars.copy_context().run(call.answer, behaviour, request)
 
-    @staticmethod
-    def _serve_stream(call: "_Call", behaviour: Callable[..., Any], request: Any) -> Iterator[Any]:
+    def _serve_stream(
+        self, call: "_Call", behaviour: Callable[..., Any], request: Any
+    ) -> Iterator[Any]:
         variables = contextvars.copy_context()
         responses = variables.run(call.responses, behaviour, request)
         # Every step runs among the call's own variables, in whichever thread gRPC takes it; so does
         # the end of a call that its peer cancels.
         try:
-            while (response := variables.run(next, responses, _END)) is not _END:
-                yield response
+            with self._listed(call):
+                while (response := variables.run(next, responses, _END)) is not _END:
+                    yield response
         finally:
             variables.run(responses.close)
 
@@ -83,14 +125,21 @@ class _Call:
     """One call on its way through the guard."""
 
     def __init__(
-        self, identity: Identity, clock: Clock, method: str, context: grpc.ServicerContext
+        self,
+        identity: Identity,
+        clock: Clock,
+        door: Door | None,
+        method: str,
+        context: grpc.ServicerContext,
     ) -> None:
         self._identity = identity
         self._clock = clock
+        self._door = door
         self._method = method
         self._context = context
         self._began = clock.monotonic()
         self._peer_name = "unknown"
+        self._admitted: tuple[SpiffeId, datetime] | None = None
 
     def answer(self, behaviour: Callable[..., Any], request: Any) -> Any:
         with logs.context(**_ids(self._context)):
@@ -121,10 +170,19 @@ class _Call:
                 "PEER_UNAUTHENTICATED", "no client certificate", hint="connect with mutual TLS"
             )
         # The type stubs say bytes; it is a list with one PEM certificate.
-        peer = self._identity.trust.verify_peer(bytes(certificates[0]), self._clock.now())
+        certificate, now = bytes(certificates[0]), self._clock.now()
+        invited = self._door.recognise(certificate, now) if self._door else None
+        peer = invited or self._identity.trust.verify_peer(certificate, now)
         self._peer_name = str(peer)
         authz.check(self._method, peer, self._identity.spiffe_id.domain)
         _peer.set(peer)
+        self._admitted = peer, now
+
+    def cut_if_refused(self) -> None:
+        """End the call if its caller is not trusted any more. From any thread."""
+        if self._admitted is not None and self._identity.trust.refuses(*self._admitted):
+            _log.warning("call cut", method=self._method, peer=self._peer_name)
+            self._context.cancel()
 
     def _fail(self, error: Exception) -> NoReturn:
         if not isinstance(error, errors.WatariError):

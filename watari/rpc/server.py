@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent import futures
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, cast
 
@@ -16,10 +17,15 @@ from watari import errors, failpoint, logs
 from watari.clock import Clock
 from watari.identity import Identity
 from watari.rpc import interceptors
-from watari.rpc.settings import RpcSettings, server_options
+from watari.rpc.interceptors import Door
+from watari.rpc.settings import RpcSettings, require_tls_1_3, server_options
 
 SIGNAL_POLL_SECONDS = 0.2
 """How often the main thread looks for a signal, while it serves and while it drains."""
+
+TRUST_CHECK_SECONDS = 0.5
+"""How soon a running stream ends once its caller is not trusted any more. New calls are refused at
+once."""
 
 _log = logs.get(__name__)
 
@@ -43,6 +49,7 @@ class Server:
         servicers: Callable[[grpc.Server], None],
         settings: RpcSettings | None = None,
         stopping: threading.Event | None = None,
+        door: Door | None = None,
     ) -> None:
         self.name = name
         self.stopping = stopping or threading.Event()
@@ -54,11 +61,13 @@ class Server:
         self._signals: list[int] = []
         self._started = False
         self._health = health.HealthServicer()
+        self._guard = interceptors.Guard(identity, clock, door)
+        self._credentials = credentials(identity, door)
         self._grpc = grpc.server(
             futures.ThreadPoolExecutor(
                 self._settings.workers_max, thread_name_prefix=f"{name}-rpc"
             ),
-            interceptors=[interceptors.Guard(identity, clock)],
+            interceptors=[self._guard],
             options=server_options(self._settings),
             maximum_concurrent_rpcs=self._settings.workers_max + self._settings.queued_calls_max,
         )
@@ -70,7 +79,7 @@ class Server:
         Raises Unavailable SERVER_UNAVAILABLE when the address cannot be had.
         """
         try:
-            port = self._grpc.add_secure_port(self._address, credentials(self._identity))
+            port = self._grpc.add_secure_port(self._address, self._credentials)
         except RuntimeError as error:
             raise errors.Unavailable(
                 "SERVER_UNAVAILABLE",
@@ -81,6 +90,7 @@ class Server:
             ) from error
         self._grpc.start()
         self._started = True
+        threading.Thread(target=self._watch_trust, name=f"{self.name}-trust", daemon=True).start()
         for service in self._services:
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         for unknown in failpoint.undeclared():
@@ -131,6 +141,14 @@ class Server:
             for kind, handler in handlers.items():
                 signal.signal(kind, handler)
 
+    def _watch_trust(self) -> None:
+        """Ends the streams of those who are trusted no longer."""
+        while not self.stopping.wait(TRUST_CHECK_SECONDS):
+            try:
+                self._guard.cut_refused()
+            except Exception:  # noqa: BLE001 - top of a thread: the next look may do better
+                _log.exception("streams not checked")
+
     def _drain(self) -> None:
         done = self.stop()
         while not done.wait(SIGNAL_POLL_SECONDS):
@@ -168,23 +186,46 @@ class _Listing:
         self._server.add_registered_method_handlers(service, handlers)
 
 
-def credentials(identity: Identity) -> grpc.ServerCredentials:
-    """Mutual TLS that follows the trust folder: a provider accepted later may connect at once."""
-    state = {"bundle": identity.trust.bundle()}
+def credentials(identity: Identity, door: Door | None = None) -> grpc.ServerCredentials:
+    """Mutual TLS 1.3 that follows the identity and the trust folder: a renewed certificate is shown
+    and a provider accepted later may connect from the next handshake on. Connections stay.
 
-    def configuration(bundle: bytes) -> grpc.ServerCertificateConfiguration:
-        pairs = [(identity.key_pem, identity.cert_pem)]
-        return grpc.ssl_server_certificate_configuration(pairs, root_certificates=bundle)
+    Raises FailedPrecondition CONFIG_INVALID where grpc was imported before watari.
+    """
+    require_tls_1_3()
+
+    def wanted() -> _Shown:
+        pair = identity.current()
+        pairs = ((pair.key_pem, pair.cert_pem), *(door.pairs() if door else ()))
+        return _Shown(pairs, identity.trust.bundle() + (door.roots() if door else b""))
+
+    state = {"shown": wanted()}
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
-        bundle = identity.trust.bundle()
-        if bundle == state["bundle"]:
+        now = wanted()
+        if now == state["shown"]:
             return None
-        state["bundle"] = bundle
-        return configuration(bundle)
+        state["shown"] = now
+        return now.configuration()
 
     return grpc.dynamic_ssl_server_credentials(
-        configuration(state["bundle"]),
+        state["shown"].configuration(),
         cast("Callable[[], grpc.ServerCertificateConfiguration]", changed),
         require_client_authentication=True,
     )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a server shows, and whose certificates it looks at."""
+
+    pairs: tuple[tuple[bytes, bytes], ...]
+    """(key, certificate), PEM. gRPC shows the one whose DNS name the caller asks for, else the
+    first."""
+
+    roots: bytes
+
+    def configuration(self) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(
+            list(self.pairs), root_certificates=self.roots
+        )

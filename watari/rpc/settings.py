@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from watari import errors, tls
+
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 """Largest control message either way. Content of disks never travels here."""
 
@@ -52,6 +54,16 @@ def server_options(settings: RpcSettings) -> Options:
         # A port in use is an error, not something to share with a stranger's process.
         ("grpc.so_reuseport", 0),
     ]
+
+
+def require_tls_1_3() -> None:
+    """Raises FailedPrecondition CONFIG_INVALID where earlier versions could be spoken too."""
+    if not tls.IN_FORCE:
+        raise errors.FailedPrecondition(
+            "CONFIG_INVALID",
+            "grpc was imported before watari, so that connections could use TLS 1.2",
+            hint=f"import watari first, or set {tls.VARIABLE}={tls.NONE_OF_OURS}",
+        )
 
 
 CONNECT_MILLISECONDS_MAX = 5_000

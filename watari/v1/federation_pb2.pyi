@@ -164,7 +164,7 @@ class Provider(_message.Message):
     ca_sha256: _builtins.bytes
     """SHA-256 of its (newest) authority's certificate, 32 bytes: what operators compare."""
     code: _builtins.str
-    """Eight digits made from both sides' fingerprints: the same at both when nobody stands between."""
+    """Sixteen digits made from both sides' fingerprints: the same at both when nobody stands between."""
     told_sequence: _builtins.int
     """The newest bundle of ours that it has taken; 0 when none."""
     migrations_active: _builtins.int

@@ -1,0 +1,89 @@
+"""Bundles: whom a provider trusts, as messages and as the files of a trust folder."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from pathlib import Path
+
+from watari import errors
+from watari.identity import Denial, SpiffeId, denials, files, leaves, requests, validate_domain
+from watari.v1 import federation_pb2
+
+PURPOSE = "bundle"
+
+AUTHORITIES_MAX = 4
+"""Of one provider at a time: two while it changes its CA, and room for a second change."""
+
+
+def write(folder: Path, own: str, bundles: Sequence[federation_pb2.Bundle]) -> None:
+    """Makes the trust folder say what the bundles say, and no more. What is the same is not
+    written again. The own provider stays whatever they say. Raises OSError, and what a malformed
+    bundle raises.
+    """
+    told = {bundle.domain: bundle for bundle in bundles}
+    for bundle in told.values():
+        put(folder, bundle)
+    for path in folder.glob("*.pem"):
+        domain = path.name.removesuffix(".pem")
+        if domain not in told and domain != own:
+            drop(folder, domain)
+
+
+def put(folder: Path, bundle: federation_pb2.Bundle) -> None:
+    """Accepts a provider as its bundle has it. Raises WatariError for a malformed one."""
+    pem = b"".join(requests.pem_of(der) for der in bundle.authorities)
+    found = denied_of(bundle)
+    if denials.load(folder, bundle.domain) != {each.spiffe_id: each for each in found}:
+        denials.save(folder, bundle.domain, found)
+    path = folder / f"{bundle.domain}.pem"
+    if not path.exists() or path.read_bytes() != pem:
+        files.save_certificate(path, pem)
+
+
+def drop(folder: Path, domain: str) -> None:
+    """Accepts a provider no longer."""
+    (folder / f"{domain}.pem").unlink(missing_ok=True)
+    denials.path_of(folder, domain).unlink(missing_ok=True)
+
+
+def bundle_of(domain: str, pem: bytes, denied: Mapping[SpiffeId, Denial]) -> federation_pb2.Bundle:
+    """A provider's authorities and denials as a message."""
+    bundle = federation_pb2.Bundle(domain=domain, authorities=leaves.ders(pem))
+    for denial in denied.values():
+        entry = bundle.denied.add(spiffe_id=str(denial.spiffe_id), reason=denial.reason)
+        entry.issued_until.FromDatetime(denial.issued_until)
+    return bundle
+
+
+def denied_of(bundle: federation_pb2.Bundle) -> list[Denial]:
+    """The denials in a bundle, those of other domains left out. Raises InvalidArgument."""
+    found = [
+        Denial(
+            SpiffeId.parse(entry.spiffe_id),
+            entry.issued_until.ToDatetime(tzinfo=UTC),
+            entry.reason,
+        )
+        for entry in bundle.denied
+    ]
+    return [each for each in found if each.spiffe_id.domain == bundle.domain]
+
+
+def check(bundle: federation_pb2.Bundle) -> None:
+    """Raises InvalidArgument INVALID_FIELD for a bundle that cannot be put into a trust folder."""
+    validate_domain(bundle.domain)
+    if not 1 <= len(bundle.authorities) <= AUTHORITIES_MAX:
+        raise _invalid(f"has {len(bundle.authorities)} authorities, 1 to {AUTHORITIES_MAX} may be")
+    if len(bundle.denied) > denials.DENIALS_MAX:
+        raise _invalid(f"denies more than {denials.DENIALS_MAX} parties")
+    for authority in bundle.authorities:
+        if not leaves.is_authority(authority):
+            raise _invalid("names something as an authority that is none")
+    denied_of(bundle)
+
+
+def _invalid(what: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(
+        "INVALID_FIELD",
+        f"the bundle {what}",
+        hint="the provider that made it has to mend it",
+        field="bundle",
+    )
