@@ -94,10 +94,10 @@ class Keeper:
         _log.info("certificate renewed", until=until.isoformat())
 
     def _renew_if_due(self) -> None:
-        begin, end = self._identity.current().validity
+        made, end = self._identity.current().validity
         metrics.certificate_expires(end)
-        life = end - begin
-        if self._clock.now() < begin + life * RENEW_AFTER:
+        life = end - made
+        if self._clock.now() < made + life * RENEW_AFTER:
             return
         pause = min(RETRY_SECONDS, life.total_seconds() / 20)
         now = self._clock.monotonic()

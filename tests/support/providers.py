@@ -97,8 +97,9 @@ class Provider:
 
     def stop(self) -> None:
         """Stops its manager."""
-        if self._server is not None and self._stack is not None:
+        if self._server is not None:
             assert self._server.stop(0.2).wait(10), "a call did not end"
+        if self._stack is not None:
             self._stack.close()
         self._server = self._stack = None
 

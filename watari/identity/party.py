@@ -2,7 +2,7 @@
 
 import threading
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from watari import errors, logs
 from watari.identity import files
+from watari.identity.authority import BACKDATE_SECONDS
 from watari.identity.spiffe import SpiffeId
 from watari.identity.trust import TrustStore
 
@@ -53,8 +54,9 @@ class KeyPair:
 
     @property
     def validity(self) -> tuple[datetime, datetime]:
-        """From when to when it is valid."""
-        return self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
+        """When it was made, and until when it is valid."""
+        made = self.certificate.not_valid_before_utc + timedelta(seconds=BACKDATE_SECONDS)
+        return made, self.certificate.not_valid_after_utc
 
 
 class Identity:
