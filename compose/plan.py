@@ -13,6 +13,12 @@ from watari.cli.federation import layout as layouts
 from watari.cli.federation.layout import CloudPlan
 from watari.identity import Role, SpiffeId
 
+HUB_DOMAIN = "hub.internal"
+"""Provider of directories and broker, which belong to neither cloud."""
+
+LEAF_SECONDS = 3650 * 24 * 3600
+"""As long as their CA: no manager of this federation has its provider's CA, so nobody renews."""
+
 ETCD_NODES = ("etcd-1", "etcd-2", "etcd-3")
 ETCD_PORT = 2379
 
@@ -50,9 +56,14 @@ class Service:
         return f"{self.name}:{self.port}"
 
 
+def domains() -> tuple[str, ...]:
+    """Every provider."""
+    return (*(cloud.domain for cloud in layouts.CLOUDS), HUB_DOMAIN)
+
+
 def services() -> tuple[Service, ...]:
     """Every server but etcd's nodes."""
-    hub = layouts.HUB_DOMAIN
+    hub = HUB_DOMAIN
     directories = (
         Service(f"directory-{at}", SpiffeId(hub, Role.DIRECTORY, name), DIRECTORY_PORT, published)
         for at, name, published in ((1, "one", "40"), (2, "two", "41"))
@@ -142,7 +153,7 @@ def _agent(service: Service, cloud: CloudPlan) -> dict[str, Any]:
 def users() -> Mapping[str, SpiffeId]:
     """The user of each cloud, by cloud id."""
     return {
-        cloud.cloud_id: SpiffeId(cloud.domain, Role.USER, layouts.USER_NAME)
+        cloud.cloud_id: SpiffeId(cloud.domain, Role.OPERATOR, layouts.USER_NAME)
         for cloud in layouts.CLOUDS
     }
 

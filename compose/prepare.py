@@ -63,7 +63,7 @@ def prepare(state: Path, owner: int, ports: str, clock: Clock) -> bool:
 
 
 def _make(made: Path, owner: int, ports: str, clock: Clock) -> None:
-    authorities = {domain: identity.create_ca(domain, clock) for domain in layouts.domains()}
+    authorities = {domain: identity.create_ca(domain, clock) for domain in plan.domains()}
     for domain, authority in authorities.items():
         identity.save_key(made / "authorities" / f"{domain}.key", authority.key_pem)
         identity.save_certificate(made / "authorities" / f"{domain}.pem", authority.cert_pem)
@@ -87,7 +87,7 @@ def _issue(
     party: SpiffeId, authorities: Mapping[str, Authority], folder: Path, key_path: Path
 ) -> None:
     """A party's certificate and key, and everyone trusting everyone."""
-    certificate, key = authorities[party.domain].issue(party, configs.LEAF_SECONDS)
+    certificate, key = authorities[party.domain].issue(party, plan.LEAF_SECONDS)
     identity.save_certificate(folder / "cert.pem", certificate)
     identity.save_key(key_path, key)
     for domain, authority in authorities.items():

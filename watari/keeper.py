@@ -62,6 +62,12 @@ class ManagerIssuer:
         return federation_pb2_grpc.IdentityServiceStub(self._channels.get(self._target))
 
 
+def is_due(identity: Identity, clock: Clock) -> bool:
+    """Whether it is time to renew a party's certificate."""
+    made, end = identity.current().validity
+    return clock.now() >= made + (end - made) * RENEW_AFTER
+
+
 class Keeper:
     """Renews a certificate and follows the provider's trust. Call `check` every CHECK_SECONDS."""
 
@@ -76,7 +82,7 @@ class Keeper:
     def check(self) -> None:
         """Renews what is due and takes over what has changed. What fails is tried again."""
         with self._lock:
-            self._renew_if_due()
+            self.renew_if_due()
             try:
                 self._follow_trust()
             except errors.WatariError as error:
@@ -93,13 +99,13 @@ class Keeper:
         until = self._identity.current().validity[1]
         _log.info("certificate renewed", until=until.isoformat())
 
-    def _renew_if_due(self) -> None:
+    def renew_if_due(self) -> None:
+        """Renews the certificate when it is time. A failure is logged, and tried again later."""
         made, end = self._identity.current().validity
         metrics.certificate_expires(end)
-        life = end - made
-        if self._clock.now() < made + life * RENEW_AFTER:
+        if not is_due(self._identity, self._clock):
             return
-        pause = min(RETRY_SECONDS, life.total_seconds() / 20)
+        pause = min(RETRY_SECONDS, (end - made).total_seconds() / 20)
         now = self._clock.monotonic()
         if self._failed_at is not None and now < self._failed_at + pause:
             return

@@ -4,8 +4,9 @@ Every call has its deadline. Only reading is repeated after a passing fault; wha
 is repeated by the user, with the same id.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 
@@ -19,9 +20,16 @@ READ_BACKOFF = Backoff(initial_seconds=0.1, attempts_max=3)
 DETAIL_CHARS_MAX = 300
 """Of what gRPC says about a connection that fails."""
 
+ITEMS_MAX = 100_000
+"""Entries of one list that are fetched: bounds the command's memory."""
+
+PAGE_SIZE = 500
+"""Entries that are asked for at a time."""
+
 _REFUSED = "Connection refused"
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
+_Item = TypeVar("_Item")
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
@@ -98,3 +106,30 @@ def _is_from_peer(error: errors.WatariError) -> bool:
         return True
     metadata: Any = cast("grpc.Call", cause).trailing_metadata()
     return any(key == _STATUS_DETAILS_KEY for key, _ in metadata or ())
+
+
+class _Page(Protocol):
+    @property
+    def next_page_token(self) -> str: ...
+
+
+_AnyPage = TypeVar("_AnyPage", bound=_Page)
+
+
+def pages(
+    fetch: Callable[[str], _AnyPage], items: Callable[[_AnyPage], Iterable[_Item]]
+) -> list[_Item]:
+    """All items of a paged list, up to ITEMS_MAX."""
+    found: list[_Item] = []
+    token = ""
+    while len(found) < ITEMS_MAX:
+        page = fetch(token)
+        found.extend(items(page))
+        token = page.next_page_token
+        if not token:
+            return found
+    raise errors.Exhausted(
+        "MESSAGE_TOO_LARGE",
+        f"the list has more than {ITEMS_MAX} entries",
+        hint="narrow it with the command's options",
+    )

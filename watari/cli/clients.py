@@ -4,14 +4,16 @@ How a call is made, and what of it is repeated, is `watari.cli.calls`.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
 
 from watari import errors, rpc
-from watari.cli.calls import Peer
+from watari.cli.calls import PAGE_SIZE, Peer, pages
+from watari.cli.membership import Membership
 from watari.cli.settings import ClientSettings
+from watari.clock import SystemClock
 from watari.identity import Identity, SpiffeId
+from watari.keeper import Keeper, ManagerIssuer
 from watari.settings import EndpointSettings, IdentitySettings
 from watari.v1 import (
     broker_pb2,
@@ -23,16 +25,10 @@ from watari.v1 import (
     manager_pb2_grpc,
 )
 
-ITEMS_MAX = 100_000
-"""Entries of one list that are fetched: bounds the command's memory."""
-
 RECORDS_MAX = 1_000_000
 """Records of one listing: some 500 MB."""
 
-_PAGE_SIZE = 500
 _PAGE_SIZE_MAX = 1000
-
-_Item = TypeVar("_Item")
 
 
 class Manager:
@@ -52,10 +48,10 @@ class Manager:
 
     def vms(self) -> list[manager_pb2.Vm]:
         """Every machine of the cloud, by name."""
-        return _pages(
+        return pages(
             lambda token: self.peer.read(
                 self._stub.ListVms,
-                manager_pb2.ListVmsRequest(page_size=_PAGE_SIZE, page_token=token),
+                manager_pb2.ListVmsRequest(page_size=PAGE_SIZE, page_token=token),
             ),
             lambda page: page.vms,
         )
@@ -66,10 +62,10 @@ class Manager:
 
     def inventories(self) -> list[manager_pb2.Inventory]:
         """What its hosts provide."""
-        return _pages(
+        return pages(
             lambda token: self.peer.read(
                 self._stub.ListInventories,
-                manager_pb2.ListInventoriesRequest(page_size=_PAGE_SIZE, page_token=token),
+                manager_pb2.ListInventoriesRequest(page_size=PAGE_SIZE, page_token=token),
             ),
             lambda page: page.inventories,
         )
@@ -85,11 +81,11 @@ class Manager:
 
     def migrations(self, *, active_only: bool, vm_id: str) -> list[manager_pb2.Migration]:
         """Migrations that leave this cloud, newest first."""
-        return _pages(
+        return pages(
             lambda token: self.peer.read(
                 self._stub.ListMigrations,
                 manager_pb2.ListMigrationsRequest(
-                    page_size=_PAGE_SIZE, page_token=token, active_only=active_only, vm_id=vm_id
+                    page_size=PAGE_SIZE, page_token=token, active_only=active_only, vm_id=vm_id
                 ),
             ),
             lambda page: page.migrations,
@@ -138,11 +134,11 @@ class Manager:
 
     def usage(self, *, vm_id: str = "", tenant: str = "") -> list[manager_pb2.UsageRecord]:
         """What the cloud metered, oldest first."""
-        return _pages(
+        return pages(
             lambda token: self.peer.read(
                 self._accounting.ListUsageRecords,
                 manager_pb2.ListUsageRecordsRequest(
-                    page_size=_PAGE_SIZE, page_token=token, vm_id=vm_id, tenant=tenant
+                    page_size=PAGE_SIZE, page_token=token, vm_id=vm_id, tenant=tenant
                 ),
             ),
             lambda page: page.records,
@@ -169,13 +165,13 @@ class Directory:
         self, kind: directory_pb2.RecordKind.ValueType, *, cloud_id: str = "", filter_text: str = ""
     ) -> list[directory_pb2.Record]:
         """Records of a kind that match, by key."""
-        return _pages(
+        return pages(
             lambda token: self._query(
                 directory_pb2.QueryRecordsRequest(
                     kind=kind,
                     cloud_id=cloud_id,
                     filter=filter_text,
-                    page_size=_PAGE_SIZE,
+                    page_size=PAGE_SIZE,
                     page_token=token,
                 )
             ),
@@ -254,6 +250,13 @@ class Clients:
         peer = self.peer(f"the manager of {cloud_id}", cloud.manager, cloud.identity)
         return Manager(cloud_id, peer, self.settings)
 
+    def membership(self, cloud_id: str | None = None) -> Membership:
+        """A cloud's manager as what stands for its provider; the first cloud's unless one is named.
+        Raises NotFound CLOUD_NOT_FOUND.
+        """
+        name = cloud_id or next(iter(self.settings.clouds), "")
+        return Membership(name, self.manager(name).peer)
+
     def directory(self) -> Directory:
         """The directory. Raises InvalidArgument CONFIG_INVALID when the settings have none."""
         first = self._configured("directory", self.settings.directory)
@@ -274,6 +277,7 @@ class Clients:
         if pool is None:
             loaded = Identity.load(identity.certificate, identity.key, identity.trust)
             pool = self._pools[identity] = rpc.ChannelPool(loaded)
+            _renew_if_due(loaded, identity, pool)
         target = rpc.Target(endpoint.address, SpiffeId.parse(endpoint.spiffe_id))
         return Peer(title, endpoint, pool.get(target), self.settings.call_seconds_max)
 
@@ -293,6 +297,24 @@ class Clients:
         return endpoint
 
 
+def _renew_if_due(own: Identity, settings: IdentitySettings, pool: rpc.ChannelPool) -> None:
+    """A person's certificate is renewed when it is used; a manager that is away is asked next time.
+
+    Raises Unauthenticated PEER_UNAUTHENTICATED for one that has run out.
+    """
+    clock = SystemClock()
+    until = own.current().validity[1]
+    if until <= clock.now():
+        raise errors.Unauthenticated(
+            "PEER_UNAUTHENTICATED",
+            f"the certificate of {own.spiffe_id} ran out at {until:%Y-%m-%d %H:%M} UTC",
+            hint="have its provider issue another: watari ca issue",
+        )
+    if settings.issuer is not None:
+        target = rpc.Target(settings.issuer.address, SpiffeId.parse(settings.issuer.spiffe_id))
+        Keeper(own, ManagerIssuer(pool, target), clock).renew_if_due()
+
+
 def cloud_not_found(cloud_id: str, known: Sequence[str]) -> errors.NotFound:
     """The error for a cloud that is not there, with those that are."""
     return errors.NotFound(
@@ -300,31 +322,4 @@ def cloud_not_found(cloud_id: str, known: Sequence[str]) -> errors.NotFound:
         f"there is no cloud {cloud_id!r}",
         hint=f"known clouds: {', '.join(known) or 'none'}",
         cloud=cloud_id,
-    )
-
-
-class _Page(Protocol):
-    @property
-    def next_page_token(self) -> str: ...
-
-
-_AnyPage = TypeVar("_AnyPage", bound=_Page)
-
-
-def _pages(
-    fetch: Callable[[str], _AnyPage], items: Callable[[_AnyPage], Iterable[_Item]]
-) -> list[_Item]:
-    """All items of a paged list, up to ITEMS_MAX."""
-    found: list[_Item] = []
-    token = ""
-    while len(found) < ITEMS_MAX:
-        page = fetch(token)
-        found.extend(items(page))
-        token = page.next_page_token
-        if not token:
-            return found
-    raise errors.Exhausted(
-        "MESSAGE_TOO_LARGE",
-        f"the list has more than {ITEMS_MAX} entries",
-        hint="narrow it with the command's options",
     )

@@ -1,7 +1,7 @@
 """`watari up`, `down` and `status`: a federation of two clouds on this machine."""
 
 import os
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from watari.cli import exits, views
 from watari.cli.clients import Clients
 from watari.cli.exits import CommandFailed, Exit
 from watari.cli.federation import control
+from watari.cli.federation import layout as layouts
 from watari.cli.invocation import LOCAL_PANEL, Invocation, command
 from watari.cli.output import Column
 from watari.cli.plain import plain
@@ -38,19 +39,42 @@ def add(app: typer.Typer) -> None:
     command(app, "status", epilog=exits.epilog(Exit.UNAVAILABLE), panel=LOCAL_PANEL)(status)
 
 
-def up(invocation: Invocation) -> None:
-    """Start a federation of two clouds on this machine.
+def up(
+    invocation: Invocation,
+    provider: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DOMAIN]", help="One provider only, by this domain, such as tokyo.example."
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Of this machine, where other providers reach this one."
+        ),
+    ] = "127.0.0.1",
+) -> None:
+    """Start a federation of two providers on this machine, or one provider.
 
-    Six servers that talk mutual TLS over loopback. Only what does not run is started, so this is
-    also how to go on after a crash.
+    Without a domain: two providers, each with a certificate authority, a
+    manager and an agent of its own, that have joined each other; the first one
+    runs a directory and a broker. With a domain: that provider alone, which
+    joins others by `watari federation invite` and `join`. Everything talks
+    mutual TLS. Only what does not run is started, so this is also how to go on
+    after a crash.
     """
     layout, output = invocation.layout, invocation.output
+    plan = layouts.single(provider, host) if provider else None
     with output.working("starting the federation") as on_step:
-        found = control.up(layout, invocation.clock, os.environ, on_step)
+        found = control.up(layout, invocation.clock, os.environ, on_step, plan)
     rows = [_row(each) for each in found]
     record = {"state_dir": str(layout.root), "config": str(layout.client), "servers": rows}
     output.record(record, output.table(rows, _COLUMNS))
-    output.say(f"\nThe federation runs in {layout.root}.")
+    if len(layout.plan.clouds) > 1:
+        output.say(f"\nThe federation runs in {layout.root}.")
+    else:
+        output.say(f"\n{layout.plan.domains[0]} runs in {layout.root}. It knows no other provider.")
+        output.say("Next: watari federation invite, or: watari federation join INVITATION")
 
 
 def down(invocation: Invocation) -> None:

@@ -9,7 +9,6 @@ from watari import errors, units, validate
 from watari.cli import exits, lookup, shelf, views
 from watari.cli.clients import Manager, cloud_not_found
 from watari.cli.exits import CALL_EPILOG, Exit
-from watari.cli.federation import layout as layouts
 from watari.cli.invocation import MACHINES_PANEL, Invocation, command
 from watari.cli.output import facts, table
 from watari.cli.plain import plain
@@ -102,7 +101,7 @@ def put(
     Raises NotFound CLOUD_NOT_FOUND, FailedPrecondition VM_NAME_AMBIGUOUS when the name is taken,
     DeadlineExceeded when the manager does not notice it, and OSError.
     """
-    local = [cloud.cloud_id for cloud in layouts.CLOUDS]
+    local = [cloud.cloud_id for cloud in invocation.layout.plan.clouds]
     if cloud_id not in local or not invocation.layout.is_configured:
         raise cloud_not_found(cloud_id, local if invocation.layout.is_configured else [])
     manager = invocation.clients.manager(cloud_id)

@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from watari import errors, identity
+from watari import errors, identity, keeper
 from watari.cli.federation import layout as layouts
-from watari.cli.federation.layout import CloudPlan, Layout, Process
+from watari.cli.federation.layout import CloudPlan, Layout, Plan, Process
 from watari.clock import Clock
-from watari.identity import Role, SpiffeId
-
-LEAF_SECONDS = 3650 * 24 * 3600
-"""As long as their CA: nobody renews the certificates of a federation on one machine."""
+from watari.identity import Authority, Identity, Role, SpiffeId, TrustStore
 
 PORT_MIN, PORT_MAX = 20_000, 29_999
 """Below what Linux gives to outgoing connections (from 32,768), one of which could otherwise sit on
@@ -33,8 +30,6 @@ HOST_VCPUS, HOST_MEMORY = 16, "64GiB"
 """What each cloud's one host offers, whatever this machine has: machines on a shelf are off and use
 none of it. The disk is this machine's."""
 
-_HOST = "127.0.0.1"
-
 
 @dataclass(frozen=True)
 class Addresses:
@@ -45,26 +40,30 @@ class Addresses:
 
 
 def ensure(layout: Layout, clock: Clock) -> None:
-    """Makes what is missing. What is there stays as it is. Raises OSError."""
+    """Makes what is missing, and issues certificates again that have been lying for long. What else
+    is there stays as it is. Raises OSError.
+    """
     if layout.is_configured:
+        _renew(layout, clock)
         return
-    addresses = _addresses()
+    plan = layout.plan
+    addresses = _addresses(plan)
     with tempfile.TemporaryDirectory(dir=layout.root, prefix=".config-") as folder:
         made = Path(folder, "config")
         made.mkdir(mode=layouts.FOLDER_MODE)
-        _make_identities(made / "pki", clock)
-        for process in layouts.processes():
-            section = {process.module: _service(process, addresses)}
+        _make_identities(Layout(Path(folder)), plan, clock)
+        for process in plan.processes():
+            section = {process.module: _service(plan, process, addresses)}
             (made / f"{process.name}.toml").write_text(toml(section), "utf-8")
         # Before the rename: a configured federation has client settings.
         partial = layout.client.with_suffix(".partial")
-        partial.write_text(toml({"client": _client(addresses)}), "utf-8")
+        partial.write_text(toml({"client": _client(plan, addresses)}), "utf-8")
         partial.replace(layout.client)
         made.rename(layout.config)
 
 
-def free_ports(count: int) -> list[int]:
-    """Different ports between PORT_MIN and PORT_MAX that nobody listens on.
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Different ports between PORT_MIN and PORT_MAX that nobody listens on at an address.
 
     Raises FailedPrecondition START_FAILED when there are not enough.
     """
@@ -76,7 +75,7 @@ def free_ports(count: int) -> list[int]:
                 return found
             candidate = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             try:
-                candidate.bind((_HOST, port))
+                candidate.bind((host, port))
             except OSError:  # taken: that is what was to be found out
                 continue
             found.append(port)
@@ -111,57 +110,76 @@ def _lines(table: Mapping[str, Any], path: str) -> Iterator[str]:
         yield from _lines(value, header.strip("[]"))
 
 
-def _make_identities(folder: Path, clock: Clock) -> None:
-    """One CA for each provider, a certificate for each party, and everyone trusting everyone."""
-    authorities = [identity.create_ca(domain, clock) for domain in layouts.domains()]
-    for authority in authorities:
-        provider = folder / authority.domain
-        provider.mkdir(mode=layouts.FOLDER_MODE, parents=True)
-        identity.save_key(provider / "ca.key", authority.key_pem)
-        identity.save_certificate(provider / "ca.pem", authority.cert_pem)
-        for other in authorities:
-            identity.save_certificate(provider / "trust" / f"{other.domain}.pem", other.cert_pem)
-        for party in _parties(authority.domain):
-            certificate, key = authority.issue(party, LEAF_SECONDS)
-            identity.save_certificate(provider / f"{party.role}-{party.name}.pem", certificate)
-            identity.save_key(provider / f"{party.role}-{party.name}.key", key)
+def _make_identities(layout: Layout, plan: Plan, clock: Clock) -> None:
+    """A CA for each provider and a certificate for each of its parties, who trust nobody else."""
+    for domain in plan.domains:
+        authority = identity.create_ca(domain, clock)
+        authority.save(layout.authority(domain))
+        for party in _parties(plan, domain):
+            folder = layout.credentials(party)
+            folder.mkdir(mode=layouts.FOLDER_MODE, parents=True)
+            own = Identity(party, *authority.issue(party), _trust(folder, authority))
+            own.save(folder)
 
 
-def _parties(domain: str) -> list[SpiffeId]:
-    servers = [process.spiffe_id for process in layouts.processes()]
-    user = SpiffeId(domain, Role.USER, layouts.USER_NAME)
-    return [*(server for server in servers if server.domain == domain), user]
+def _trust(folder: Path, authority: Authority) -> TrustStore:
+    trust = folder / "trust"
+    identity.save_certificate(trust / f"{authority.domain}.pem", authority.cert_pem)
+    return TrustStore(trust)
 
 
-def _addresses() -> Addresses:
-    control = [process.name for process in layouts.processes()]
-    data = [process.name for process in layouts.processes() if process.module == "agent"]
-    ports = [f"{_HOST}:{port}" for port in free_ports(len(control) + len(data))]
+def _renew(layout: Layout, clock: Clock) -> None:
+    """Whoever was off for long cannot have its certificate renewed by its manager: it has run out.
+    Servers that run look at their files.
+    """
+    for domain in layout.plan.domains:
+        authority = Authority.load(layout.authority(domain), clock)
+        for party in _parties(layout.plan, domain):
+            own = Identity.load_folder(layout.credentials(party))
+            if keeper.is_due(own, clock):
+                own.replace(*authority.issue(party))
+
+
+def _parties(plan: Plan, domain: str) -> list[SpiffeId]:
+    servers = [process.spiffe_id for process in plan.processes()]
+    operator = SpiffeId(domain, Role.OPERATOR, layouts.USER_NAME)
+    return [*(server for server in servers if server.domain == domain), operator]
+
+
+def _addresses(plan: Plan) -> Addresses:
+    control = [process.name for process in plan.processes()]
+    data = [process.name for process in plan.processes() if process.module == "agent"]
+    found = free_ports(len(control) + len(data), plan.host)
+    ports = [f"{plan.host}:{port}" for port in found]
     return Addresses(
         dict(zip(control, ports, strict=False)),
         dict(zip(data, ports[len(control) :], strict=True)),
     )
 
 
-def _service(process: Process, addresses: Addresses) -> dict[str, Any]:
+def _service(plan: Plan, process: Process, addresses: Addresses) -> dict[str, Any]:
     """The settings of one process."""
     made: dict[str, Any] = {"address": addresses.control[process.name]}
+    own = _identity(process.spiffe_id)
     data = f"../data/{process.name}"
     match process.spiffe_id.role:
         case Role.DIRECTORY:
             made |= {"state_path": f"{data}/directory.sqlite"}
         case Role.BROKER:
-            made |= {"directories": [_endpoint("directory", addresses)]}
+            made |= {"directories": [_endpoint(plan, "directory", addresses)]}
             made["catalogue"] = {"refresh_seconds_min": FRESH_SECONDS}
         case Role.AGENT:
-            made |= _agent(process, data, addresses)
+            made |= _agent(plan, process, data, addresses)
         case Role.MANAGER:
-            made |= _manager(_cloud_of(process), data, addresses)
-    return made | {"identity": _identity(process.spiffe_id)}
+            made |= _manager(plan, plan.cloud_of(process.spiffe_id.domain), data, addresses)
+            made["authority"] = {"folder": f"pki/{process.spiffe_id.domain}/ca"}
+            return made | {"identity": own}
+    manager = plan.manager(process.spiffe_id.domain)
+    return made | {"identity": own | {"issuer": _endpoint(plan, manager.name, addresses)}}
 
 
-def _agent(process: Process, data: str, addresses: Addresses) -> dict[str, Any]:
-    cloud = _cloud_of(process)
+def _agent(plan: Plan, process: Process, data: str, addresses: Addresses) -> dict[str, Any]:
+    cloud = plan.cloud_of(process.spiffe_id.domain)
     return {
         "cloud_id": cloud.cloud_id,
         "host_id": process.spiffe_id.name,
@@ -172,15 +190,13 @@ def _agent(process: Process, data: str, addresses: Addresses) -> dict[str, Any]:
     }
 
 
-def _manager(cloud: CloudPlan, data: str, addresses: Addresses) -> dict[str, Any]:
-    return {
+def _manager(plan: Plan, cloud: CloudPlan, data: str, addresses: Addresses) -> dict[str, Any]:
+    made: dict[str, Any] = {
         "cloud_id": cloud.cloud_id,
         "display_name": cloud.display_name,
         "jurisdiction": cloud.jurisdiction,
         "region": cloud.region,
-        "brokers": [str(SpiffeId(layouts.HUB_DOMAIN, Role.BROKER, "main"))],
-        "agents": {"host-1": _endpoint(f"{cloud.cloud_id}-agent", addresses)},
-        "directories": [_endpoint("directory", addresses)],
+        "agents": {"host-1": _endpoint(plan, f"{cloud.cloud_id}-agent", addresses)},
         "prices": {
             "currency": "JPY",
             "vcpu_hour": cloud.vcpu_hour,
@@ -191,38 +207,35 @@ def _manager(cloud: CloudPlan, data: str, addresses: Addresses) -> dict[str, Any
         "hosts": {"poll_seconds": FRESH_SECONDS},
         "publish": {"check_seconds": FRESH_SECONDS, "learn_seconds": FRESH_SECONDS},
     }
+    if plan.catalogue:
+        made["brokers"] = [str(SpiffeId(plan.domains[0], Role.BROKER, "main"))]
+        made["directories"] = [_endpoint(plan, "directory", addresses)]
+    return made
 
 
-def _client(addresses: Addresses) -> dict[str, Any]:
-    users = {
-        cloud.cloud_id: SpiffeId(cloud.domain, Role.USER, layouts.USER_NAME)
-        for cloud in layouts.CLOUDS
-    }
+def _client(plan: Plan, addresses: Addresses) -> dict[str, Any]:
+    clouds = {}
+    for cloud in plan.clouds:
+        operator = SpiffeId(cloud.domain, Role.OPERATOR, layouts.USER_NAME)
+        manager = _endpoint(plan, f"{cloud.cloud_id}-manager", addresses)
+        own = _identity(operator, "config/pki") | {"issuer": manager}
+        clouds[cloud.cloud_id] = {"manager": manager, "identity": own}
+    made: dict[str, Any] = {"identity": clouds[plan.clouds[0].cloud_id]["identity"]}
+    if plan.catalogue:
+        made["directory"] = _endpoint(plan, "directory", addresses)
+        made["broker"] = _endpoint(plan, "broker", addresses)
+    return made | {"clouds": clouds}
+
+
+def _identity(party: SpiffeId, pki: str = "pki") -> dict[str, Any]:
+    folder = f"{pki}/{party.domain}/{party.role}-{party.name}"
     return {
-        "identity": _identity(next(iter(users.values())), "config/pki"),
-        "directory": _endpoint("directory", addresses),
-        "broker": _endpoint("broker", addresses),
-        "clouds": {
-            cloud_id: {
-                "manager": _endpoint(f"{cloud_id}-manager", addresses),
-                "identity": _identity(user, "config/pki"),
-            }
-            for cloud_id, user in users.items()
-        },
+        "certificate": f"{folder}/cert.pem",
+        "key": f"{folder}/key.pem",
+        "trust": f"{folder}/trust",
     }
 
 
-def _identity(party: SpiffeId, pki: str = "pki") -> dict[str, str]:
-    stem = f"{pki}/{party.domain}/{party.role}-{party.name}"
-    trust = f"{pki}/{party.domain}/trust"
-    return {"certificate": f"{stem}.pem", "key": f"{stem}.key", "trust": trust}
-
-
-def _endpoint(name: str, addresses: Addresses) -> dict[str, str]:
-    (process,) = (each for each in layouts.processes() if each.name == name)
+def _endpoint(plan: Plan, name: str, addresses: Addresses) -> dict[str, str]:
+    (process,) = (each for each in plan.processes() if each.name == name)
     return {"address": addresses.control[name], "spiffe_id": str(process.spiffe_id)}
-
-
-def _cloud_of(process: Process) -> CloudPlan:
-    (cloud,) = (each for each in layouts.CLOUDS if each.domain == process.spiffe_id.domain)
-    return cloud

@@ -2,7 +2,8 @@
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from watari import errors, rpc
 from watari.cli import settings as client_settings
 from watari.cli.clients import Clients
-from watari.cli.federation import configs, processes
+from watari.cli.federation import configs, joining, processes
 from watari.cli.federation import layout as layouts
-from watari.cli.federation.layout import Layout, Process
+from watari.cli.federation.layout import Layout, Plan, Process
 from watari.cli.federation.processes import Running
 from watari.clock import Clock
-from watari.identity import Identity
+from watari.identity import Identity, Role, SpiffeId
 from watari.v1 import directory_pb2
 
 READY_SECONDS_MAX = 60.0
@@ -55,25 +56,34 @@ class Status:
 
 
 def up(
-    layout: Layout, clock: Clock, environ: Mapping[str, str], on_step: Callable[[str], None]
+    layout: Layout,
+    clock: Clock,
+    environ: Mapping[str, str],
+    on_step: Callable[[str], None],
+    plan: Plan | None = None,
 ) -> list[Status]:
-    """Starts what does not run, and returns when all serve and both clouds are in the directory.
+    """Starts what does not run, and returns when all serve, the providers on this machine have
+    joined one another, and their clouds are in the directory, if there is one.
 
     Raises FailedPrecondition START_FAILED, CONFIG_INVALID, and OSError.
     """
-    layout.create()
+    layout.create(plan)
     with layout.locked(clock):
         configs.ensure(layout, clock)
-        for process in layouts.processes():
+        for process in layout.plan.processes():
             if _find(layout, process) is None:
                 on_step(f"starting {process.name}")
                 _start(layout, process, environ)
         deadline = clock.monotonic() + READY_SECONDS_MAX
-        for process in layouts.processes():
+        for process in layout.plan.processes():
             on_step(f"waiting for {process.name}")
             _await_serving(layout, process, clock, deadline)
-        on_step("waiting for the clouds to be in the directory")
-        _await_published(layout, clock, deadline)
+        with _clients(layout) as clients:
+            on_step("joining the providers")
+            joining.join_all(layout.plan, clients)
+            if layout.plan.catalogue:
+                on_step("waiting for the clouds to be in the directory")
+                _await_published(layout, clients, clock, deadline)
         return status(layout)
 
 
@@ -82,24 +92,24 @@ def down(layout: Layout, clock: Clock) -> tuple[list[str], list[str]]:
     if not layout.is_configured:
         return [], []
     with layout.locked(clock):
-        found = {each.name: _find(layout, each) for each in layouts.processes()}
+        found = {each.name: _find(layout, each) for each in layout.plan.processes()}
         running = {process: name for name, process in found.items() if process is not None}
         killed = processes.stop(
             running, clock, grace_seconds=GRACE_SECONDS, kill_seconds=KILL_SECONDS_MAX
         )
-        for process in layouts.processes():
+        for process in layout.plan.processes():
             layout.record(process).unlink(missing_ok=True)
         return list(running.values()), [running[process] for process in killed]
 
 
 def status(layout: Layout) -> list[Status]:
     """How each server is, in the order of starting."""
-    return [_status(layout, process) for process in layouts.processes()]
+    return [_status(layout, process) for process in layout.plan.processes()]
 
 
 def is_anything_running(layout: Layout) -> bool:
     """Whether at least one server runs."""
-    return any(_find(layout, process) for process in layouts.processes())
+    return any(_find(layout, process) for process in layout.plan.processes())
 
 
 def _find(layout: Layout, process: Process) -> Running | None:
@@ -131,27 +141,32 @@ def _await_serving(layout: Layout, process: Process, clock: Clock, deadline: flo
         clock.sleep(POLL_SECONDS)
 
 
-def _await_published(layout: Layout, clock: Clock, deadline: float) -> None:
+def _await_published(layout: Layout, clients: Clients, clock: Clock, deadline: float) -> None:
     """Waits until the directory has every cloud's record, offer and capacity, and none is stale."""
-    clients = Clients(client_settings.load(layout.client, os.environ))
     wanted = {
         (kind, cloud.cloud_id)
-        for cloud in layouts.CLOUDS
+        for cloud in layout.plan.clouds
         for kind in (
             directory_pb2.RECORD_KIND_CLOUD,
             directory_pb2.RECORD_KIND_OFFER,
             directory_pb2.RECORD_KIND_CAPACITY,
         )
     }
+    while missing := wanted - _published(clients):
+        if clock.monotonic() >= deadline:
+            cloud_id = min(cloud_id for _, cloud_id in missing)
+            (process,) = (
+                each for each in layout.plan.processes() if each.name == f"{cloud_id}-manager"
+            )
+            raise _start_failed(layout, process, "does not publish its cloud")
+        clock.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _clients(layout: Layout) -> Iterator[Clients]:
+    clients = Clients(client_settings.load(layout.client, os.environ))
     try:
-        while missing := wanted - _published(clients):
-            if clock.monotonic() >= deadline:
-                cloud_id = min(cloud_id for _, cloud_id in missing)
-                (process,) = (
-                    each for each in layouts.processes() if each.name == f"{cloud_id}-manager"
-                )
-                raise _start_failed(layout, process, "does not publish its cloud")
-            clock.sleep(POLL_SECONDS)
+        yield clients
     finally:
         clients.close()
 
@@ -162,10 +177,9 @@ def _published(clients: Clients) -> set[tuple[int, str]]:
 
 
 def _is_serving(layout: Layout, process: Process) -> bool:
-    """Asks the server's health service, as the user of its own provider, over mutual TLS."""
-    pki = layout.config / "pki" / process.spiffe_id.domain
-    user = f"user-{layouts.USER_NAME}"
-    identity = Identity.load(pki / f"{user}.pem", pki / f"{user}.key", pki / "trust")
+    """Asks the server's health service, as its own provider's operator, over mutual TLS."""
+    operator = SpiffeId(process.spiffe_id.domain, Role.OPERATOR, layouts.USER_NAME)
+    identity = Identity.load_folder(layout.credentials(operator))
     channel = rpc.connect(identity, rpc.Target(_address(layout, process), process.spiffe_id))
     try:
         response = health_pb2_grpc.HealthStub(channel).Check(
