@@ -140,9 +140,9 @@ def _agent(service: Service, cloud: CloudPlan) -> dict[str, Any]:
 
 
 def users() -> Mapping[str, SpiffeId]:
-    """The user of each cloud, by cloud id."""
+    """The operator of each cloud, by cloud id."""
     return {
-        cloud.cloud_id: SpiffeId(cloud.domain, Role.USER, layouts.USER_NAME)
+        cloud.cloud_id: SpiffeId(cloud.domain, Role.OPERATOR, layouts.OPERATOR_NAME)
         for cloud in layouts.CLOUDS
     }
 

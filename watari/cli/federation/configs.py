@@ -129,8 +129,8 @@ def _make_identities(folder: Path, clock: Clock) -> None:
 
 def _parties(domain: str) -> list[SpiffeId]:
     servers = [process.spiffe_id for process in layouts.processes()]
-    user = SpiffeId(domain, Role.USER, layouts.USER_NAME)
-    return [*(server for server in servers if server.domain == domain), user]
+    operator = SpiffeId(domain, Role.OPERATOR, layouts.OPERATOR_NAME)
+    return [*(server for server in servers if server.domain == domain), operator]
 
 
 def _addresses() -> Addresses:
@@ -195,7 +195,7 @@ def _manager(cloud: CloudPlan, data: str, addresses: Addresses) -> dict[str, Any
 
 def _client(addresses: Addresses) -> dict[str, Any]:
     users = {
-        cloud.cloud_id: SpiffeId(cloud.domain, Role.USER, layouts.USER_NAME)
+        cloud.cloud_id: SpiffeId(cloud.domain, Role.OPERATOR, layouts.OPERATOR_NAME)
         for cloud in layouts.CLOUDS
     }
     return {

@@ -162,10 +162,10 @@ def _published(clients: Clients) -> set[tuple[int, str]]:
 
 
 def _is_serving(layout: Layout, process: Process) -> bool:
-    """Asks the server's health service, as the user of its own provider, over mutual TLS."""
+    """Asks the server's health service, as an operator of its own provider, over mutual TLS."""
     pki = layout.config / "pki" / process.spiffe_id.domain
-    user = f"user-{layouts.USER_NAME}"
-    identity = Identity.load(pki / f"{user}.pem", pki / f"{user}.key", pki / "trust")
+    operator = f"operator-{layouts.OPERATOR_NAME}"
+    identity = Identity.load(pki / f"{operator}.pem", pki / f"{operator}.key", pki / "trust")
     channel = rpc.connect(identity, rpc.Target(_address(layout, process), process.spiffe_id))
     try:
         response = health_pb2_grpc.HealthStub(channel).Check(

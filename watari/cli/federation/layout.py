@@ -25,8 +25,8 @@ from watari.identity import Role, SpiffeId
 HUB_DOMAIN = "hub.internal"
 """Provider of directory and broker, which belong to neither cloud."""
 
-USER_NAME = "admin"
-"""The user in each cloud's domain whose certificate the command line shows."""
+OPERATOR_NAME = "admin"
+"""The operator in each cloud's domain whose certificate the command line shows."""
 
 FOLDER_MODE = 0o700
 
