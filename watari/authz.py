@@ -51,13 +51,13 @@ _ANY_BROKER = Party(Role.BROKER, Scope.ANY)
 _OWN_MANAGER = Party(Role.MANAGER, Scope.OWN)
 _ANY_MANAGER = Party(Role.MANAGER, Scope.ANY)
 
-_USERS: _Parties = frozenset({_OWN_USER})
-_USERS_AND_BROKERS: _Parties = frozenset({_OWN_USER, _ANY_BROKER})
+_USERS: _Parties = _OPERATORS | {_OWN_USER}
+_USERS_AND_BROKERS: _Parties = _USERS | {_ANY_BROKER}
 _MANAGERS: _Parties = frozenset({_ANY_MANAGER})
-_ADMISSION: _Parties = frozenset({_ANY_MANAGER, _OWN_USER})
-_PLACEMENT: _Parties = frozenset({_ANY_USER, _ANY_MANAGER})
-_PLACEMENT_POLICY: _Parties = frozenset({_OWN_USER, _OWN_MANAGER})
-_HOST: _Parties = frozenset({_OWN_MANAGER, _OWN_USER})
+_ADMISSION: _Parties = _USERS | {_ANY_MANAGER}
+_PLACEMENT: _Parties = frozenset({_ANY_USER, _ANY_MANAGER, Party(Role.OPERATOR, Scope.ANY)})
+_PLACEMENT_POLICY: _Parties = _USERS | {_OWN_MANAGER}
+_HOST: _Parties = _USERS | {_OWN_MANAGER}
 _AGENTS: _Parties = frozenset({Party(Role.AGENT, Scope.ANY)})
 
 

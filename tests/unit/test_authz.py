@@ -37,8 +37,8 @@ PARTIES = [role for role in Role if role is not Role.INVITEE]
 EVERYONE = {f"{scope} {role}" for scope in ("own", "foreign") for role in PARTIES}
 MANAGERS = {"own manager", "foreign manager"}
 BROKERS = {"own broker", "foreign broker"}
-USERS = {"own user", "foreign user"}
-HOST = {"own manager", "own user"}
+USERS = {"own user", "foreign user", "own operator", "foreign operator"}
+HOST = {"own manager", "own user", "own operator"}
 
 EXPECTED = {
     "IdentityService": {
@@ -58,22 +58,28 @@ EXPECTED = {
     },
     "ManagerService": {
         "GetCloudStatus ListVms GetVm ListInventories MigrateVm EstimateMigration GetMigration"
-        " ListMigrations WatchMigration GetEvacuation WatchEvacuation": {"own user", *BROKERS},
+        " ListMigrations WatchMigration GetEvacuation WatchEvacuation": {
+            "own user",
+            "own operator",
+            *BROKERS,
+        },
         "CancelMigration SetMigrationLimit ResolveMigration StartEvacuation CancelEvacuation": {
-            "own user"
+            "own user",
+            "own operator",
         },
     },
     "ReservationService": {
         "Reserve GrantEstimate ExtendReservation ConfirmReservation HandOverVm": MANAGERS,
-        "GetReservation ReleaseReservation": {"own user", *MANAGERS},
-        "ListReservations": {"own user"},
+        "GetReservation ReleaseReservation": {"own user", "own operator", *MANAGERS},
+        "ListReservations": {"own user", "own operator"},
     },
     "AccountingService": {
         "ListUsageRecords ListQuotas PutQuota ListLedgerEntries ListInvoices GetInvoice": {
-            "own user"
+            "own user",
+            "own operator",
         },
-        "GetSettlement": {"own user", *MANAGERS},
-        "IssueQuote": {"own user", *MANAGERS, *BROKERS},
+        "GetSettlement": {"own user", "own operator", *MANAGERS},
+        "IssueQuote": {"own user", "own operator", *MANAGERS, *BROKERS},
     },
     "BrokerService": {
         "Place Migrate": {*USERS, *MANAGERS},
@@ -124,4 +130,4 @@ def test_a_refusal_says_who_may():
     with pytest.raises(errors.Denied) as caught:
         authz.check("/watari.v1.AgentService/GetHost", SpiffeId(FOREIGN, Role.USER, "x"), OWN)
     assert caught.value.reason == "NOT_ALLOWED"
-    assert caught.value.hint == "callers: own manager, own user"
+    assert caught.value.hint == "callers: own manager, own operator, own user"

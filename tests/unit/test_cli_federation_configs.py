@@ -77,7 +77,7 @@ def test_the_command_line_finds_every_server_where_it_listens(made: Layout) -> N
         cloud = client.clouds[cloud_id]
         assert cloud.manager.address == addresses[f"{cloud_id}-manager"]
         user = Identity.load(cloud.identity.certificate, cloud.identity.key, cloud.identity.trust)
-        assert str(user.spiffe_id) == f"spiffe://{cloud_id}.internal/user/admin"
+        assert str(user.spiffe_id) == f"spiffe://{cloud_id}.internal/operator/admin"
 
 
 def test_no_two_servers_share_a_port(made: Layout) -> None:
