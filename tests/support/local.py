@@ -30,7 +30,7 @@ ROOMY = {
 }
 """Hosts with room for every machine of a test module."""
 
-NAMES = tuple(process.name for process in layouts.processes())
+NAMES = tuple(process.name for process in layouts.LOCAL.processes())
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Local:
             return manager.migration(migration_id)
 
     def _running(self, name: str) -> processes.Running | None:
-        (process,) = (each for each in layouts.processes() if each.name == name)
+        (process,) = (each for each in layouts.LOCAL.processes() if each.name == name)
         return processes.find(self.layout.record(process), self.layout.settings(process))
 
 

@@ -3,6 +3,7 @@
 import socket
 import stat
 import tomllib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from watari.cli import settings as client_settings
 from watari.cli.federation import configs, layout
 from watari.cli.federation.layout import Layout
 from watari.clock import FakeClock, SystemClock
-from watari.identity import Identity
+from watari.identity import Identity, SpiffeId
 
 SETTINGS = {
     "agent": AgentSettings,
@@ -38,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return made
 
 
-@pytest.mark.parametrize("process", layout.processes(), ids=lambda process: process.name)
+@pytest.mark.parametrize("process", layout.LOCAL.processes(), ids=lambda process: process.name)
 def test_a_service_reads_its_settings_and_is_who_it_should_be(
     made: Layout, process: layout.Process
 ) -> None:
@@ -52,22 +53,22 @@ def test_a_service_reads_its_settings_and_is_who_it_should_be(
 def test_managers_find_one_another_through_the_directory_and_obey_the_broker(made: Layout) -> None:
     managers = [
         config.load(ManagerSettings, made.settings(process), {}, section="manager")
-        for process in layout.processes()
+        for process in layout.LOCAL.processes()
         if process.module == "manager"
     ]
-    (directory,) = (each for each in layout.processes() if each.module == "directory")
+    (directory,) = (each for each in layout.LOCAL.processes() if each.module == "directory")
     serves = config.load(DirectorySettings, made.settings(directory), {}, section="directory")
     for manager in managers:
         assert not manager.peers
         assert [each.address for each in manager.directories] == [serves.address]
-        assert manager.brokers == ("spiffe://hub.internal/broker/main",)
+        assert manager.brokers == ("spiffe://tokyo.internal/broker/main",)
 
 
 def test_the_command_line_finds_every_server_where_it_listens(made: Layout) -> None:
     client = client_settings.load(made.client, {"WATARI_CLIENT_CONFIG": "ignored"})
     addresses = {
         process.name: tomllib.loads(made.settings(process).read_text())[process.module]["address"]
-        for process in layout.processes()
+        for process in layout.LOCAL.processes()
     }
     assert client.directory is not None
     assert client.broker is not None
@@ -83,7 +84,7 @@ def test_the_command_line_finds_every_server_where_it_listens(made: Layout) -> N
 def test_no_two_servers_share_a_port(made: Layout) -> None:
     sections = [
         tomllib.loads(made.settings(process).read_text())[process.module]
-        for process in layout.processes()
+        for process in layout.LOCAL.processes()
     ]
     ports = [section[key] for section in sections for key in section if key.endswith("address")]
     assert len(ports) == len(set(ports)) == 8
@@ -91,8 +92,8 @@ def test_no_two_servers_share_a_port(made: Layout) -> None:
 
 def test_folders_and_keys_are_private(made: Layout) -> None:
     assert stat.S_IMODE(made.root.stat().st_mode) == 0o700
-    keys = list(made.config.rglob("*.key"))
-    assert len(keys) == 3 + 6 + 3  # authorities, servers, users
+    keys = [*made.config.rglob("*.key"), *made.config.rglob("key.pem")]
+    assert len(keys) == 2 + 6 + 2  # authorities, servers, operators
     assert all(stat.S_IMODE(key.stat().st_mode) == 0o600 for key in keys)
 
 
@@ -151,3 +152,39 @@ TABLES = st.recursive(
 @given(TABLES)
 def test_toml_that_is_written_reads_as_it_was(table: dict[str, object]) -> None:
     assert tomllib.loads(configs.toml(table)) == table
+
+
+def test_a_federation_that_was_off_for_long_gets_new_certificates(tmp_path: Path) -> None:
+    made = Layout(tmp_path / "federation")
+    made.create()
+    configs.ensure(made, FakeClock(datetime.now(UTC) - timedelta(days=30)))
+    agent = made.credentials(SpiffeId("osaka.internal", "agent", "host-1"))
+    assert Identity.load_folder(agent).current().validity[1] < datetime.now(UTC)
+    configs.ensure(made, SystemClock())
+    renewed = Identity.load_folder(agent)
+    assert renewed.current().validity[1] > datetime.now(UTC)
+    assert renewed.trust.verify_peer(renewed.cert_pem, datetime.now(UTC)) == renewed.spiffe_id
+
+
+def test_at_first_nobody_trusts_another_provider(made: Layout) -> None:
+    for process in layout.LOCAL.processes():
+        own = Identity.load_folder(made.credentials(process.spiffe_id))
+        assert own.trust.domains() == [process.spiffe_id.domain]
+
+
+def test_one_provider_is_a_manager_and_an_agent_that_know_nobody(tmp_path: Path) -> None:
+    made = Layout(tmp_path / "tokyo")
+    plan = layout.single("tokyo.example", "127.0.0.2")
+    made.create(plan)
+    configs.ensure(made, SystemClock())
+    assert Layout(made.root).plan == plan
+    assert [each.name for each in plan.processes()] == ["tokyo-agent", "tokyo-manager"]
+    manager = config.load(
+        ManagerSettings, made.settings(plan.processes()[1]), {}, section="manager"
+    )
+    assert (manager.cloud_id, manager.directories, manager.peers) == ("tokyo", (), {})
+    assert manager.address.startswith("127.0.0.2:")
+    # A folder is one federation for good.
+    made.create(plan)
+    with pytest.raises(errors.FailedPrecondition, match="CONFIG_INVALID"):
+        made.create(layout.single("kyoto.example", "127.0.0.1"))

@@ -10,6 +10,7 @@ import typer
 import watari
 from watari import errors
 from watari.cli import (
+    ca,
     cloud,
     demo,
     directory,
@@ -19,6 +20,7 @@ from watari.cli import (
     migration,
     offer,
     place,
+    providers,
     usage,
     vm,
 )
@@ -37,6 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 local.add(app)
+ca.add(app)
+providers.add(app)
 cloud.add(app)
 directory.add(app)
 offer.add(app)

@@ -120,6 +120,9 @@ class Guard(grpc.ServerInterceptor):
 
 _END = object()
 
+_QUIET = frozenset({"/watari.v1.IdentityService/GetTrust"})
+"""Methods that every server of a provider calls every second."""
+
 
 class _Call:
     """One call on its way through the guard."""
@@ -195,7 +198,8 @@ class _Call:
     def _done(self, code: str, **details: str) -> None:
         seconds = self._clock.monotonic() - self._began
         metrics.count_call(self._method, code, seconds)
-        _log.info(
+        write = _log.debug if code == "OK" and self._method in _QUIET else _log.info
+        write(
             "call",
             method=self._method,
             peer=self._peer_name,
