@@ -19,6 +19,9 @@ from watari.v1 import federation_pb2, federation_pb2_grpc
 CHECK_SECONDS = 1.0
 """How often the manager is asked whether trust has changed: how late a removal is known."""
 
+ASK_SECONDS = 0.2
+"""Between two questions because of providers that are not known."""
+
 RENEW_AFTER = 1 / 3
 """The part of its life after which a certificate is renewed; the rest is for trying again."""
 
@@ -77,6 +80,7 @@ class Keeper:
         self._clock = clock
         self._version = b""
         self._failed_at: float | None = None
+        self._asked_at: float | None = None
         self._lock = threading.Lock()
 
     def check(self) -> None:
@@ -87,6 +91,22 @@ class Keeper:
                 self._follow_trust()
             except errors.WatariError as error:
                 _log.debug("trust not asked for", reason=error.reason, problem=error.message)
+
+    def ask(self) -> None:
+        """Takes over what has changed, unless that was just done: for a provider that is not known
+        yet, because it has just joined.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            now = self._clock.monotonic()
+            if self._asked_at is None or now >= self._asked_at + ASK_SECONDS:
+                self._asked_at = now
+                self._follow_trust()
+        except errors.WatariError as error:
+            _log.debug("trust not asked for", reason=error.reason, problem=error.message)
+        finally:
+            self._lock.release()
 
     def renew(self) -> None:
         """A new certificate under a new key, at once. Raises WatariError."""

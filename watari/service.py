@@ -103,6 +103,7 @@ def _keep(settings: IdentitySettings, context: Context) -> None:
     context.stack.callback(channels.close)
     issuer = keeper.ManagerIssuer(channels, target)
     keeping = keeper.Keeper(context.identity, issuer, context.clock)
+    context.identity.trust.ask = keeping.ask
     context.stack.enter_context(
         Periodic("keeper", keeper.CHECK_SECONDS, context.clock, keeping.check)
     )

@@ -213,8 +213,10 @@ class Actions:
     def _undo(self, record: Record) -> None:
         failed = self._take_back(record)
         spent_seconds = (self._now() - record.state_changed_at) / 1_000_000
-        if failed and spent_seconds < self._limits.rollback_wait_seconds_max:
-            raise failed[0][1]
+        # Who answers that it will not, or is not trusted any more, is not waited for: it is owed.
+        waits = [failure for _, failure in failed if failure.error.retryable]
+        if waits and spent_seconds < self._limits.rollback_wait_seconds_max:
+            raise waits[0]
         failpoint.hit(AFTER_UNDO)
         self._end(record, owed=[call for call, _ in failed])
 

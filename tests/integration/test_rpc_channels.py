@@ -8,20 +8,21 @@ from concurrent import futures
 import psutil
 import pytest
 
-from tests.support.rpc_catalogue import ALICE, DIRECTORY, get
+from tests.support.rpc_catalogue import ALICE, DIRECTORY, Catalogue, get
 from watari import errors, rpc
+from watari.identity import SpiffeId
 from watari.v1 import directory_pb2, directory_pb2_grpc
 
 
-def test_a_pool_keeps_one_channel_a_target_and_lets_the_oldest_go(federation, target):
+def test_a_pool_keeps_one_connection_a_target_and_lets_the_oldest_go(federation, target):
     other = rpc.Target("127.0.0.1:1", target.spiffe_id)
     pool = rpc.ChannelPool(federation.party(ALICE), channels_max=1)
-    first = pool.get(target)
-    assert pool.get(target) is first
+    before = connections(target)
+    stubs = [directory_pb2_grpc.DirectoryServiceStub(pool.get(target)) for _ in range(2)]
+    assert [get(stub).revision for stub in stubs] == [7, 7]
+    assert connections(target) == before + 1
     pool.get(other)
-    stub = directory_pb2_grpc.DirectoryServiceStub(first)
-    assert get(stub).revision == 7, "a channel that was let go still serves who holds it"
-    assert pool.get(target) is not first
+    assert get(stubs[0]).revision == 7, "a target that was let go is connected to again"
     pool.close()
 
 
@@ -64,6 +65,27 @@ def test_a_call_that_runs_when_its_pool_is_closed_ends_by_itself(federation, tar
         pool.close()
         release.set()
         assert running.result(5).revision == 3
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_stub_shows_the_certificate_of_now(own_federation, serve, streaming):
+    """Its first connection shows one that has run out meanwhile."""
+    party = SpiffeId.parse(ALICE)
+    own = own_federation.issue(party, own_federation.authorities[party.domain], valid_seconds=2)
+    add = directory_pb2_grpc.add_DirectoryServiceServicer_to_server
+    target = serve(DIRECTORY, lambda server: add(Catalogue(), server), identities=own_federation)
+    stub = directory_pb2_grpc.DirectoryServiceStub(rpc.ChannelPool(own).get(target))
+    assert get(stub).revision == 7
+    time.sleep(2.5)
+    with pytest.raises(errors.Unauthenticated):
+        get(stub)
+    own.replace(*own_federation.authorities[party.domain].issue(party))
+    if not streaming:
+        assert get(stub).revision == 7
+        return
+    request = directory_pb2.WatchRecordsRequest(after_revision=1)
+    with rpc.stream(stub.WatchRecords, request, timeout_seconds=5) as responses:
+        assert next(responses)
 
 
 def connections(target) -> int:

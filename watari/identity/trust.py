@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -63,6 +63,11 @@ class TrustStore:
     def __init__(self, folder: Path) -> None:
         """Reads the folder. Raises FailedPrecondition CREDENTIALS_UNREADABLE."""
         self.folder = folder
+        self.ask: Callable[[], None] | None = None
+        """Called when a provider is not known: somebody may know more. It brings the folder up to
+        date if it can, and raises nothing.
+        """
+
         self._lock = threading.Lock()
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
         if not folder.is_dir():
@@ -78,6 +83,9 @@ class TrustStore:
     def roots_for(self, domain: str) -> bytes:
         """The roots of one provider, PEM. Raises Unauthenticated PROVIDER_UNKNOWN."""
         root = self._current().by_domain.get(domain)
+        if root is None and self.ask is not None:
+            self.ask()
+            root = self._current().by_domain.get(domain)
         if root is None:
             raise _provider_unknown(domain)
         return root.pem
@@ -118,7 +126,14 @@ class TrustStore:
         with self._lock:
             verified = self._verified.get(fingerprint)
         if verified is None:
-            verified = leaves.verify(certificate, roots.of)
+            try:
+                verified = leaves.verify(certificate, roots.of)
+            except errors.Unauthenticated as error:
+                if error.reason != "PROVIDER_UNKNOWN" or self.ask is None:
+                    raise
+                self.ask()
+                roots = self._current()
+                verified = leaves.verify(certificate, roots.of)
             self._remember(fingerprint, verified, roots)
         _require_not_denied(verified, roots.by_domain)
         return verified.require_valid(now)
@@ -199,6 +214,6 @@ def _provider_unknown(domain: str) -> errors.Unauthenticated:
     return errors.Unauthenticated(
         "PROVIDER_UNKNOWN",
         f"provider {domain} is not in this federation",
-        hint=f"put its CA bundle into the trust folder as {domain}.pem",
+        hint="let it join: watari federation invite; `watari federation list` shows who has",
         domain=domain,
     )

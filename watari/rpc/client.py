@@ -16,6 +16,7 @@ from watari import errors, logs, retry
 from watari.clock import Clock, SystemClock
 from watari.identity import Identity, SpiffeId
 from watari.identity.party import KeyPair
+from watari.rpc.live import LiveChannel
 from watari.rpc.settings import (
     DEADLINE_SECONDS_DEFAULT,
     MIGRATION_ID_KEY,
@@ -161,11 +162,15 @@ class ChannelPool:
         self._outgoing = _Outgoing()
 
     def get(self, target: Target) -> grpc.Channel:
-        """The channel to a target; a new one once the target's provider has changed its roots, or
-        the own certificate was renewed. Calls on the one before go on.
+        """The channel to a target. Behind it is a new connection once the target's provider has
+        changed its roots, or the own certificate was renewed; calls on the one before go on.
 
-        Raises Unauthenticated PROVIDER_UNKNOWN.
+        Raises Unauthenticated PROVIDER_UNKNOWN, and so do calls on it later.
         """
+        self._current(target)
+        return LiveChannel(lambda: self._current(target))
+
+    def _current(self, target: Target) -> grpc.Channel:
         roots = self._identity.trust.roots_for(target.spiffe_id.domain)
         key = (target, hashlib.sha256(roots + self._identity.cert_pem).digest())
         with self._lock:
