@@ -55,6 +55,11 @@ class Local:
         """Whether a process runs."""
         return self._running(name) is not None
 
+    def address(self, name: str) -> str:
+        """Where a process listens for control calls."""
+        (status,) = (each for each in control.status(self.layout) if each.process.name == name)
+        return status.address
+
     def log(self, name: str) -> str:
         """The end of its log."""
         return (self.layout.root / "logs" / f"{name}.log").read_text()[-4000:]
