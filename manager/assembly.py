@@ -1,11 +1,13 @@
 """Puts a manager together: what knows what, and in which order it starts and stops."""
 
 import threading
+from functools import partial
 
 import grpc
 
-from manager import catalogue
+from manager import audit, catalogue, refusals
 from manager.agents import Agents
+from manager.audit_service import AuditServicer
 from manager.directories import Directories
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
@@ -27,7 +29,7 @@ from watari import errors, service, validate
 from watari.identity import SpiffeId
 from watari.periodic import Periodic
 from watari.rpc import ChannelPool, Server
-from watari.v1 import manager_pb2_grpc
+from watari.v1 import audit_pb2_grpc, manager_pb2_grpc
 
 
 def assemble(settings: Settings, context: service.Context) -> Server:
@@ -39,6 +41,8 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     clock, stack, own = context.clock, context.stack, context.identity
     store = Store(settings.store)
     stack.callback(store.close)
+    refused = refusals.Refusals(store, clock)
+    stack.callback(refused.close)
     channels = ChannelPool(own)
     stack.callback(channels.close)
 
@@ -71,13 +75,17 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         publisher=publisher,
         stopping=stopping,
     )
-    server = _server(settings, context, domain)
+    server = _server(settings, context, domain, refused)
 
     hosts.poll()
     if directories.configured:
         publishing = Periodic("publish", settings.publish.check_seconds, clock, publisher.check)
         stack.enter_context(publishing)
         stack.enter_context(Periodic("learn", settings.publish.learn_seconds, clock, peers.learn))
+    stack.enter_context(Periodic("refusals", refusals.WRITE_SECONDS, clock, refused.write))
+    tell_head = partial(audit.tell_head, store)
+    tell_head()
+    stack.enter_context(Periodic("audit", audit.TELL_HEAD_SECONDS, clock, tell_head))
     stack.enter_context(Periodic("poll", settings.hosts.poll_seconds, clock, hosts.poll))
     stack.enter_context(Periodic("janitor", settings.janitor_seconds, clock, janitor.tidy))
     stack.enter_context(
@@ -88,7 +96,9 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     return server
 
 
-def _server(settings: Settings, context: service.Context, domain: Domain) -> Server:
+def _server(
+    settings: Settings, context: service.Context, domain: Domain, refused: refusals.Refusals
+) -> Server:
     def add(grpc_server: grpc.Server) -> None:
         manager_pb2_grpc.add_ManagerServiceServicer_to_server(ManagerServicer(domain), grpc_server)
         manager_pb2_grpc.add_ReservationServiceServicer_to_server(
@@ -97,6 +107,7 @@ def _server(settings: Settings, context: service.Context, domain: Domain) -> Ser
         manager_pb2_grpc.add_AccountingServiceServicer_to_server(
             AccountingServicer(domain), grpc_server
         )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(domain.store), grpc_server)
 
     return Server(
         "manager",
@@ -106,6 +117,7 @@ def _server(settings: Settings, context: service.Context, domain: Domain) -> Ser
         servicers=add,
         settings=settings.rpc,
         stopping=domain.stopping,
+        on_refusal=refused.on_refusal,
     )
 
 

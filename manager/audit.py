@@ -15,17 +15,23 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from manager import tables
-from watari import audit
+from manager.store import Store
+from watari import audit, logs
 from watari.audit import DONE, REFUSED, Head
 from watari.identity import SpiffeId
 from watari.v1 import audit_pb2
 from watari.v1.audit_pb2 import AuditEntry
 
-__all__ = ["DONE", "REFUSED", "append", "head", "page"]
+__all__ = ["DONE", "REFUSED", "append", "head", "page", "tell_head"]
 
 PAGE_BYTES_MAX = 2 * 1024 * 1024
 """Entries of one page take no more, but for the first: half of what a control message may have."""
 
+TELL_HEAD_SECONDS = 3600.0
+"""Between two lines in the process's own log that tell the head: where these are collected, nobody
+who can write to the database only can take back more than this time without being noticed."""
+
+_log = logs.get(__name__)
 _ROWS = tables.audit_entries.c
 _AS_THEY_ARE = [sa.type_coerce(column, sa.types.NullType()) for column in _ROWS]
 """The columns without conversion: what somebody put there must not keep the log from being read."""
@@ -72,6 +78,13 @@ def head(connection: Connection) -> Head:
     query = sa.select(*_AS_THEY_ARE).order_by(_ROWS.sequence.desc()).limit(1)
     row = connection.execute(query).mappings().one_or_none()
     return audit.START if row is None else audit.head_of(_entry(row))
+
+
+def tell_head(store: Store) -> None:
+    """Tell the newest entry's number and hash in the process's own log."""
+    with store.read() as connection:
+        sequence, last_hash = head(connection)
+    _log.info("audit log", sequence=sequence, hash=last_hash.hex())
 
 
 def page(connection: Connection, *, after: int, limit: int) -> list[AuditEntry]:

@@ -10,6 +10,7 @@ import typer
 import watari
 from watari import errors
 from watari.cli import (
+    audit,
     cloud,
     demo,
     directory,
@@ -45,6 +46,7 @@ place.add(app)
 migrate.add(app)
 migration.add(app)
 usage.add(app)
+audit.add(app)
 demo.add(app)
 
 

@@ -43,6 +43,7 @@ class Server:
         servicers: Callable[[grpc.Server], None],
         settings: RpcSettings | None = None,
         stopping: threading.Event | None = None,
+        on_refusal: interceptors.OnRefusal | None = None,
     ) -> None:
         self.name = name
         self.stopping = stopping or threading.Event()
@@ -58,7 +59,7 @@ class Server:
             futures.ThreadPoolExecutor(
                 self._settings.workers_max, thread_name_prefix=f"{name}-rpc"
             ),
-            interceptors=[interceptors.Guard(identity, clock)],
+            interceptors=[interceptors.Guard(identity, clock, on_refusal)],
             options=server_options(self._settings),
             maximum_concurrent_rpcs=self._settings.workers_max + self._settings.queued_calls_max,
         )
