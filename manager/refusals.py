@@ -62,6 +62,13 @@ class _Note:
     details: dict[str, object]
 
 
+def _proved(error: errors.WatariError) -> dict[str, object]:
+    """Whose certificate it was, where it is known and good for nothing."""
+    if error.reason != "CERTIFICATE_DENIED" or "party" not in error.metadata:
+        return {}
+    return {"party": error.metadata["party"]}
+
+
 class Refusals:
     """Connect `on_refusal` to the server; call `write` every WRITE_SECONDS, `close` at the end."""
 
@@ -85,7 +92,7 @@ class Refusals:
             window.calls += 1
             window.method = method
             if window.calls <= NOTED_PER_WINDOW_MAX:
-                self._note(peer, method, {"reason": error.reason})
+                self._note(peer, method, {"reason": error.reason} | _proved(error))
 
     def write(self) -> None:
         """Write down what was noted, and the counts of windows that are over.

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from manager import refusals
-from tests.conftest import OSAKA, TOKYO
-from tests.support.clouds import VM, Cloud, eventually
+from tests.conftest import OSAKA, TOKYO, Federation
+from tests.support.clouds import VM, Cloud, eventually, two_clouds
 from tests.support.scripted_agent import HANGS
 from watari import audit, errors, failpoint
 from watari.audit import Noted
+from watari.identity import SpiffeId, denials
+from watari.identity.denials import Denial
 from watari.rpc import client
+from watari.rpc.interceptors import UNKNOWN_PEER
 from watari.v1 import audit_pb2, audit_pb2_grpc, manager_pb2
 from watari.v1.audit_pb2 import AuditEntry
 
@@ -238,6 +241,23 @@ def test_a_refusal_by_the_domain_is_told_like_one_by_the_table(clouds: Clouds) -
         client.call(hub.Reserve, request)
     eventually(lambda: len(osaka.audit()) == 1, "it is written down")
     assert osaka.audit()[0].actor == "spiffe://hub.example/manager/main"
+
+
+def test_a_certificate_that_was_denied_is_told_with_whose_it_is(
+    own_federation: Federation, tmp_path: Path
+) -> None:
+    with two_clouds(own_federation, tmp_path) as (tokyo, _):
+        tokyo.start()
+        now = own_federation.clock.now()
+        own_federation.party(USER)
+        denials.save(own_federation.trust_folder, TOKYO, [Denial(SpiffeId.parse(USER), now)])
+        request = manager_pb2.GetCloudStatusRequest()
+        with pytest.raises(errors.Unauthenticated):
+            client.call(tokyo.user.GetCloudStatus, request)
+        eventually(lambda: len(tokyo.audit()) == 1, "it is written down")
+        (refused,) = tokyo.audit()
+    assert refused.actor == UNKNOWN_PEER
+    assert dict(refused.details) == {"reason": "CERTIFICATE_DENIED", "party": USER}
 
 
 def test_a_thousand_refused_calls_make_few_entries_that_count_them(clouds: Clouds) -> None:
