@@ -1,11 +1,13 @@
 """Puts a manager together: what knows what, and in which order it starts and stops."""
 
 import threading
+from functools import partial
 
 import grpc
 
-from manager import catalogue
+from manager import audit, catalogue, refusals
 from manager.agents import Agents
+from manager.audit_service import AuditServicer
 from manager.directories import Directories
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
@@ -30,7 +32,7 @@ from watari import errors, service, validate
 from watari.identity import SpiffeId
 from watari.periodic import Periodic
 from watari.rpc import ChannelPool, Door, Server
-from watari.v1 import federation_pb2_grpc, manager_pb2_grpc
+from watari.v1 import audit_pb2_grpc, federation_pb2_grpc, manager_pb2_grpc
 
 
 def assemble(settings: Settings, context: service.Context) -> Server:
@@ -42,6 +44,8 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     clock, stack, own = context.clock, context.stack, context.identity
     store = Store(settings.store)
     stack.callback(store.close)
+    refused = refusals.Refusals(store, clock)
+    stack.callback(refused.close)
     channels = ChannelPool(own)
     stack.callback(channels.close)
     members = joining.assemble(settings, context, store, channels)
@@ -84,7 +88,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         stopping=stopping,
     )
     federation = members.federation(Parting(store, reservations, driver.interrupt))
-    server = _server(settings, context, domain, federation, members.door)
+    server = _server(settings, context, domain, federation, members.door, refused)
 
     members.check()
     stack.enter_context(
@@ -95,6 +99,10 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         publishing = Periodic("publish", settings.publish.check_seconds, clock, publisher.check)
         stack.enter_context(publishing)
         stack.enter_context(Periodic("learn", settings.publish.learn_seconds, clock, peers.learn))
+    stack.enter_context(Periodic("refusals", refusals.WRITE_SECONDS, clock, refused.write))
+    tell_head = partial(audit.tell_head, store)
+    tell_head()
+    stack.enter_context(Periodic("audit", audit.TELL_HEAD_SECONDS, clock, tell_head))
     stack.enter_context(Periodic("poll", settings.hosts.poll_seconds, clock, hosts.poll))
     stack.enter_context(Periodic("janitor", settings.janitor_seconds, clock, janitor.tidy))
     stack.enter_context(
@@ -111,6 +119,7 @@ def _server(
     domain: Domain,
     federation: Federation,
     door: Door,
+    refused: refusals.Refusals,
 ) -> Server:
     def add(grpc_server: grpc.Server) -> None:
         manager_pb2_grpc.add_ManagerServiceServicer_to_server(ManagerServicer(domain), grpc_server)
@@ -126,6 +135,7 @@ def _server(
         federation_pb2_grpc.add_FederationServiceServicer_to_server(
             FederationServicer(federation), grpc_server
         )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(domain.store), grpc_server)
 
     return Server(
         "manager",
@@ -136,6 +146,7 @@ def _server(
         settings=settings.rpc,
         stopping=domain.stopping,
         door=door,
+        on_refusal=refused.on_refusal,
     )
 
 

@@ -1,4 +1,5 @@
-"""Grants for estimates: what Reserve would say, and leave to compare. Reserves and records nothing.
+"""Grants for estimates: what Reserve would say, and leave to compare. Reserves nothing, and records
+nothing but an entry of the audit log.
 
 The machine's own cloud is told what would keep a reservation from being made, instead of being
 refused: an estimate is worth having while a host is full.
@@ -11,7 +12,7 @@ from sqlalchemy.engine import Connection
 from manager import admission, capacity, grants, inventory, prices, reservation_rows, vms
 from manager.inventory import Amounts, HostView
 from manager.settings import AgentSettings, Settings
-from manager.store import Store
+from manager.store import Store, micros
 from watari import errors
 from watari.clock import Clock
 from watari.identity import Identity, SpiffeId
@@ -65,6 +66,8 @@ class EstimateGrants:
         )
         if host is not None:
             self._add_grant(answer, request, caller, self._agents[host.host_id])
+            with self._store.write() as connection:
+                grants.note_issued(connection, micros(self._clock.now()), answer.grant)
         return answer
 
     def _findings(self, connection: Connection) -> list[common_pb2.Problem]:

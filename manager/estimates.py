@@ -14,7 +14,7 @@ from manager.agents import Agents
 from manager.peers import Peer, Peers
 from manager.saga import documents
 from manager.settings import Settings
-from manager.store import Store
+from manager.store import Store, micros
 from manager.vms import VmRow
 from watari import errors, identity, logs
 from watari.clock import Clock
@@ -126,6 +126,8 @@ class Estimates:
             estimate_only=True,
         )
         documents.require_endpoint(grant, granted.agent_control)
+        with self._store.write() as connection:
+            grants.note_countersigned(connection, micros(self._clock.now()), grant)
         order = agent_pb2.EstimateTransferRequest(
             vm_id=subject.vm.vm_id,
             grant=grant,

@@ -8,6 +8,9 @@ import uuid
 from collections.abc import Iterable
 from datetime import timedelta
 
+from sqlalchemy.engine import Connection
+
+from manager import audit
 from manager.settings import ReservationSettings
 from watari import errors, identity
 from watari.clock import Clock
@@ -92,6 +95,46 @@ def accept(
 def read(document: common_pb2.SignedDocument) -> common_pb2.Grant:
     """The grant in a document whose signature was checked before."""
     return common_pb2.Grant.FromString(document.payload)
+
+
+def note_issued(connection: Connection, now: int, document: common_pb2.SignedDocument) -> None:
+    """Tell the audit log that this manager grants this."""
+    granted = read(document)
+    by, to = granted.destination_manager, granted.source_manager
+    _note(connection, now, granted, "grant.issued", actor=by, granted_to=to)
+
+
+def note_countersigned(connection: Connection, now: int, document: common_pb2.SignedGrant) -> None:
+    """Tell the audit log that this manager backs a grant that it was given."""
+    granted = read(document.granted)
+    by, given = granted.source_manager, granted.destination_manager
+    _note(connection, now, granted, "grant.countersigned", actor=by, granted_by=given)
+
+
+def _note(
+    connection: Connection,
+    now: int,
+    granted: common_pb2.Grant,
+    action: str,
+    *,
+    actor: str,
+    **peer: str,
+) -> None:
+    told = {
+        "migration_id": granted.migration_id,
+        "reservation_id": granted.reservation_id,
+        "vm_id": granted.vm_id,
+        "source_epoch": granted.source_epoch,
+        "source_agent": granted.source_agent,
+        "destination_agent": granted.destination_agent,
+        "bytes_max": granted.bytes_max,
+        "expires_at": granted.expires_at.ToJsonString(),
+        "estimate_only": granted.estimate_only,
+    }
+    said = {name: value for name, value in told.items() if value}
+    audit.append(
+        connection, now, actor=actor, action=action, subject=granted.grant_id, details=said | peer
+    )
 
 
 def _require_same(

@@ -13,7 +13,7 @@ from datetime import UTC
 
 from sqlalchemy.engine import Connection
 
-from manager import admission, capacity, reservation_rows, usage, vms
+from manager import admission, audit, capacity, reservation_rows, usage, vms
 from manager.agents import Agents
 from manager.reservation_rows import Reservation, State
 from manager.store import Store, micros
@@ -65,7 +65,7 @@ class HandOvers:
             raise admission.not_found(hand_over.reservation_id)
         self._verify(document, hand_over, row, caller)
         failpoint.hit(BEFORE_RECORD)
-        self._record(row.reservation_id, document)
+        self._record(row.reservation_id, document, caller)
         failpoint.hit(AFTER_RECORD)
         return self.finish(row.reservation_id)
 
@@ -116,7 +116,12 @@ class HandOvers:
         receipt = common_pb2.Receipt.FromString(payload)
         _require_agreement(self._cloud_id, hand_over, receipt, row)
 
-    def _record(self, reservation_id: str, document: common_pb2.SignedDocument) -> None:
+    def _record(
+        self,
+        reservation_id: str,
+        document: common_pb2.SignedDocument,
+        caller: identity.SpiffeId,
+    ) -> None:
         with self._store.write() as connection:
             row = reservation_rows.get(connection, reservation_id)
             assert row is not None  # noqa: S101 - reservations are never deleted
@@ -128,6 +133,7 @@ class HandOvers:
                 raise admission.wrong_state(row, State.CONFIRMED)
             recorded = reservation_rows.record_hand_over(connection, row, document)
             admission.require_swapped(recorded)
+            self._note(connection, "hand_over.accepted", row, document, caller)
 
     def _own_it(
         self, row: Reservation, hand_over: common_pb2.HandOver, guest: agent_pb2.Guest
@@ -138,6 +144,9 @@ class HandOvers:
             if current is None or current.state is State.USED:
                 return  # The janitor and the repeated call met here.
             self._take(connection, current, machine)
+            assert current.hand_over is not None  # noqa: S101 - recorded before it is finished
+            own = self._own.spiffe_id
+            self._note(connection, "reservation.used", current, current.hand_over, own)
             record = usage.of_hand_over(
                 usage.ARRIVED,
                 machine.message(),
@@ -147,6 +156,26 @@ class HandOvers:
             )
             usage.write(connection, record)
         _log.info("took a machine over", vm_id=machine.vm_id, epoch=machine.epoch)
+
+    def _note(
+        self,
+        connection: Connection,
+        action: str,
+        row: Reservation,
+        document: common_pb2.SignedDocument,
+        actor: identity.SpiffeId,
+    ) -> None:
+        hand_over = common_pb2.HandOver.FromString(document.payload)
+        receipt = common_pb2.Receipt.FromString(hand_over.receipt.payload)
+        more = {"epoch": str(hand_over.ownership.epoch), "receipt_root": receipt.root.hex()}
+        audit.append(
+            connection,
+            micros(self._clock.now()),
+            actor=actor,
+            action=action,
+            subject=row.reservation_id,
+            details=reservation_rows.told(row) | more,
+        )
 
     def _take(self, connection: Connection, row: Reservation, machine: vms.VmRow) -> None:
         admission.require_swapped(reservation_rows.move(connection, row, State.USED))

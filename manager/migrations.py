@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 
 from sqlalchemy.engine import Connection
 
-from manager import movable, vms
+from manager import audit, movable, vms
 from manager.agents import Agents
 from manager.events import Board
 from manager.peers import Peers
@@ -15,7 +15,7 @@ from manager.saga.records import Record
 from manager.saga.states import State
 from manager.settings import Settings
 from manager.store import Store, micros
-from watari import errors, failpoint, identity
+from watari import errors, failpoint, identity, windows
 from watari.clock import Clock
 from watari.settings import EndpointSettings
 from watari.v1 import common_pb2, manager_pb2
@@ -102,7 +102,7 @@ class Migrations:
         """The migration at once and at every change, until it has ended or `gone` says so."""
         return self._board.watching(migration_id, lambda: self.get(migration_id), gone)
 
-    def cancel(self, migration_id: str) -> manager_pb2.Migration:
+    def cancel(self, migration_id: str, caller: identity.SpiffeId) -> manager_pb2.Migration:
         """Ask for the end of a migration that has not committed; idempotent.
 
         Raises NotFound MIGRATION_NOT_FOUND, FailedPrecondition MIGRATION_COMMITTED and
@@ -113,6 +113,7 @@ class Migrations:
             if not record.cancel_requested:
                 _require_cancellable(record)
                 record = records.note(connection, record, cancel_requested=True)
+                self._note(connection, "migration.cancel_requested", record, caller)
             elif record.state in (State.SUCCEEDED, State.FAILED):
                 _require_cancellable(record)
         failpoint.hit(AFTER_CANCEL)
@@ -120,7 +121,11 @@ class Migrations:
         return self._shown(record)
 
     def set_limit(
-        self, migration_id: str, limit: int, schedule: Sequence[common_pb2.LimitWindow]
+        self,
+        migration_id: str,
+        limit: int,
+        schedule: Sequence[common_pb2.LimitWindow],
+        caller: identity.SpiffeId,
     ) -> manager_pb2.Migration:
         """Change the bandwidth cap in bytes per second, 0 for none, and with it the caps at certain
         times of the day; both hold for every attempt.
@@ -142,6 +147,8 @@ class Migrations:
                 limit_bytes_per_second=limit,
                 limit_schedule=common_pb2.TransferOptions(limit_schedule=schedule),
             )
+            told = {"bytes_per_second": limit, "schedule": "; ".join(map(windows.show, schedule))}
+            self._note(connection, "migration.limit_changed", record, caller, **told)
         if record.state is State.COPYING:
             self._agents.set_transfer_limit(record.host_id, migration_id, limit, schedule)
         return self._shown(record)
@@ -179,6 +186,23 @@ class Migrations:
         )
         records.insert(connection, new)
         return new
+
+    def _note(
+        self,
+        connection: Connection,
+        action: str,
+        record: Record,
+        caller: identity.SpiffeId,
+        **more: object,
+    ) -> None:
+        audit.append(
+            connection,
+            micros(self._clock.now()),
+            actor=caller,
+            action=action,
+            subject=record.migration_id,
+            details={"vm_id": record.vm_id, "state": record.state} | more,
+        )
 
     def _repeated(
         self, known: Record, request: manager_pb2.MigrateVmRequest, caller: identity.SpiffeId

@@ -82,6 +82,11 @@ class Reservation:
         return shown
 
 
+def told(row: Reservation) -> dict[str, str]:
+    """What the audit log says of a reservation, besides its id."""
+    return {"migration_id": row.migration_id, "vm_id": row.vm_id, "from_cloud": row.from_cloud}
+
+
 def insert(connection: Connection, new: Reservation) -> None:
     """Write a new reservation."""
     connection.execute(

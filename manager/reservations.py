@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy.engine import Connection
 
-from manager import admission, capacity, grants, inventory, outbox, reservation_rows, vms
+from manager import admission, audit, capacity, grants, inventory, outbox, reservation_rows, vms
 from manager import store as stores
 from manager.reservation_rows import LIVE, Reservation, State
 from manager.settings import AgentSettings, Settings
@@ -109,6 +109,8 @@ class Reservations:
                 raise admission.wrong_state(row, State.PENDING)
             expires_at = max(row.expires_at, self._expiry(ttl_seconds))
             admission.require_swapped(reservation_rows.extend(connection, row, expires_at))
+            told = {"expires_at": stores.moment(expires_at).isoformat()}
+            self._note(connection, "reservation.extended", row, caller, **told)
             return self._reread(connection, row)
 
     def confirm(self, reservation_id: str, caller: SpiffeId) -> Reservation:
@@ -125,6 +127,7 @@ class Reservations:
                 raise admission.wrong_state(row, State.PENDING)
             if row.state is State.PENDING:
                 admission.require_swapped(reservation_rows.move(connection, row, State.CONFIRMED))
+                self._note(connection, "reservation.confirmed", row, caller)
             confirmed = self._reread(connection, row)
         failpoint.hit(AFTER_CONFIRM)
         return confirmed
@@ -143,6 +146,7 @@ class Reservations:
                 raise admission.committed(row)
             if row.state in LIVE:
                 admission.require_swapped(self._end(connection, row, State.RELEASED))
+                self._note(connection, "reservation.released", row, caller)
             released = self._reread(connection, row)
         failpoint.hit(AFTER_RELEASE)
         return released
@@ -155,7 +159,10 @@ class Reservations:
                 return 0
         with self._store.write() as connection:
             rows = reservation_rows.due(connection, now)
-            return sum(self._end(connection, row, State.EXPIRED) for row in rows)
+            ended = [row for row in rows if self._end(connection, row, State.EXPIRED)]
+            for row in ended:
+                self._note(connection, "reservation.expired", row, self._identity.spiffe_id)
+            return len(ended)
 
     def _admit(
         self, connection: Connection, request: manager_pb2.ReserveRequest, caller: SpiffeId
@@ -169,6 +176,9 @@ class Reservations:
         host = inventory.choose(capacity.views(connection, self._agents), asked)
         row = self._new(request, caller, host.host_id)
         reservation_rows.insert(connection, row)
+        told = {"vm_name": request.vm_name, "tenant": request.tenant, "host_id": row.host_id}
+        self._note(connection, "reservation.made", row, caller, **told)
+        grants.note_issued(connection, row.created_at, row.grant)
         capacity.take(connection, host, capacity.RESERVATION, row.reservation_id, asked)
         return row
 
@@ -212,6 +222,18 @@ class Reservations:
         owed = outbox.OwedCall(outbox.Kind.DISCARD, row.migration_id, row.host_id, row.vm_id)
         outbox.owe(connection, owed, self._now())
         return True
+
+    def _note(
+        self, connection: Connection, action: str, row: Reservation, actor: SpiffeId, **more: str
+    ) -> None:
+        audit.append(
+            connection,
+            self._now(),
+            actor=actor,
+            action=action,
+            subject=row.reservation_id,
+            details=reservation_rows.told(row) | more,
+        )
 
     def _control(self, host_id: str) -> common_pb2.Endpoint | None:
         agent = self._agents.get(host_id)

@@ -137,7 +137,7 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
     ) -> manager_pb2.CancelMigrationResponse:
         migration_id = validate.require_uuid(request.migration_id, "migration_id")
         return manager_pb2.CancelMigrationResponse(
-            migration=self._domain.migrations.cancel(migration_id)
+            migration=self._domain.migrations.cancel(migration_id, rpc.current_peer())
         )
 
     def SetMigrationLimit(
@@ -145,7 +145,10 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
     ) -> manager_pb2.SetMigrationLimitResponse:
         requests.limit(request)
         migration = self._domain.migrations.set_limit(
-            request.migration_id, request.limit_bytes_per_second, request.limit_schedule
+            request.migration_id,
+            request.limit_bytes_per_second,
+            request.limit_schedule,
+            rpc.current_peer(),
         )
         return manager_pb2.SetMigrationLimitResponse(migration=migration)
 

@@ -6,6 +6,7 @@ host and resource class in `allocations`, so that capacity is one sum whoever co
 """
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -16,10 +17,12 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
+    event,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change of a table; a database of another version is refused."""
 
 metadata = MetaData()
@@ -200,3 +203,35 @@ old_authorities = Table(
     Column("sha256", LargeBinary, primary_key=True),
     Column("accepted_until", BigInteger, nullable=False),
 )
+# Chained: watari/audit.py says over what the hashes are. Nothing but manager/audit.py writes here.
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("actor", String(512), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(512), nullable=False),
+    Column("outcome", Integer, nullable=False),  # audit.AuditOutcome
+    Column("details", Text, nullable=False),  # a JSON object of strings
+    Column("previous_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+# The database itself refuses whatever is no appending, INSERT OR REPLACE included. One statement
+# each, by dialect: another database's stand beside these.
+_APPEND_ONLY = {
+    "sqlite": (
+        """CREATE TRIGGER audit_entries_in_order BEFORE INSERT ON audit_entries
+        WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM audit_entries)
+        BEGIN SELECT RAISE(ABORT, 'audit entries are appended only'); END""",
+        """CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries
+        BEGIN SELECT RAISE(ABORT, 'audit entries are never changed'); END""",
+        """CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries
+        BEGIN SELECT RAISE(ABORT, 'audit entries are never removed'); END""",
+    ),
+}
+for _dialect, _statements in _APPEND_ONLY.items():
+    for _statement in _statements:
+        _ddl = DDL(_statement)  # type: ignore[no-untyped-call]
+        event.listen(audit_entries, "after_create", _ddl.execute_if(dialect=_dialect))

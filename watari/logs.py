@@ -68,6 +68,11 @@ def configure(service: str, level: str, json: bool, stream: TextIO | None = None
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
 
 
+def is_secret(key: str) -> bool:
+    """Whether a value under this key is never shown."""
+    return _SECRET_KEY.search(key) is not None and not key.endswith("_id")
+
+
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Processor: replace values whose key names a secret, also in nested containers."""
     return cast("EventDict", _redacted(event, NESTING_MAX))
@@ -101,13 +106,9 @@ def _redacted(value: Any, nesting: int) -> Any:
         if nesting == 0:
             return REDACTED
         return {
-            key: REDACTED if _is_secret(str(key)) else _redacted(inner, nesting - 1)
+            key: REDACTED if is_secret(str(key)) else _redacted(inner, nesting - 1)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
         return [_redacted(inner, nesting - 1) for inner in value] if nesting else REDACTED
     return value
-
-
-def _is_secret(key: str) -> bool:
-    return _SECRET_KEY.search(key) is not None and not key.endswith("_id")

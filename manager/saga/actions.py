@@ -144,6 +144,7 @@ class Actions:
         self._advance(
             record,
             State.COPYING,
+            countersigned=grant,
             grant=grant,
             destination_control=answer.agent_control,
             destination_data=documents.data_endpoint(answer.agent_data),
@@ -176,7 +177,12 @@ class Actions:
             # The commit point: owner and state change together, and a cancellation that came first
             # makes the compare-and-swap of `advance` fail.
             committed = records.advance(
-                connection, record, State.HANDED_OVER, self._now(), hand_over=document
+                connection,
+                record,
+                State.HANDED_OVER,
+                self._now(),
+                actor=self._actor,
+                hand_over=document,
             )
             given = vms.give_away(
                 connection,
@@ -200,7 +206,9 @@ class Actions:
         failpoint.hit(AFTER_HAND_OVER)
         left = documents.usage_left(record, handed, self._cloud_id)
         with self._store.write() as connection:
-            retiring = records.advance(connection, record, State.RETIRING, self._now())
+            retiring = records.advance(
+                connection, record, State.RETIRING, self._now(), actor=self._actor
+            )
             usage.write(connection, left)
         self._announce(retiring)
 
@@ -251,17 +259,29 @@ class Actions:
         to = State.FAILED if problem is not None else steps.end_state(record)
         failpoint.hit(BEFORE_STATE)
         with self._store.write() as connection:
-            ended = records.advance(connection, record, to, self._now(), **changes)
+            ended = records.advance(
+                connection, record, to, self._now(), actor=self._actor, **changes
+            )
             vms.unclaim(connection, record.vm_id, record.migration_id)
             for call in owed or []:
                 outbox.owe(connection, call, self._now())
         failpoint.hit(AFTER_STATE)
         self._announce(ended)
 
-    def _advance(self, record: Record, to: State, **values: object) -> None:
+    def _advance(
+        self,
+        record: Record,
+        to: State,
+        *,
+        countersigned: common_pb2.SignedGrant | None = None,
+        **values: object,
+    ) -> None:
         failpoint.hit(BEFORE_STATE)
         with self._store.write() as connection:
-            advanced = records.advance(connection, record, to, self._now(), **values)
+            now = self._now()
+            if countersigned is not None:
+                grants.note_countersigned(connection, now, countersigned)
+            advanced = records.advance(connection, record, to, now, actor=self._actor, **values)
         failpoint.hit(AFTER_STATE)
         self._announce(advanced)
 
@@ -280,6 +300,10 @@ class Actions:
 
     def _now(self) -> int:
         return micros(self._clock.now())
+
+    @property
+    def _actor(self) -> str:
+        return str(self._own.spiffe_id)
 
 
 _WITH_PEER = frozenset({Step.BEGIN, Step.RESERVE, Step.COPY, Step.COMMIT})

@@ -1,4 +1,7 @@
-"""The rows of migrations. Runs in the caller's transaction; enforces the table of states."""
+"""The rows of migrations. Runs in the caller's transaction; enforces the table of states.
+
+Every state that a migration comes to is in the audit log, once, by the same transaction.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +9,7 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 from sqlalchemy.engine import Connection, RowMapping
 
-from manager import store, tables
+from manager import audit, store, tables
 from manager.saga import states
 from manager.saga.states import State
 from watari import errors
@@ -114,6 +117,22 @@ def insert(connection: Connection, new: Record) -> None:
     """Write a new migration."""
     values = {column.name: getattr(new, column.name) for column in tables.migrations.columns}
     connection.execute(tables.migrations.insert().values(**_stored(values)))
+    audit.append(
+        connection,
+        new.created_at,
+        actor=new.requested_by,
+        action="migration.requested",
+        subject=new.migration_id,
+        details={
+            "vm_id": new.vm_id,
+            "vm_name": new.vm_name,
+            "tenant": new.tenant,
+            "source_epoch": new.source_epoch,
+            "to_cloud": new.to_cloud,
+            "to_manager": new.to_manager,
+            "state": new.state,
+        },
+    )
 
 
 def get(connection: Connection, migration_id: str) -> Record | None:
@@ -137,9 +156,9 @@ def require(connection: Connection, migration_id: str) -> Record:
 
 
 def advance(
-    connection: Connection, record: Record, to: State, now: int, **values: object
+    connection: Connection, record: Record, to: State, now: int, *, actor: str, **values: object
 ) -> Record:
-    """Change the state, and further columns with it.
+    """Change the state, and further columns with it; `actor` is who did, for the audit log.
 
     Compare-and-swap: raises Conflict GENERATION_CONFLICT when the record changed since it was read,
     so that a cancellation and a step forward can never both happen. Raises FailedPrecondition
@@ -148,7 +167,16 @@ def advance(
     states.check(record.state, to)
     ended = {"ended_at": now} if to in states.FINAL else {}
     changes = {"state": to, "generation": record.generation + 1, "state_changed_at": now}
-    return _update(connection, record, **(values | changes | ended))
+    advanced = _update(connection, record, **(values | changes | ended))
+    audit.append(
+        connection,
+        now,
+        actor=actor,
+        action="migration.state",
+        subject=record.migration_id,
+        details=_told(advanced, record.state),
+    )
+    return advanced
 
 
 def note(connection: Connection, record: Record, **values: object) -> Record:
@@ -187,6 +215,22 @@ def page(
         query.order_by(_ROWS.created_at.desc(), _ROWS.migration_id).limit(limit)
     ).mappings()
     return [_row(row) for row in rows]
+
+
+def _told(record: Record, before: State) -> dict[str, object]:
+    """What the audit log says of a change of state."""
+    told: dict[str, object] = {
+        "state": record.state,
+        "from_state": before,
+        "generation": record.generation,
+        "vm_id": record.vm_id,
+    }
+    if record.problem is not None:
+        told["reason"] = record.problem.reason
+    if record.state is State.HANDED_OVER and record.receipt is not None:
+        told["to_cloud"], told["epoch"] = record.to_cloud, record.source_epoch + 1
+        told["receipt_root"] = common_pb2.Receipt.FromString(record.receipt.payload).root.hex()
+    return told
 
 
 def _not_ended() -> sa.ColumnElement[bool]:

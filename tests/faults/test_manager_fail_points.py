@@ -254,8 +254,30 @@ def settle(cloud: Cloud, migration_id: str) -> None:
         time.sleep(0.03)
 
 
+FORWARD = [
+    "REQUESTED",
+    "RESERVING",
+    "COPYING",
+    "CONFIRMING",
+    "HANDED_OVER",
+    "RETIRING",
+    "SUCCEEDED",
+]
+ARRIVAL = [
+    "reservation.made",
+    "grant.issued",
+    "reservation.confirmed",
+    "hand_over.accepted",
+    "reservation.used",
+]
+
+
 def assert_moved_once(source: Cloud, destination: Cloud) -> None:
-    """One owner, at the next epoch; each side metered it exactly once, at the same instant."""
+    """One owner, at the next epoch; each side metered it exactly once, at the same instant, and the
+    audit logs have every step exactly once.
+    """
+    assert_audited(source, FORWARD)
+    assert [each.action for each in destination.audit()] == ARRIVAL
     assert_one_owner(VM, destination, source)
     assert destination.vms()[VM].epoch == 2
     (left,), (arrived,) = source.usage(), destination.usage()
@@ -270,11 +292,25 @@ def assert_moved_once(source: Cloud, destination: Cloud) -> None:
 
 def assert_stayed(source: Cloud, destination: Cloud) -> None:
     """The machine is where it was, and the destination is as if nothing had been."""
+    assert_audited(source, ["REQUESTED", "RESERVING", "COPYING", "ROLLING_BACK", "CANCELLED"])
+    given_back = [*ARRIVAL[:2], "reservation.released"]
+    eventually(
+        lambda: [each.action for each in destination.audit()] == given_back,
+        "the destination tells once that it gave the room back",
+    )
     assert_one_owner(VM, source, destination)
     assert source.vms()[VM].epoch == 1
     eventually(lambda: not destination.agent.arrivals, "what had arrived is discarded")
     assert destination.inventory().held.vcpus == 0
     assert not source.usage() + destination.usage()
+
+
+def assert_audited(source: Cloud, states: list[str]) -> None:
+    """The source's audit log has each state of its one migration once; the row has the last."""
+    with source.database() as database:
+        ((migration_id, last),) = database.execute("SELECT migration_id, state FROM migrations")
+    assert source.audited_states(migration_id) == states
+    assert states[-1] == last
 
 
 @contextmanager

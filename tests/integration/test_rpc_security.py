@@ -187,3 +187,74 @@ def test_a_certificate_that_expires_ends_the_calls_on_a_connection_that_is_open(
         own_federation.clock.ahead_seconds = 7200
         with pytest.raises(errors.Unauthenticated, match="valid from"):
             rpc.call(stub.GetCloudStatus, request)
+
+
+class Observer:
+    """Notes what it is told, and fails if it shall."""
+
+    def __init__(self, problem=None):
+        self.told = []
+        self.problem = problem
+
+    def __call__(self, method, peer, error):
+        self.told.append((method, peer, error.reason))
+        if self.problem is not None:
+            raise self.problem
+
+
+@pytest.fixture
+def observed(federation):
+    """Starts a server whose refusals are told."""
+    servers = []
+
+    def start(observer):
+        party = federation.party(MANAGER)
+        server = rpc.Server(
+            "manager",
+            party,
+            "127.0.0.1:0",
+            clock=federation.clock,
+            servicers=register,
+            on_refusal=observer,
+        )
+        servers.append(server)
+        return rpc.Target(f"127.0.0.1:{server.start()}", party.spiffe_id)
+
+    yield start
+    for server in servers:
+        assert server.stop(0).wait(10)
+
+
+def test_an_observer_is_told_of_refused_calls_and_of_no_others(federation, observed):
+    observer = Observer()
+    target = observed(observer)
+    status(federation.party(ALICE), target)
+    stranger = "spiffe://osaka.example/user/alice"
+    with pytest.raises(errors.Denied):
+        status(federation.party(stranger), target)
+    with rpc.connect(federation.party(ALICE), target) as channel:
+        stub = manager_pb2_grpc.ManagerServiceStub(channel)
+        with pytest.raises(errors.Unimplemented):
+            rpc.call(stub.GetVm, manager_pb2.GetVmRequest(vm="x"))
+    method = "/watari.v1.ManagerService/GetCloudStatus"
+    assert observer.told == [(method, stranger, "NOT_ALLOWED")]
+
+
+def test_an_observer_is_told_of_refused_streams(federation, observed):
+    observer = Observer()
+    stranger = federation.party("spiffe://osaka.example/user/alice")
+    request = manager_pb2.WatchMigrationRequest()
+    with rpc.connect(stranger, observed(observer)) as channel:
+        stub = manager_pb2_grpc.ManagerServiceStub(channel)
+        watching = rpc.stream(stub.WatchMigration, request, timeout_seconds=5)
+        with pytest.raises(errors.Denied), watching as responses:
+            list(responses)
+    assert [reason for _, _, reason in observer.told] == ["NOT_ALLOWED"]
+
+
+def test_an_observer_that_fails_changes_nothing_for_the_caller(federation, observed):
+    observer = Observer(RuntimeError("no room"))
+    with pytest.raises(errors.Denied) as caught:
+        status(federation.party("spiffe://osaka.example/user/alice"), observed(observer))
+    assert caught.value.reason == "NOT_ALLOWED"
+    assert len(observer.told) == 1

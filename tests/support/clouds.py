@@ -23,10 +23,10 @@ from manager.settings import (
 from tests.conftest import OSAKA, TOKYO, Federation
 from tests.support import processes
 from tests.support.scripted_agent import ScriptedAgent
-from watari import errors, service
+from watari import audit, errors, service
 from watari.rpc import Server, client
 from watari.settings import EndpointSettings, IdentitySettings
-from watari.v1 import manager_pb2, manager_pb2_grpc
+from watari.v1 import audit_pb2, audit_pb2_grpc, manager_pb2, manager_pb2_grpc
 
 WAIT_SECONDS_MAX = 20.0
 
@@ -142,6 +142,25 @@ class Cloud:
         )
         request = manager_pb2.ListUsageRecordsRequest()
         return list(_insist(lambda: client.call(stub.ListUsageRecords, request)).records)
+
+    def audit(self) -> list[audit_pb2.AuditEntry]:
+        """The audit log, page by page as an operator reads it; its chain is sound."""
+        stub = audit_pb2_grpc.AuditServiceStub(
+            self.channel(f"spiffe://{self.domain}/operator/admin")
+        )
+        found: list[audit_pb2.AuditEntry] = []
+        request = audit_pb2.ListAuditEntriesRequest(page_size=7)
+        while page := _insist(lambda: client.call(stub.ListAuditEntries, request)).entries:
+            found.extend(page)
+            request.after_sequence = found[-1].sequence
+        audit.verify(found)
+        return found
+
+    def audited_states(self, migration_id: str) -> list[str]:
+        """The states that a migration came to, as the audit log has them."""
+        actions = ("migration.requested", "migration.state")
+        entries = [each for each in self.audit() if each.subject == migration_id]
+        return [each.details["state"] for each in entries if each.action in actions]
 
     def vms(self) -> dict[str, manager_pb2.Vm]:
         """The machines that it owns."""

@@ -10,6 +10,7 @@ import typer
 import watari
 from watari import errors
 from watari.cli import (
+    audit,
     ca,
     cloud,
     demo,
@@ -49,6 +50,7 @@ place.add(app)
 migrate.add(app)
 migration.add(app)
 usage.add(app)
+audit.add(app)
 demo.add(app)
 
 

@@ -166,6 +166,7 @@ def _require_not_denied(verified: Verified, roots: Mapping[str, _Root]) -> None:
             "CERTIFICATE_DENIED",
             f"the certificate of {verified.spiffe_id} was denied at {denial.issued_until}",
             hint="its provider's operator issues a new one: watari ca issue",
+            party=verified.spiffe_id,
         )
 
 

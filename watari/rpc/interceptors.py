@@ -21,6 +21,14 @@ from watari.clock import Clock
 from watari.identity import Identity, SpiffeId
 from watari.rpc.settings import MIGRATION_ID_KEY, REQUEST_ID_KEY
 
+OnRefusal = Callable[[str, str, errors.WatariError], None]
+"""Told of every call that is refused for who makes it: its full method name, the peer's SPIFFE id
+or UNKNOWN_PEER, and the Unauthenticated or Denied that is answered. Called before the answer, in
+the call's own thread: it must neither wait nor take long. What it raises is logged."""
+
+UNKNOWN_PEER = "unknown"
+"""Stands for the name of a peer that did not prove who it is."""
+
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _log = logs.get(__name__)
 _peer: contextvars.ContextVar[SpiffeId] = contextvars.ContextVar("watari_peer")
@@ -50,10 +58,17 @@ class Door(Protocol):
 class Guard(grpc.ServerInterceptor):
     """Stands before every method of a server, of all four kinds."""
 
-    def __init__(self, identity: Identity, clock: Clock, door: Door | None = None) -> None:
-        self._identity = identity
-        self._clock = clock
-        self._door = door
+    def __init__(
+        self,
+        identity: Identity,
+        clock: Clock,
+        door: Door | None = None,
+        on_refusal: OnRefusal | None = None,
+    ) -> None:
+        self.identity = identity
+        self.clock = clock
+        self.door = door
+        self.on_refusal = on_refusal
         self._lock = threading.Lock()
         self._streams: set[_Call] = set()
 
@@ -93,7 +108,7 @@ class Guard(grpc.ServerInterceptor):
         behaviour, method = getattr(handler, kind), handler_call_details.method
 
         def guarded(request: Any, context: grpc.ServicerContext) -> Any:
-            call = _Call(self._identity, self._clock, self._door, method, context)
+            call = _Call(self, method, context)
             return serve(call, behaviour, request)
 
         return make(guarded, handler.request_deserializer, handler.response_serializer)
@@ -127,21 +142,15 @@ _QUIET = frozenset({"/watari.v1.IdentityService/GetTrust"})
 class _Call:
     """One call on its way through the guard."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        clock: Clock,
-        door: Door | None,
-        method: str,
-        context: grpc.ServicerContext,
-    ) -> None:
-        self._identity = identity
-        self._clock = clock
-        self._door = door
+    def __init__(self, guard: Guard, method: str, context: grpc.ServicerContext) -> None:
+        self._identity = guard.identity
+        self._clock = guard.clock
+        self._door = guard.door
+        self._on_refusal = guard.on_refusal
         self._method = method
         self._context = context
-        self._began = clock.monotonic()
-        self._peer_name = "unknown"
+        self._began = guard.clock.monotonic()
+        self._peer_name = UNKNOWN_PEER
         self._admitted: tuple[SpiffeId, datetime] | None = None
 
     def answer(self, behaviour: Callable[..., Any], request: Any) -> Any:
@@ -192,8 +201,18 @@ class _Call:
             if _status_is_set(self._context):
                 raise error  # the servicer aborted by gRPC's own means, or the call was cancelled
             error = _unexpected(error, self._method)
+        if isinstance(error, errors.Unauthenticated | errors.Denied):
+            self._tell_refusal(error)
         self._done(error.code.name, reason=error.reason, problem=error.message)
         self._context.abort_with_status(rpc_status.to_status(errors.to_status(error)))
+
+    def _tell_refusal(self, error: errors.WatariError) -> None:
+        if self._on_refusal is None:
+            return
+        try:
+            self._on_refusal(self._method, self._peer_name, error)
+        except Exception:  # noqa: BLE001 - the peer is answered whatever becomes of telling it
+            _log.exception("refusal was not told", method=self._method, peer=self._peer_name)
 
     def _done(self, code: str, **details: str) -> None:
         seconds = self._clock.monotonic() - self._began

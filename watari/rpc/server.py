@@ -50,6 +50,7 @@ class Server:
         settings: RpcSettings | None = None,
         stopping: threading.Event | None = None,
         door: Door | None = None,
+        on_refusal: interceptors.OnRefusal | None = None,
     ) -> None:
         self.name = name
         self.stopping = stopping or threading.Event()
@@ -61,7 +62,7 @@ class Server:
         self._signals: list[int] = []
         self._started = False
         self._health = health.HealthServicer()
-        self._guard = interceptors.Guard(identity, clock, door)
+        self._guard = interceptors.Guard(identity, clock, door, on_refusal)
         self._credentials = credentials(identity, door)
         self._grpc = grpc.server(
             futures.ThreadPoolExecutor(

@@ -1,0 +1,124 @@
+"""The audit log of this manager, in its database. Runs in the caller's transaction.
+
+`append` belongs in the transaction that does what it tells of: then the entry is there if and only
+if that happened. The chain is `watari.audit`'s; the database refuses whatever is no appending
+(`manager.tables`). Refused calls, which change nothing, go through `manager.refusals`.
+
+Never: takes an entry back, or changes one.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from manager import tables
+from manager.store import Store
+from watari import audit, logs
+from watari.audit import DONE, REFUSED, Head
+from watari.identity import SpiffeId
+from watari.v1 import audit_pb2
+from watari.v1.audit_pb2 import AuditEntry
+
+__all__ = ["DONE", "REFUSED", "append", "head", "page", "tell_head"]
+
+PAGE_BYTES_MAX = 2 * 1024 * 1024
+"""Entries of one page take no more, but for the first: half of what a control message may have."""
+
+TELL_HEAD_SECONDS = 3600.0
+"""Between two lines in the process's own log that tell the head: where these are collected, nobody
+who can write to the database only can take back more than this time without being noticed."""
+
+_log = logs.get(__name__)
+_ROWS = tables.audit_entries.c
+_AS_THEY_ARE = [sa.type_coerce(column, sa.types.NullType()) for column in _ROWS]
+"""The columns without conversion: what somebody put there must not keep the log from being read."""
+
+
+def append(
+    connection: Connection,
+    now: int,
+    *,
+    actor: str | SpiffeId,
+    action: str,
+    subject: str,
+    outcome: audit_pb2.AuditOutcome.ValueType = DONE,
+    details: Mapping[str, object] | None = None,
+) -> AuditEntry:
+    """Add an entry; `now` is microseconds since 1970.
+
+    `actor` is who did it: the peer that called, or the manager itself. `details` are names and
+    numbers behind it; text beyond the contract's limits is cut.
+    """
+    new = audit.entry(
+        actor=str(actor), action=action, subject=subject, outcome=outcome, details=details
+    )
+    _set_moment(new, now)
+    chained = audit.chain(head(connection), new)
+    connection.execute(
+        tables.audit_entries.insert().values(
+            sequence=chained.sequence,
+            occurred_at=now,
+            actor=chained.actor,
+            action=chained.action,
+            subject=chained.subject,
+            outcome=chained.outcome,
+            details=json.dumps(dict(chained.details), sort_keys=True, ensure_ascii=False),
+            previous_hash=chained.previous_hash,
+            hash=chained.hash,
+        )
+    )
+    return chained
+
+
+def head(connection: Connection) -> Head:
+    """The newest entry's number and hash; those of `audit.START` while there is none."""
+    query = sa.select(*_AS_THEY_ARE).order_by(_ROWS.sequence.desc()).limit(1)
+    row = connection.execute(query).mappings().one_or_none()
+    return audit.START if row is None else audit.head_of(_entry(row))
+
+
+def tell_head(store: Store) -> None:
+    """Tell the newest entry's number and hash in the process's own log."""
+    with store.read() as connection:
+        sequence, last_hash = head(connection)
+    _log.info("audit log", sequence=sequence, hash=last_hash.hex())
+
+
+def page(connection: Connection, *, after: int, limit: int) -> list[AuditEntry]:
+    """Entries after a sequence number, oldest first: at most `limit`, and fewer if they are long.
+
+    None at all: there are no further ones.
+    """
+    query = sa.select(*_AS_THEY_ARE).where(_ROWS.sequence > after).order_by(_ROWS.sequence)
+    found: list[AuditEntry] = []
+    size = 0
+    for row in connection.execute(query.limit(limit)).mappings():
+        entry = _entry(row)
+        size += entry.ByteSize()
+        if found and size > PAGE_BYTES_MAX:
+            break
+        found.append(entry)
+    return found
+
+
+def _entry(row: RowMapping) -> AuditEntry:
+    """What a row says. Whatever in it this release never wrote is left out: the hash shows it."""
+    found = AuditEntry(sequence=row["sequence"])
+    for name in ("actor", "action", "subject", "outcome", "previous_hash", "hash"):
+        with suppress(TypeError, ValueError):
+            setattr(found, name, row[name])
+    with suppress(TypeError, ValueError):
+        _set_moment(found, row["occurred_at"])
+    with suppress(TypeError, ValueError, RecursionError):
+        found.details.update(json.loads(row["details"]))
+    if found.ByteSize() > audit.ENTRY_BYTES_MAX:
+        return AuditEntry(sequence=found.sequence)
+    return found
+
+
+def _set_moment(entry: AuditEntry, now: int) -> None:
+    entry.occurred_at.seconds, micros = divmod(now, 1_000_000)
+    entry.occurred_at.nanos = micros * 1000
