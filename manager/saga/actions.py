@@ -185,7 +185,7 @@ class Actions:
         left = documents.usage_left(record, handed, self._cloud_id)
         with self._store.write() as connection:
             retiring = records.advance(connection, record, State.RETIRING, self._now())
-            usage.write(connection, left)
+            usage.write(connection, left, record.tenant_domain)
         self._announce(retiring)
 
     def _retire(self, record: Record) -> None:

@@ -17,7 +17,7 @@ from watari.clock import SystemClock
 from watari.identity import Identity, SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
-OPERATOR = SpiffeId.parse("spiffe://osaka.example/user/operator")
+OPERATOR = SpiffeId.parse("spiffe://osaka.example/operator/main")
 MALLORY = SpiffeId.parse("spiffe://hub.example/manager/main")
 
 
