@@ -159,11 +159,16 @@ TABLE = MappingProxyType(
 """Full method name to the parties that may call it."""
 
 
+def allows(method: str, peer: SpiffeId, own_domain: str) -> bool:
+    """Whether the table lets `peer` call `method` at `own_domain`; what it has not, it denies."""
+    return any(party.matches(peer, own_domain) for party in TABLE.get(method, frozenset()))
+
+
 def check(method: str, peer: SpiffeId, own_domain: str) -> None:
     """Raises Denied NOT_ALLOWED unless the table lets `peer` call `method` at `own_domain`."""
-    parties = TABLE.get(method, frozenset())
-    if any(party.matches(peer, own_domain) for party in parties):
+    if allows(method, peer, own_domain):
         return
+    parties = TABLE.get(method, frozenset())
     may = sorted(f"{party.scope.value} {party.role}" for party in parties) or ["nobody"]
     raise errors.Denied(
         "NOT_ALLOWED",
