@@ -12,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: demo test faults storm bench bench-paper lint protos format contract-release clean
+.PHONY: demo test faults storm bench bench-paper lint protos access format contract-release clean
 .PHONY: compose-build compose-up compose-down compose-wheels compose-test
 
 demo:
@@ -84,6 +84,11 @@ compose-test:
 protos:
 	@tools/setup.sh test
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python tools/generate_stubs.py
+
+# The tables of docs/access.md, after a change of watari/authz.py or protos/.
+access:
+	@tools/setup.sh test
+	$(BIN)/python tools/access_table.py
 
 # With a release: what later contracts must stay compatible with.
 contract-release:

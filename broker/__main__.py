@@ -31,6 +31,7 @@ def assemble(settings: Settings, context: service.Context) -> rpc.Server:
     migrator = Migrator(
         catalogue=catalogue,
         managers=partial(peers.manager, call_seconds_max=settings.manager_call_seconds_max),
+        own=context.identity,
         clock=context.clock,
         submissions_max=settings.submissions_max,
     )

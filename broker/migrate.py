@@ -8,16 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from broker import criteria, endpoints, explain, place
+from broker import criteria, delegations, endpoints, explain, place
 from broker.catalogue import Catalogue
 from broker.feasible import Rejection
 from broker.place import Placement
 from broker.snapshot import Snapshot
 from watari import errors, logs
 from watari.clock import Clock
-from watari.identity import SpiffeId
+from watari.identity import Identity, SpiffeId
 from watari.settings import EndpointSettings
-from watari.v1 import broker_pb2, manager_pb2
+from watari.v1 import broker_pb2, common_pb2, manager_pb2
 
 REFUSALS_OF_A_DESTINATION = frozenset({"CLOUD_NOT_FOUND", "VM_ALREADY_THERE"})
 """Reasons of MigrateVm that speak of the destination: another candidate may do better."""
@@ -28,11 +28,13 @@ _log = logs.get(__name__)
 class Manager(Protocol):
     """What is asked of a source's manager. Each call raises WatariError."""
 
-    def get_vm(self, vm: str) -> manager_pb2.Vm:
+    def get_vm(self, vm_id: str, delegation: common_pb2.SignedDocument) -> manager_pb2.Vm:
         """ManagerService.GetVm."""
         ...
 
-    def get_migration(self, migration_id: str) -> manager_pb2.Migration:
+    def get_migration(
+        self, migration_id: str, delegation: common_pb2.SignedDocument
+    ) -> manager_pb2.Migration:
         """ManagerService.GetMigration."""
         ...
 
@@ -47,28 +49,34 @@ class Migrator:
 
     catalogue: Catalogue
     managers: Callable[[EndpointSettings], Manager]
+    own: Identity
     clock: Clock
     submissions_max: int
 
     def migrate(
         self, request: broker_pb2.MigrateRequest, caller: SpiffeId
     ) -> broker_pb2.MigrateResponse:
-        """Carries out BrokerService.Migrate for `caller`, who must be of the source's provider.
+        """Carries out BrokerService.Migrate for `caller`, who must have signed the delegation.
 
         A repeated request is answered with the migration as it stands, without `placement`: that
-        was the answer to the first. Raises Denied NOT_ALLOWED, NotFound CLOUD_NOT_FOUND,
+        was the answer to the first. Raises Denied DELEGATION_INVALID, NotFound CLOUD_NOT_FOUND,
         FailedPrecondition NO_CANDIDATE, AlreadyExists ID_REUSED, Unavailable PEER_UNAVAILABLE, and
         what the source's manager raises.
         """
+        delegation = delegations.require(request, caller, self.own, self.clock.now())
         snapshot = self.catalogue.current()
-        manager = self.managers(_source_manager(snapshot, request.from_cloud, caller))
+        manager = self.managers(_source_manager(snapshot, request.from_cloud))
         present = _present(manager, request)
         if present is not None:
             return broker_pb2.MigrateResponse(migration=present)
-        wanted = criteria.of_migrate(request, manager.get_vm(request.vm).resources)
-        placement = place.place(snapshot, wanted, self.clock.now())
+        vm = manager.get_vm(delegation.vm_id, request.delegation)
+        delegations.require_vm(delegation, request.vm, vm)
+        wanted = criteria.of_migrate(request, vm.resources)
+        placement = delegations.within(
+            place.place(snapshot, wanted, self.clock.now()), delegation.to_clouds
+        )
         try:
-            migration, placement = self._submit(manager, request, placement)
+            migration, placement = self._submit(manager, request, vm.vm_id, placement)
         except errors.AlreadyExists:
             # Two requests of one id may race; the migration of the first is the answer to both.
             present = _present(manager, request)
@@ -80,7 +88,11 @@ class Migrator:
         )
 
     def _submit(
-        self, manager: Manager, request: broker_pb2.MigrateRequest, placement: Placement
+        self,
+        manager: Manager,
+        request: broker_pb2.MigrateRequest,
+        vm_id: str,
+        placement: Placement,
     ) -> tuple[manager_pb2.Migration, Placement]:
         """The migration, and the placement with refused candidates among the rejections."""
         for _ in range(self.submissions_max):
@@ -88,7 +100,7 @@ class Migrator:
                 break
             to_cloud = placement.candidates[0].fit.cloud.cloud_id
             try:
-                return manager.migrate_vm(_order(request, to_cloud)), placement
+                return manager.migrate_vm(_order(request, vm_id, to_cloud)), placement
             except errors.WatariError as error:
                 if error.reason not in REFUSALS_OF_A_DESTINATION:
                     raise
@@ -111,7 +123,7 @@ def without(placement: Placement, cloud_id: str, error: errors.WatariError) -> P
     )
 
 
-def _source_manager(snapshot: Snapshot, cloud_id: str, caller: SpiffeId) -> EndpointSettings:
+def _source_manager(snapshot: Snapshot, cloud_id: str) -> EndpointSettings:
     cloud = snapshot.clouds.get(cloud_id)
     if cloud is None:
         raise errors.NotFound(
@@ -120,21 +132,13 @@ def _source_manager(snapshot: Snapshot, cloud_id: str, caller: SpiffeId) -> Endp
             hint="its manager has to publish it first",
             cloud=cloud_id,
         )
-    # The manager lets the broker in; the broker must not let in whom the manager would not.
-    if caller.domain != cloud.provider_domain:
-        raise errors.Denied(
-            "NOT_ALLOWED",
-            f"{caller} may not move machines of {cloud_id}, which is {cloud.provider_domain}'s",
-            hint=f"ask with an identity of {cloud.provider_domain}",
-            cloud=cloud_id,
-        )
     return endpoints.manager_of(cloud)
 
 
 def _present(manager: Manager, request: broker_pb2.MigrateRequest) -> manager_pb2.Migration | None:
     """The migration that an earlier request of this id began, or None."""
     try:
-        migration = manager.get_migration(request.migration_id)
+        migration = manager.get_migration(request.migration_id, request.delegation)
     except errors.NotFound as error:
         if error.reason != "MIGRATION_NOT_FOUND":
             raise
@@ -149,12 +153,14 @@ def _present(manager: Manager, request: broker_pb2.MigrateRequest) -> manager_pb
     return migration
 
 
-def _order(request: broker_pb2.MigrateRequest, to_cloud: str) -> manager_pb2.MigrateVmRequest:
+def _order(
+    request: broker_pb2.MigrateRequest, vm_id: str, to_cloud: str
+) -> manager_pb2.MigrateVmRequest:
     return manager_pb2.MigrateVmRequest(
         migration_id=request.migration_id,
-        vm=request.vm,
+        vm=vm_id,
         to_cloud=to_cloud,
         mode=request.mode,
         options=request.options if request.HasField("options") else None,
-        delegation=request.delegation if request.HasField("delegation") else None,
+        delegation=request.delegation,
     )

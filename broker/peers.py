@@ -12,7 +12,7 @@ from watari.clock import Clock
 from watari.identity import SpiffeId
 from watari.retry import Backoff
 from watari.settings import EndpointSettings
-from watari.v1 import directory_pb2, directory_pb2_grpc, manager_pb2, manager_pb2_grpc
+from watari.v1 import common_pb2, directory_pb2, directory_pb2_grpc, manager_pb2, manager_pb2_grpc
 
 BACKOFF = Backoff(attempts_max=2)
 """A person waits for the answer: one more try, for a connection that was lost while idle."""
@@ -59,13 +59,16 @@ class ManagerPeer:
     call_seconds_max: float
     clock: Clock
 
-    def get_vm(self, vm: str) -> manager_pb2.Vm:
+    def get_vm(self, vm_id: str, delegation: common_pb2.SignedDocument) -> manager_pb2.Vm:
         """ManagerService.GetVm."""
-        return self._call(self.stub.GetVm, manager_pb2.GetVmRequest(vm=vm)).vm
+        request = manager_pb2.GetVmRequest(vm=vm_id, delegation=delegation)
+        return self._call(self.stub.GetVm, request).vm
 
-    def get_migration(self, migration_id: str) -> manager_pb2.Migration:
+    def get_migration(
+        self, migration_id: str, delegation: common_pb2.SignedDocument
+    ) -> manager_pb2.Migration:
         """ManagerService.GetMigration."""
-        request = manager_pb2.GetMigrationRequest(migration_id=migration_id)
+        request = manager_pb2.GetMigrationRequest(migration_id=migration_id, delegation=delegation)
         return self._call(self.stub.GetMigration, request).migration
 
     def migrate_vm(self, order: manager_pb2.MigrateVmRequest) -> manager_pb2.Migration:

@@ -8,6 +8,7 @@ import grpc
 from manager import audit, catalogue, refusals
 from manager.agents import Agents
 from manager.audit_service import AuditServicer
+from manager.callers import Callers
 from manager.directories import Directories
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
@@ -69,7 +70,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     reservations = Reservations(store, clock, own, settings, peers.known)
     hand_overs = HandOvers(store, clock, own, settings.cloud_id, agents)
     publisher = Publisher(settings, store, clock, own, directories)
-    hosts = Hosts(settings, store, clock, agents)
+    hosts = Hosts(settings, own.spiffe_id.domain, store, clock, agents)
     janitor = Janitor(
         store, clock, reservations, hand_overs, OwedCalls(store, agents, peers), agents
     )
@@ -78,6 +79,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     domain = Domain(
         settings=settings,
         provider_domain=own.spiffe_id.domain,
+        callers=Callers(own, clock, settings.cloud_id, settings.brokers),
         store=store,
         migrations=Migrations(settings, store, clock, agents, peers, driver, board),
         estimates=Estimates(settings, own, store, clock, agents, peers),

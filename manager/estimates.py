@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from manager import grants, movable, prices, vms
 from manager.agents import Agents
+from manager.ownership import View
 from manager.peers import Peer, Peers
 from manager.saga import documents
 from manager.settings import Settings
@@ -62,28 +63,27 @@ class Estimates:
     def estimate(
         self,
         request: manager_pb2.EstimateMigrationRequest,
-        caller: identity.SpiffeId,
+        view: View,
         gone: Callable[[], bool],
     ) -> manager_pb2.EstimateMigrationResponse:
-        """What the migration would take. `gone` tells that nobody waits for it, or raises.
+        """What the migration of a machine of the view would take. `gone` tells that nobody waits
+        for it, or raises.
 
         Raises NotFound VM_NOT_FOUND and CLOUD_NOT_FOUND, FailedPrecondition VM_ALREADY_THERE and
-        EPOCH_MISMATCH, Denied NOT_ALLOWED for a broker that is not admitted, Unavailable
-        SERVER_UNAVAILABLE while as many estimates run as may.
+        EPOCH_MISMATCH, Unavailable SERVER_UNAVAILABLE while as many estimates run as may.
         """
         settings = self._settings
-        movable.require_admitted(caller, settings.brokers, settings.cloud_id)
         movable.require_elsewhere(request.vm, request.to_cloud, settings.cloud_id)
         if not self._places.acquire(blocking=False):
             raise _too_many(settings.migrations.estimates_max)
         try:
-            return self._estimate(self._subject(request), gone)
+            return self._estimate(self._subject(request, view), gone)
         finally:
             self._places.release()
 
-    def _subject(self, request: manager_pb2.EstimateMigrationRequest) -> _Subject:
+    def _subject(self, request: manager_pb2.EstimateMigrationRequest, view: View) -> _Subject:
         with self._store.read() as connection:
-            vm = vms.find(connection, self._settings.cloud_id, request.vm)
+            vm = vms.find(connection, self._settings.cloud_id, request.vm, view)
         manager = self._peers.find(request.to_cloud)
         peer = Peer(request.to_cloud, identity.SpiffeId.parse(manager.spiffe_id))
         return _Subject(vm, self._agents.guest(vm.host_id, vm.vm_id), request, peer)
@@ -154,6 +154,7 @@ class Estimates:
             from_cloud=self._settings.cloud_id,
             vm_id=subject.vm.vm_id,
             vm_name=subject.vm.name,
+            tenant_domain=subject.vm.tenant_domain,
             tenant=subject.vm.tenant,
             source_epoch=subject.vm.epoch,
             resources=subject.guest.resources,

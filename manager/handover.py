@@ -154,7 +154,7 @@ class HandOvers:
                 peer_cloud=row.from_cloud,
                 hand_over=hand_over,
             )
-            usage.write(connection, record)
+            usage.write(connection, record, machine.tenant_domain)
         _log.info("took a machine over", vm_id=machine.vm_id, epoch=machine.epoch)
 
     def _note(
@@ -191,6 +191,7 @@ class HandOvers:
             cloud_id=self._cloud_id,
             epoch=hand_over.ownership.epoch,
             host_id=row.host_id,
+            tenant_domain=row.tenant_domain,
             tenant=row.request.tenant,
             migration_id=None,
             # What was admitted is what is charged until the host is looked at again.

@@ -31,8 +31,11 @@ _log = logs.get(__name__)
 class Hosts:
     """Polls every configured host."""
 
-    def __init__(self, settings: Settings, store: Store, clock: Clock, agents: Agents) -> None:
+    def __init__(
+        self, settings: Settings, own_domain: str, store: Store, clock: Clock, agents: Agents
+    ) -> None:
         self._cloud_id = settings.cloud_id
+        self._own_domain = own_domain
         self._store = store
         self._clock = clock
         self._agents = agents
@@ -131,7 +134,7 @@ class Hosts:
             return
         # A host that was told an epoch knows better than a database that was lost.
         epoch = max(1, guest.epoch)
-        vms.put(connection, self._row(host_id, guest, epoch, None), counted=True)
+        vms.put(connection, self._row(host_id, guest, epoch), counted=True)
         _log.info("adopted a machine", vm_id=guest.vm_id, epoch=epoch)
 
     def _refresh(
@@ -141,7 +144,7 @@ class Hosts:
         if row.host_id != host_id and not lost:
             _log.warning("machine is on two hosts", vm_id=row.vm_id, counted_on=row.host_id)
             return
-        seen = self._row(host_id, guest, row.epoch, row.migration_id)
+        seen = self._row(host_id, guest, row.epoch, row)
         if replace(seen, seen_at=row.seen_at) == row:
             vms.touch(connection, row.vm_id, seen.seen_at)
         else:
@@ -178,16 +181,21 @@ class Hosts:
             _log.warning("hold not ended", vm_id=guest.vm_id, reason=error.reason)
 
     def _row(
-        self, host_id: str, guest: agent_pb2.Guest, epoch: int, migration_id: str | None
+        self, host_id: str, guest: agent_pb2.Guest, epoch: int, known: vms.VmRow | None = None
     ) -> vms.VmRow:
+        tenant_domain, tenant = self._own_domain, guest.tenant or "default"
+        if known is not None and known.tenant_domain != self._own_domain:
+            # A host knows names only: whose tenant it is was said when the machine arrived.
+            tenant_domain, tenant = known.tenant_domain, known.tenant
         return vms.VmRow(
             vm_id=guest.vm_id,
             name=guest.name,
             cloud_id=self._cloud_id,
             epoch=epoch,
             host_id=host_id,
-            tenant=guest.tenant or "default",
-            migration_id=migration_id,
+            tenant_domain=tenant_domain,
+            tenant=tenant,
+            migration_id=None if known is None else known.migration_id,
             body=manager_pb2.Vm(
                 state=vms.state_text(guest.state),
                 resources=guest.resources,

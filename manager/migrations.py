@@ -7,7 +7,9 @@ from sqlalchemy.engine import Connection
 
 from manager import audit, movable, vms
 from manager.agents import Agents
+from manager.callers import Caller
 from manager.events import Board
+from manager.ownership import View
 from manager.peers import Peers
 from manager.saga import records, states
 from manager.saga.driver import Driver
@@ -39,7 +41,6 @@ class Migrations:
     ) -> None:
         self._cloud_id = settings.cloud_id
         self._active_max = settings.migrations.active_max
-        self._brokers = frozenset(settings.brokers)
         self._store = store
         self._clock = clock
         self._agents = agents
@@ -47,23 +48,21 @@ class Migrations:
         self._driver = driver
         self._board = board
 
-    def start(
-        self, request: manager_pb2.MigrateVmRequest, caller: identity.SpiffeId
-    ) -> manager_pb2.Migration:
+    def start(self, request: manager_pb2.MigrateVmRequest, caller: Caller) -> manager_pb2.Migration:
         """Record a migration and let it be driven; idempotent by its id.
 
         Raises NotFound VM_NOT_FOUND and CLOUD_NOT_FOUND, FailedPrecondition VM_BUSY,
         VM_ALREADY_THERE and what the machine's own problem is, AlreadyExists ID_REUSED, Denied
-        NOT_ALLOWED for a broker that the operator has not admitted.
+        DELEGATION_INVALID for a new one that it is too late for.
         """
-        movable.require_admitted(caller, self._brokers, self._cloud_id)
         with self._store.read() as connection:
             known = records.get(connection, request.migration_id)
         if known is not None:
             return self._repeated(known, request, caller)
+        caller.require_alive(self._clock.now())
         movable.require_elsewhere(request.vm, request.to_cloud, self._cloud_id)
         with self._store.read() as connection:
-            vms.find(connection, self._cloud_id, request.vm)
+            vms.find(connection, self._cloud_id, request.vm, caller.view)
         manager = self._peers.find(request.to_cloud)
         with self._store.write() as connection:
             # Again under the lock: the same call may have come twice at once.
@@ -76,40 +75,50 @@ class Migrations:
         self._driver.submit(created.migration_id)
         return self._shown(created)
 
-    def get(self, migration_id: str) -> manager_pb2.Migration:
-        """A migration. Raises NotFound MIGRATION_NOT_FOUND."""
-        with self._store.read() as connection:
-            return self._shown(records.require(connection, migration_id))
+    def get(self, migration_id: str, caller: Caller) -> manager_pb2.Migration:
+        """A migration that concerns the caller. Raises NotFound MIGRATION_NOT_FOUND."""
+        shown = self._get(migration_id, caller.view)
+        if not caller.concerns(shown.vm_id):
+            raise records.not_found(migration_id)
+        return shown
 
     def page(
-        self, *, active_only: bool, vm_id: str, after: records.Position | None, limit: int
+        self,
+        view: View,
+        *,
+        active_only: bool,
+        vm_id: str,
+        after: records.Position | None,
+        limit: int,
     ) -> list[tuple[records.Position, manager_pb2.Migration]]:
-        """Migrations with their positions, newest first."""
+        """Migrations of the view with their positions, newest first."""
         with self._store.read() as connection:
             found = records.page(
-                connection, active_only=active_only, vm_id=vm_id, after=after, limit=limit
+                connection, view, active_only=active_only, vm_id=vm_id, after=after, limit=limit
             )
         return [((record.created_at, record.migration_id), self._shown(record)) for record in found]
 
-    def active_count(self) -> int:
-        """How many have not ended."""
+    def active_count(self, view: View) -> int:
+        """How many of the view have not ended."""
         with self._store.read() as connection:
-            return records.active_count(connection)
+            return records.active_count(connection, view)
 
     def watch(
-        self, migration_id: str, gone: Callable[[], bool]
+        self, migration_id: str, view: View, gone: Callable[[], bool]
     ) -> AbstractContextManager[Iterator[manager_pb2.Migration]]:
         """The migration at once and at every change, until it has ended or `gone` says so."""
-        return self._board.watching(migration_id, lambda: self.get(migration_id), gone)
+        return self._board.watching(migration_id, lambda: self._get(migration_id, view), gone)
 
-    def cancel(self, migration_id: str, caller: identity.SpiffeId) -> manager_pb2.Migration:
+    def cancel(
+        self, migration_id: str, view: View, caller: identity.SpiffeId
+    ) -> manager_pb2.Migration:
         """Ask for the end of a migration that has not committed; idempotent.
 
         Raises NotFound MIGRATION_NOT_FOUND, FailedPrecondition MIGRATION_COMMITTED and
         MIGRATION_STATE.
         """
         with self._store.write() as connection:
-            record = records.require(connection, migration_id)
+            record = records.require_seen(connection, migration_id, view)
             if not record.cancel_requested:
                 _require_cancellable(record)
                 record = records.note(connection, record, cancel_requested=True)
@@ -123,6 +132,7 @@ class Migrations:
     def set_limit(
         self,
         migration_id: str,
+        view: View,
         limit: int,
         schedule: Sequence[common_pb2.LimitWindow],
         caller: identity.SpiffeId,
@@ -134,7 +144,7 @@ class Migrations:
         the agent cannot be told now (its next attempt is).
         """
         with self._store.write() as connection:
-            record = records.require(connection, migration_id)
+            record = records.require_seen(connection, migration_id, view)
             if record.state not in states.LIMITABLE:
                 raise errors.FailedPrecondition(
                     "MIGRATION_STATE",
@@ -157,10 +167,10 @@ class Migrations:
         self,
         connection: Connection,
         request: manager_pb2.MigrateVmRequest,
-        caller: identity.SpiffeId,
+        caller: Caller,
         manager: EndpointSettings,
     ) -> Record:
-        vm = vms.find(connection, self._cloud_id, request.vm)
+        vm = vms.find(connection, self._cloud_id, request.vm, caller.view)
         movable.require_free(vm)
         movable.require_sound(vm.name, vm.body.problem)
         if records.active_count(connection) >= self._active_max:
@@ -172,6 +182,7 @@ class Migrations:
             migration_id=request.migration_id,
             vm_id=vm.vm_id,
             vm_name=vm.name,
+            tenant_domain=vm.tenant_domain,
             tenant=vm.tenant,
             host_id=vm.host_id,
             to_cloud=request.to_cloud,
@@ -179,7 +190,7 @@ class Migrations:
             state=State.REQUESTED,
             generation=1,
             source_epoch=vm.epoch,
-            requested_by=str(caller),
+            requested_by=str(caller.principal),
             request=request,
             created_at=now,
             state_changed_at=now,
@@ -205,9 +216,10 @@ class Migrations:
         )
 
     def _repeated(
-        self, known: Record, request: manager_pb2.MigrateVmRequest, caller: identity.SpiffeId
+        self, known: Record, request: manager_pb2.MigrateVmRequest, caller: Caller
     ) -> manager_pb2.Migration:
-        if known.request != request or known.requested_by != str(caller):
+        same = _without_delegation(known.request) == _without_delegation(request)
+        if not same or known.requested_by != str(caller.principal):
             raise errors.AlreadyExists(
                 "ID_REUSED",
                 f"migration_id {request.migration_id} was used before with other content",
@@ -218,6 +230,10 @@ class Migrations:
         self._driver.submit(known.migration_id)
         return self._shown(known)
 
+    def _get(self, migration_id: str, view: View) -> manager_pb2.Migration:
+        with self._store.read() as connection:
+            return self._shown(records.require_seen(connection, migration_id, view))
+
     def _shown(self, record: Record) -> manager_pb2.Migration:
         shown = self._board.fill(record.message(self._cloud_id))
         if record.receipt is not None and not shown.HasField("progress"):
@@ -226,6 +242,14 @@ class Migrations:
             shown.progress.total_bytes = shown.progress.done_bytes = receipt.raw_bytes
             shown.progress.wire_bytes = receipt.wire_bytes
         return shown
+
+
+def _without_delegation(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmRequest:
+    """What is asked for, whoever was let ask: the person may repeat what its broker asked."""
+    asked = manager_pb2.MigrateVmRequest()
+    asked.CopyFrom(request)
+    asked.ClearField("delegation")
+    return asked
 
 
 def _require_cancellable(record: Record) -> None:

@@ -13,7 +13,7 @@ def require_admitted(caller: SpiffeId, brokers: Collection[str], cloud_id: str) 
     if caller.role is Role.BROKER and str(caller) not in brokers:
         raise errors.Denied(
             "NOT_ALLOWED",
-            f"broker {caller} may not start migrations in cloud {cloud_id}",
+            f"broker {caller} is not admitted in cloud {cloud_id}",
             hint="the operator admits brokers with the setting manager.brokers",
         )
 

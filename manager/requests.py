@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from manager import inventory
 from watari import errors, validate, windows
-from watari.identity import SpiffeId
+from watari.identity import SpiffeId, validate_domain
 from watari.v1 import common_pb2, manager_pb2
 
 DISKS_MAX = 64
@@ -31,10 +31,6 @@ def migrate(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmReque
     validate.require_cloud_id(request.to_cloud, "to_cloud")
     _options(request.options)
     _mode(request.mode)
-    if request.HasField("delegation"):
-        raise _not_served(
-            "signed delegations", "the operator admits brokers with the setting manager.brokers"
-        )
     return request
 
 
@@ -93,6 +89,8 @@ def _arrival(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
     validate.require_cloud_id(request.from_cloud, "from_cloud")
     validate.require_text(request.vm_name, "vm_name", bytes_max=NAME_BYTES_MAX, empty=False)
     validate.require_text(request.tenant, "tenant", bytes_max=TENANT_BYTES_MAX, empty=False)
+    if request.tenant_domain:
+        validate_domain(request.tenant_domain)
     validate.require_range(request.source_epoch, "source_epoch", 1, 2**62)
     inventory.require_resources(request.resources, "resources")
     _disks(request.disks, request.resources.disk_bytes)

@@ -13,7 +13,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from manager import store, tables
+from manager import ownership, store, tables
+from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
 _ROWS = tables.reservations.c
@@ -61,6 +62,12 @@ class Reservation:
     request: manager_pb2.ReserveRequest
     grant: common_pb2.SignedDocument
     hand_over: common_pb2.SignedDocument | None = None
+
+    @property
+    def tenant_domain(self) -> str:
+        """The provider whose tenant the machine is."""
+        manager = SpiffeId.parse(self.requested_by)
+        return ownership.domain_of_arrival(self.request.tenant_domain, manager)
 
     def message(self) -> manager_pb2.Reservation:
         """The reservation as the contract shows it."""

@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy.engine import Connection
 
-from manager import admission, audit, capacity, grants, inventory, outbox, reservation_rows, vms
+from manager import (
+    admission,
+    audit,
+    capacity,
+    grants,
+    inventory,
+    outbox,
+    ownership,
+    reservation_rows,
+    vms,
+)
 from manager import store as stores
 from manager.reservation_rows import LIVE, Reservation, State
 from manager.settings import AgentSettings, Settings
@@ -80,7 +90,7 @@ class Reservations:
         )
 
     def get(self, reservation_id: str, caller: SpiffeId) -> Reservation:
-        """A reservation, for who made it and for this provider. Raises NotFound."""
+        """A reservation, for who made it and for an operator here. Raises NotFound."""
         with self._store.read() as connection:
             row = reservation_rows.get(connection, reservation_id)
         if row is None or not (self._made(row, caller) or self._own(caller)):
@@ -250,7 +260,7 @@ class Reservations:
         return row.requested_by == str(caller)
 
     def _own(self, caller: SpiffeId) -> bool:
-        return caller.domain == self._identity.spiffe_id.domain
+        return ownership.is_operator(caller, self._identity.spiffe_id.domain)
 
     def _expiry(self, ttl_seconds: int) -> int:
         return self._now() + min(ttl_seconds, self._limits.ttl_seconds_max) * 1_000_000

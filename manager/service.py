@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import grpc
 
 from manager import inventories, requests, usage, vms
+from manager.callers import Callers
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
 from manager.handover import HandOvers
 from manager.migrations import Migrations
+from manager.ownership import View
 from manager.publisher import Publisher
 from manager.reservations import Reservations
 from manager.settings import Settings
@@ -25,6 +27,7 @@ class Domain:
 
     settings: Settings
     provider_domain: str
+    callers: Callers
     store: Store
     migrations: Migrations
     estimates: Estimates
@@ -49,7 +52,7 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
             cloud_id=domain.settings.cloud_id,
             provider_domain=domain.provider_domain,
             directory_problem=domain.publisher.problem,
-            migrations_active=domain.migrations.active_count(),
+            migrations_active=domain.migrations.active_count(self._view()),
             version=__version__,
         )
 
@@ -59,7 +62,13 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
         size, query = paging.page_size(request.page_size), paging.fingerprint(request)
         after = paging.decode(query, request.page_token, (str, str))
         with self._domain.store.read() as connection:
-            rows = vms.owned(connection, self._domain.settings.cloud_id, after, size + 1)
+            rows = vms.owned(
+                connection,
+                self._domain.settings.cloud_id,
+                self._view(),
+                after=after,
+                limit=size + 1,
+            )
         return manager_pb2.ListVmsResponse(
             vms=[row.message() for row in rows[:size]],
             next_page_token=_next(query, [(row.name, row.vm_id) for row in rows], size),
@@ -71,8 +80,9 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
         key = validate.require_text(
             request.vm, "vm", bytes_max=requests.NAME_BYTES_MAX, empty=False
         )
+        caller = self._domain.callers.of_get_vm(request, rpc.current_peer())
         with self._domain.store.read() as connection:
-            row = vms.find(connection, self._domain.settings.cloud_id, key)
+            row = vms.find(connection, self._domain.settings.cloud_id, key, caller.view)
         return manager_pb2.GetVmResponse(vm=row.message())
 
     def ListInventories(
@@ -91,21 +101,24 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
     def MigrateVm(
         self, request: manager_pb2.MigrateVmRequest, _context: grpc.ServicerContext
     ) -> manager_pb2.MigrateVmResponse:
-        migration = self._domain.migrations.start(requests.migrate(request), rpc.current_peer())
+        caller = self._domain.callers.of_migrate(requests.migrate(request), rpc.current_peer())
+        migration = self._domain.migrations.start(request, caller)
         return manager_pb2.MigrateVmResponse(migration=migration)
 
     def EstimateMigration(
         self, request: manager_pb2.EstimateMigrationRequest, context: grpc.ServicerContext
     ) -> manager_pb2.EstimateMigrationResponse:
         return self._domain.estimates.estimate(
-            requests.estimate(request), rpc.current_peer(), self._gone(context)
+            requests.estimate(request), self._view(), self._gone(context)
         )
 
     def GetMigration(
         self, request: manager_pb2.GetMigrationRequest, _context: grpc.ServicerContext
     ) -> manager_pb2.GetMigrationResponse:
         migration_id = validate.require_uuid(request.migration_id, "migration_id")
-        return manager_pb2.GetMigrationResponse(migration=self._domain.migrations.get(migration_id))
+        caller = self._domain.callers.of_get_migration(request, rpc.current_peer())
+        migration = self._domain.migrations.get(migration_id, caller)
+        return manager_pb2.GetMigrationResponse(migration=migration)
 
     def ListMigrations(
         self, request: manager_pb2.ListMigrationsRequest, _context: grpc.ServicerContext
@@ -114,6 +127,7 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
         if request.vm_id:
             validate.require_uuid(request.vm_id, "vm_id")
         found = self._domain.migrations.page(
+            self._view(),
             active_only=request.active_only,
             vm_id=request.vm_id,
             after=paging.decode(query, request.page_token, (int, str)),
@@ -128,7 +142,8 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
         self, request: manager_pb2.WatchMigrationRequest, context: grpc.ServicerContext
     ) -> Iterator[manager_pb2.WatchMigrationResponse]:
         migration_id = validate.require_uuid(request.migration_id, "migration_id")
-        with self._domain.migrations.watch(migration_id, self._gone(context)) as changes:
+        view, gone = self._view(), self._gone(context)
+        with self._domain.migrations.watch(migration_id, view, gone) as changes:
             for migration in changes:
                 yield manager_pb2.WatchMigrationResponse(migration=migration)
 
@@ -137,7 +152,7 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
     ) -> manager_pb2.CancelMigrationResponse:
         migration_id = validate.require_uuid(request.migration_id, "migration_id")
         return manager_pb2.CancelMigrationResponse(
-            migration=self._domain.migrations.cancel(migration_id, rpc.current_peer())
+            migration=self._domain.migrations.cancel(migration_id, self._view(), rpc.current_peer())
         )
 
     def SetMigrationLimit(
@@ -146,11 +161,16 @@ class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
         requests.limit(request)
         migration = self._domain.migrations.set_limit(
             request.migration_id,
+            self._view(),
             request.limit_bytes_per_second,
             request.limit_schedule,
             rpc.current_peer(),
         )
         return manager_pb2.SetMigrationLimitResponse(migration=migration)
+
+    def _view(self) -> View:
+        """What the person who calls may see."""
+        return self._domain.callers.person(rpc.current_peer())
 
     def _gone(self, context: grpc.ServicerContext) -> Callable[[], bool]:
         """Tells whether nobody waits for a long call any more; raises when the manager stops."""
@@ -238,6 +258,7 @@ class AccountingServicer(manager_pb2_grpc.AccountingServiceServicer):
 
     def __init__(self, domain: Domain) -> None:
         self._store = domain.store
+        self._callers = domain.callers
 
     def ListUsageRecords(
         self, request: manager_pb2.ListUsageRecordsRequest, _context: grpc.ServicerContext
@@ -249,9 +270,10 @@ class AccountingServicer(manager_pb2_grpc.AccountingServiceServicer):
         if request.vm_id:
             validate.require_uuid(request.vm_id, "vm_id")
         (after,) = paging.decode(query, request.page_token, (int,)) or (0,)
+        view = self._callers.person(rpc.current_peer())
         with self._store.read() as connection:
             rows = usage.page(
-                connection, tenant=tenant, vm_id=request.vm_id, after=after, limit=size + 1
+                connection, view, tenant=tenant, vm_id=request.vm_id, after=after, limit=size + 1
             )
         return manager_pb2.ListUsageRecordsResponse(
             records=[record for _, record in rows[:size]],

@@ -262,7 +262,7 @@ class Settings:
     """Managers of other clouds by cloud id, used before the directory is asked."""
 
     brokers: tuple[str, ...] = ()
-    """SPIFFE ids of brokers that may start migrations here; no other broker may."""
+    """SPIFFE ids of brokers that may be delegated migrations from here; no other broker may."""
 
     prices: PriceSettings = field(default_factory=PriceSettings)
     """The price sheet."""

@@ -51,6 +51,7 @@ vms = Table(
     Column("cloud_id", String(63), nullable=False),  # the owner
     Column("epoch", BigInteger, nullable=False),
     Column("host_id", String(128), nullable=False),
+    Column("tenant_domain", String(180), nullable=False),  # the provider whose tenant it is
     Column("tenant", String(256), nullable=False),
     Column("migration_id", String(36)),  # the one that moves it, not ended
     Column("body", LargeBinary, nullable=False),  # manager.Vm: state, resources, disks, problem
@@ -58,6 +59,7 @@ vms = Table(
     CheckConstraint("epoch >= 1", name="vms_epoch_positive"),
     Index("vms_by_name", "cloud_id", "name", "vm_id"),
     Index("vms_by_host", "host_id"),
+    Index("vms_by_tenant", "cloud_id", "tenant_domain", "tenant", "name", "vm_id"),
 )
 
 allocations = Table(
@@ -99,6 +101,7 @@ migrations = Table(
     Column("migration_id", String(36), primary_key=True),
     Column("vm_id", String(36), nullable=False),
     Column("vm_name", String(256), nullable=False),
+    Column("tenant_domain", String(180), nullable=False),  # the machine's when it was requested
     Column("tenant", String(256), nullable=False),
     Column("host_id", String(128), nullable=False),
     Column("to_cloud", String(63), nullable=False),
@@ -129,6 +132,7 @@ migrations = Table(
     Index("migrations_by_creation", "created_at", "migration_id"),
     Index("migrations_by_state", "state"),
     Index("migrations_by_vm", "vm_id"),
+    Index("migrations_by_tenant", "tenant_domain", "tenant", "created_at", "migration_id"),
 )
 
 usage_records = Table(
@@ -137,8 +141,10 @@ usage_records = Table(
     Column("sequence", Integer, primary_key=True, autoincrement=True),
     Column("usage_id", String(36), nullable=False, unique=True),
     Column("vm_id", String(36), nullable=False),
+    Column("tenant_domain", String(180), nullable=False),
     Column("tenant", String(256), nullable=False),
     Column("record", LargeBinary, nullable=False),  # manager.UsageRecord
+    Index("usage_records_by_tenant", "tenant_domain", "tenant", "sequence"),
 )
 
 # Calls that are owed to a peer or an agent that did not answer; worked off until they succeed.

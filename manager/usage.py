@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manager import tables
+from manager.ownership import View
+from manager.within import within
 from watari.v1 import common_pb2, manager_pb2
 
 _USAGE = tables.usage_records.c
@@ -50,14 +52,15 @@ def of_hand_over(
     )
 
 
-def write(connection: Connection, record: manager_pb2.UsageRecord) -> None:
-    """Write a record unless it is written."""
+def write(connection: Connection, record: manager_pb2.UsageRecord, tenant_domain: str) -> None:
+    """Write a record of a tenant of that provider, unless it is written."""
     known = connection.scalar(sa.select(_USAGE.sequence).where(_USAGE.usage_id == record.usage_id))
     if known is None:
         connection.execute(
             tables.usage_records.insert().values(
                 usage_id=record.usage_id,
                 vm_id=record.vm_id,
+                tenant_domain=tenant_domain,
                 tenant=record.tenant,
                 record=record.SerializeToString(deterministic=True),
             )
@@ -65,10 +68,14 @@ def write(connection: Connection, record: manager_pb2.UsageRecord) -> None:
 
 
 def page(
-    connection: Connection, *, tenant: str, vm_id: str, after: int, limit: int
+    connection: Connection, view: View, *, tenant: str, vm_id: str, after: int, limit: int
 ) -> Sequence[tuple[int, manager_pb2.UsageRecord]]:
-    """Records after a sequence number, oldest first, with theirs; empty filters take all."""
-    query = sa.select(_USAGE.sequence, _USAGE.record).where(_USAGE.sequence > after)
+    """Records of the view after a sequence number, oldest first, with theirs; empty filters take
+    all.
+    """
+    query = sa.select(_USAGE.sequence, _USAGE.record).where(
+        _USAGE.sequence > after, within(_USAGE, view)
+    )
     if tenant:
         query = query.where(_USAGE.tenant == tenant)
     if vm_id:

@@ -4,11 +4,14 @@ Every function runs in the caller's transaction; none decides.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from manager import capacity, inventory, store, tables
+from manager.ownership import View
+from manager.within import within
 from watari import errors
 from watari.v1 import agent_pb2, manager_pb2
 
@@ -29,6 +32,9 @@ class VmRow:
 
     epoch: int
     host_id: str
+    tenant_domain: str
+    """The provider whose tenant it is: the own one, or the one that it came from."""
+
     tenant: str
     migration_id: str | None
     body: manager_pb2.Vm
@@ -42,7 +48,8 @@ class VmRow:
         vm = manager_pb2.Vm()
         vm.CopyFrom(self.body)
         vm.vm_id, vm.name, vm.cloud_id = self.vm_id, self.name, self.cloud_id
-        vm.host_id, vm.tenant, vm.epoch = self.host_id, self.tenant, self.epoch
+        vm.host_id, vm.epoch = self.host_id, self.epoch
+        vm.tenant_domain, vm.tenant = self.tenant_domain, self.tenant
         vm.migration_id = self.migration_id or ""
         vm.seen_at.FromDatetime(store.moment(self.seen_at))
         return vm
@@ -50,19 +57,19 @@ class VmRow:
 
 def get(connection: Connection, vm_id: str) -> VmRow | None:
     """The row of a machine, whoever owns it now."""
-    query = sa.select(tables.vms).where(_VMS.vm_id == vm_id)
-    row = connection.execute(query).mappings().one_or_none()
-    return None if row is None else _row(row)
+    return _one(connection, sa.select(tables.vms).where(_VMS.vm_id == vm_id))
 
 
-def find(connection: Connection, cloud_id: str, key: str) -> VmRow:
-    """The machine that the cloud owns by UUID or name.
+def find(connection: Connection, cloud_id: str, key: str, view: View) -> VmRow:
+    """The machine of the view that the cloud owns by UUID or name. One outside of the view is not
+    there, whatever is asked.
 
     Raises NotFound VM_NOT_FOUND (with where it went, if it did) and FailedPrecondition
     VM_NAME_AMBIGUOUS.
     """
-    named = sa.select(tables.vms).where(_VMS.cloud_id == cloud_id, _VMS.name == key).limit(2)
-    by_id = get(connection, key)
+    seen = sa.select(tables.vms).where(within(_VMS, view))
+    named = seen.where(_VMS.cloud_id == cloud_id, _VMS.name == key).limit(2)
+    by_id = _one(connection, seen.where(_VMS.vm_id == key))
     if by_id is not None and by_id.cloud_id == cloud_id:
         return by_id
     rows = connection.execute(named).mappings().all()
@@ -78,9 +85,11 @@ def find(connection: Connection, cloud_id: str, key: str) -> VmRow:
     return _row(rows[0])
 
 
-def owned(connection: Connection, cloud_id: str, after: Position | None, limit: int) -> list[VmRow]:
-    """Machines that the cloud owns, by name, then UUID, after a position."""
-    query = sa.select(tables.vms).where(_VMS.cloud_id == cloud_id)
+def owned(
+    connection: Connection, cloud_id: str, view: View, *, after: Position | None, limit: int
+) -> list[VmRow]:
+    """Machines of the view that the cloud owns, by name, then UUID, after a position."""
+    query = sa.select(tables.vms).where(_VMS.cloud_id == cloud_id, within(_VMS, view))
     if after is not None:
         # Two comparisons instead of one of row values, which not every database orders alike.
         query = query.where(
@@ -106,6 +115,7 @@ def put(connection: Connection, vm: VmRow, *, counted: bool) -> None:
             cloud_id=vm.cloud_id,
             epoch=vm.epoch,
             host_id=vm.host_id,
+            tenant_domain=vm.tenant_domain,
             tenant=vm.tenant,
             migration_id=vm.migration_id,
             body=vm.body.SerializeToString(deterministic=True),
@@ -168,6 +178,11 @@ def _not_found(cloud_id: str, key: str, elsewhere: VmRow | None) -> errors.NotFo
     if elsewhere is not None:
         hint = f"it was handed over to cloud {elsewhere.cloud_id}: ask there"
     return errors.NotFound("VM_NOT_FOUND", f"no machine {key!r} in cloud {cloud_id}", hint=hint)
+
+
+def _one(connection: Connection, query: "sa.Select[Any]") -> VmRow | None:
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else _row(row)
 
 
 def _row(row: RowMapping) -> VmRow:

@@ -2,7 +2,8 @@
 
 A rule names the caller's role and where it comes from: its own provider (the server's domain) or
 another provider of the federation. Which *objects* a permitted caller may touch (a tenant's own
-machines, a manager's own records and reservations) is the service's business.
+machines, what was delegated to a broker, a manager's own records and reservations) is the service's
+business. docs/access.md shows the table; tools/access_table.py makes it from this one.
 """
 
 import enum
@@ -39,25 +40,17 @@ _Parties = frozenset[Party]
 ANYONE: _Parties = frozenset(Party(role, Scope.ANY) for role in Role if role is not Role.INVITEE)
 """Every authenticated party of the federation."""
 
-_OPERATORS: _Parties = frozenset({Party(Role.OPERATOR, Scope.OWN)})
 _OWN_PARTIES: _Parties = frozenset(
     Party(role, Scope.OWN) for role in Role if role is not Role.INVITEE
 )
-_FOREIGN_MANAGERS: _Parties = frozenset({Party(Role.MANAGER, Scope.FOREIGN)})
 _INVITEES: _Parties = frozenset({Party(Role.INVITEE, Scope.OWN)})
-_OWN_USER = Party(Role.USER, Scope.OWN)
-_ANY_USER = Party(Role.USER, Scope.ANY)
-_ANY_BROKER = Party(Role.BROKER, Scope.ANY)
-_OWN_MANAGER = Party(Role.MANAGER, Scope.OWN)
-_ANY_MANAGER = Party(Role.MANAGER, Scope.ANY)
-
-_USERS: _Parties = _OPERATORS | {_OWN_USER}
-_USERS_AND_BROKERS: _Parties = _USERS | {_ANY_BROKER}
-_MANAGERS: _Parties = frozenset({_ANY_MANAGER})
-_ADMISSION: _Parties = _USERS | {_ANY_MANAGER}
-_PLACEMENT: _Parties = frozenset({_ANY_USER, _ANY_MANAGER, Party(Role.OPERATOR, Scope.ANY)})
-_PLACEMENT_POLICY: _Parties = _USERS | {_OWN_MANAGER}
-_HOST: _Parties = _USERS | {_OWN_MANAGER}
+_OPERATORS: _Parties = frozenset({Party(Role.OPERATOR, Scope.OWN)})
+_ANY_OPERATORS: _Parties = frozenset({Party(Role.OPERATOR, Scope.ANY)})
+_TENANTS: _Parties = frozenset({Party(Role.USER, Scope.ANY)})
+_BROKERS: _Parties = frozenset({Party(Role.BROKER, Scope.ANY)})
+_MANAGERS: _Parties = frozenset({Party(Role.MANAGER, Scope.ANY)})
+_OWN_MANAGERS: _Parties = frozenset({Party(Role.MANAGER, Scope.OWN)})
+_FOREIGN_MANAGERS: _Parties = frozenset({Party(Role.MANAGER, Scope.FOREIGN)})
 _AGENTS: _Parties = frozenset({Party(Role.AGENT, Scope.ANY)})
 
 
@@ -73,58 +66,64 @@ TABLE = MappingProxyType(
         *("GrantLease", "RenewLease", "RevokeLease", "Publish"),
     )
     | _rules("watari.v1.DirectoryService", ANYONE, *("GetRecord", "QueryRecords", "WatchRecords"))
-    # The provider's users; a broker may read, and ask for a migration, never resolve or cancel one.
+    # Tenants, wherever they come from, for what is theirs: a machine that went to another provider
+    # is seen and moved there by the tenant that it had at home. Operators for all of it.
     | _rules(
         "watari.v1.ManagerService",
-        _USERS_AND_BROKERS,
-        *("GetCloudStatus", "ListVms", "GetVm", "ListInventories"),
-        *("MigrateVm", "EstimateMigration"),
-        *("GetMigration", "ListMigrations", "WatchMigration"),
-        *("GetEvacuation", "WatchEvacuation"),
+        _TENANTS | _OPERATORS,
+        *("GetCloudStatus", "ListVms", "EstimateMigration"),
+        *("ListMigrations", "WatchMigration", "CancelMigration", "SetMigrationLimit"),
     )
+    # A broker begins the one migration that a tenant's delegation names, and looks at it.
     | _rules(
         "watari.v1.ManagerService",
-        _USERS,
-        *("CancelMigration", "SetMigrationLimit", "ResolveMigration"),
-        *("StartEvacuation", "CancelEvacuation"),
+        _TENANTS | _OPERATORS | _BROKERS,
+        *("GetVm", "MigrateVm", "GetMigration"),
+    )
+    # Hosts, and what overrules a tenant, are the operator's.
+    | _rules(
+        "watari.v1.ManagerService",
+        _OPERATORS,
+        *("ListInventories", "ResolveMigration"),
+        *("StartEvacuation", "GetEvacuation", "WatchEvacuation", "CancelEvacuation"),
     )
     # Manager to manager; the operator may look and give back.
-    | _rules(
-        "watari.v1.ReservationService",
-        _ADMISSION,
-        *("GetReservation", "ReleaseReservation"),
-    )
     | _rules(
         "watari.v1.ReservationService",
         _MANAGERS,
         *("Reserve", "ExtendReservation", "ConfirmReservation", "HandOverVm"),
         "GrantEstimate",
     )
-    | _rules("watari.v1.ReservationService", _USERS, "ListReservations")
+    | _rules(
+        "watari.v1.ReservationService",
+        _MANAGERS | _OPERATORS,
+        *("GetReservation", "ReleaseReservation"),
+    )
+    | _rules("watari.v1.ReservationService", _OPERATORS, "ListReservations")
+    # A tenant sees its own usage, quota and invoices; limits and books are the operator's.
     | _rules(
         "watari.v1.AccountingService",
-        _USERS,
-        *("ListUsageRecords", "ListQuotas", "PutQuota", "ListLedgerEntries"),
-        *("ListInvoices", "GetInvoice"),
+        _TENANTS | _OPERATORS,
+        *("ListUsageRecords", "ListQuotas", "ListInvoices", "GetInvoice"),
     )
-    | _rules("watari.v1.AccountingService", _ADMISSION, "GetSettlement")
-    | _rules(
-        "watari.v1.AccountingService",
-        _ADMISSION | {_ANY_BROKER},
-        "IssueQuote",
-    )
-    # Anyone's users may ask where to go; policies and plans are the broker's own provider's.
-    | _rules("watari.v1.BrokerService", _PLACEMENT, *("Place", "Migrate"))
+    | _rules("watari.v1.AccountingService", _OPERATORS, *("PutQuota", "ListLedgerEntries"))
+    # Who may come asks for a price: the tenant, or the manager of the cloud that it leaves.
+    | _rules("watari.v1.AccountingService", _TENANTS | _OPERATORS | _MANAGERS, "IssueQuote")
+    | _rules("watari.v1.AccountingService", _OPERATORS | _FOREIGN_MANAGERS, "GetSettlement")
+    # Anyone's people may ask where to go, and have a machine placed that they may move; policies
+    # and plans are the broker's own provider's.
+    | _rules("watari.v1.BrokerService", _TENANTS | _ANY_OPERATORS | _MANAGERS, "Place")
+    | _rules("watari.v1.BrokerService", _TENANTS | _ANY_OPERATORS, "Migrate")
     | _rules(
         "watari.v1.BrokerService",
-        _PLACEMENT_POLICY,
+        _OPERATORS | _OWN_MANAGERS,
         *("PutPolicy", "ListPolicies", "DeletePolicy"),
         *("ListPlans", "GetPlan", "WatchPlan", "ApprovePlan", "CancelPlan"),
     )
     # A host obeys its own provider only.
     | _rules(
         "watari.v1.AgentService",
-        _HOST,
+        _OWN_MANAGERS | _OPERATORS,
         *("GetHost", "ListGuests", "GetGuest", "ListRetained", "ListIncoming", "ListEvents"),
         *("HoldGuest", "UnholdGuest", "RetireGuest", "PurgeRetained"),
         *("StartGuest", "StopGuest"),
@@ -160,11 +159,16 @@ TABLE = MappingProxyType(
 """Full method name to the parties that may call it."""
 
 
+def allows(method: str, peer: SpiffeId, own_domain: str) -> bool:
+    """Whether the table lets `peer` call `method` at `own_domain`; what it has not, it denies."""
+    return any(party.matches(peer, own_domain) for party in TABLE.get(method, frozenset()))
+
+
 def check(method: str, peer: SpiffeId, own_domain: str) -> None:
     """Raises Denied NOT_ALLOWED unless the table lets `peer` call `method` at `own_domain`."""
-    parties = TABLE.get(method, frozenset())
-    if any(party.matches(peer, own_domain) for party in parties):
+    if allows(method, peer, own_domain):
         return
+    parties = TABLE.get(method, frozenset())
     may = sorted(f"{party.scope.value} {party.role}" for party in parties) or ["nobody"]
     raise errors.Denied(
         "NOT_ALLOWED",

@@ -209,7 +209,7 @@ class Actions:
             retiring = records.advance(
                 connection, record, State.RETIRING, self._now(), actor=self._actor
             )
-            usage.write(connection, left)
+            usage.write(connection, left, record.tenant_domain)
         self._announce(retiring)
 
     def _retire(self, record: Record) -> None:

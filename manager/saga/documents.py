@@ -31,6 +31,7 @@ def reserve_request(
         from_cloud=from_cloud,
         vm_id=record.vm_id,
         vm_name=record.vm_name,
+        tenant_domain=record.tenant_domain,
         tenant=record.tenant,
         source_epoch=record.source_epoch,
         resources=guest.resources,

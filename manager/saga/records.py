@@ -10,8 +10,10 @@ from google.protobuf.message import Message
 from sqlalchemy.engine import Connection, RowMapping
 
 from manager import audit, store, tables
+from manager.ownership import EVERYTHING, View
 from manager.saga import states
 from manager.saga.states import State
+from manager.within import within
 from watari import errors
 from watari.v1 import common_pb2, manager_pb2
 
@@ -40,6 +42,7 @@ class Record:
     migration_id: str
     vm_id: str
     vm_name: str
+    tenant_domain: str
     tenant: str
     host_id: str
     to_cloud: str
@@ -144,15 +147,28 @@ def get(connection: Connection, migration_id: str) -> Record | None:
 
 def require(connection: Connection, migration_id: str) -> Record:
     """The migration. Raises NotFound MIGRATION_NOT_FOUND."""
-    record = get(connection, migration_id)
-    if record is None:
-        raise errors.NotFound(
-            "MIGRATION_NOT_FOUND",
-            f"no migration {migration_id} from this cloud",
-            hint="ask the cloud that the machine left",
-            migration_id=migration_id,
-        )
-    return record
+    return require_seen(connection, migration_id, EVERYTHING)
+
+
+def require_seen(connection: Connection, migration_id: str, view: View) -> Record:
+    """The migration, if it is in the view. Raises NotFound MIGRATION_NOT_FOUND."""
+    query = sa.select(tables.migrations).where(
+        _ROWS.migration_id == migration_id, within(_ROWS, view)
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise not_found(migration_id)
+    return _row(row)
+
+
+def not_found(migration_id: str) -> errors.NotFound:
+    """The error for a migration that is not there, or not the caller's."""
+    return errors.NotFound(
+        "MIGRATION_NOT_FOUND",
+        f"no migration {migration_id} from this cloud",
+        hint="ask the cloud that the machine left",
+        migration_id=migration_id,
+    )
 
 
 def advance(
@@ -191,17 +207,24 @@ def active(connection: Connection) -> list[Record]:
     return [_row(row) for row in rows]
 
 
-def active_count(connection: Connection) -> int:
-    """How many have not ended."""
-    query = sa.select(sa.func.count()).select_from(tables.migrations).where(_not_ended())
+def active_count(connection: Connection, view: View = EVERYTHING) -> int:
+    """How many of the view have not ended."""
+    seen = sa.select(sa.func.count()).select_from(tables.migrations).where(within(_ROWS, view))
+    query = seen.where(_not_ended())
     return connection.scalar(query) or 0
 
 
 def page(
-    connection: Connection, *, active_only: bool, vm_id: str, after: Position | None, limit: int
+    connection: Connection,
+    view: View,
+    *,
+    active_only: bool,
+    vm_id: str,
+    after: Position | None,
+    limit: int,
 ) -> list[Record]:
-    """Migrations, newest first, after a position."""
-    query = sa.select(tables.migrations)
+    """Migrations of the view, newest first, after a position."""
+    query = sa.select(tables.migrations).where(within(_ROWS, view))
     if active_only:
         query = query.where(_not_ended())
     if vm_id:

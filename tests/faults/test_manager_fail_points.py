@@ -318,7 +318,7 @@ def process(cloud: Cloud) -> Iterator[processes.Process]:
     """The cloud's manager as a process of its own."""
     config = cloud.folder / "manager.toml"
     config.write_text(cloud.toml())
-    caller = cloud.federation.party(f"spiffe://{cloud.domain}/user/operator")
+    caller = cloud.federation.party(f"spiffe://{cloud.domain}/operator/main")
     target = processes.target(cloud.port, cloud.manager_id)
     running = processes.Process("manager", config, target, caller)
     try:

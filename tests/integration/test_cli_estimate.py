@@ -32,7 +32,7 @@ def tokyo(clouds: tuple[Cloud, Cloud]) -> Cloud:
 @pytest.fixture
 def clients(tokyo: Cloud) -> Iterator[Clients]:
     """The command line's servers, as tokyo's operator has them."""
-    operator = f"spiffe://{TOKYO}/user/operator"
+    operator = f"spiffe://{TOKYO}/operator/main"
     tokyo.federation.party(operator)
     keys = tokyo.federation.folder_of(operator)
     identity = IdentitySettings(keys / "cert.pem", keys / "key.pem", keys / "trust")

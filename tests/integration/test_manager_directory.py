@@ -55,7 +55,7 @@ class Hub:
 
     def records(self) -> dict[int, directory_pb2.Record]:
         """What tokyo published, by kind."""
-        caller = self.federation.party("spiffe://tokyo.example/user/operator")
+        caller = self.federation.party("spiffe://tokyo.example/operator/main")
         target = processes.target(self.port, self.spiffe_id)
         with client.connect(caller, target) as channel:
             stub = directory_pb2_grpc.DirectoryServiceStub(channel)
@@ -86,7 +86,7 @@ def federated(federation: Federation, tmp_path: Path) -> Iterator[Federated]:
 def problem(cloud: Cloud) -> str:
     """The reason that GetCloudStatus gives for the directory; empty when all is well."""
     request = manager_pb2.GetCloudStatusRequest()
-    return client.call(cloud.user.GetCloudStatus, request).directory_problem.reason
+    return client.call(cloud.operator.GetCloudStatus, request).directory_problem.reason
 
 
 def test_a_cloud_publishes_itself_its_offer_its_room_and_its_hosts(federated: Federated) -> None:

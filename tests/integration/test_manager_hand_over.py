@@ -218,7 +218,7 @@ def test_an_arrival_without_a_reservation_is_discarded(source: Source) -> None:
 
 
 def test_users_of_other_providers_may_not_reserve(source: Source) -> None:
-    for caller in (f"spiffe://{OSAKA}/user/operator", "spiffe://tokyo.example/agent/host1"):
+    for caller in (f"spiffe://{OSAKA}/operator/main", "spiffe://tokyo.example/agent/host1"):
         stub = source.osaka.reservations(caller)
         with pytest.raises(errors.Denied) as caught:
             client.call(stub.Reserve, source.request)

@@ -26,7 +26,7 @@ def tokyo(federation: Federation, tmp_path: Path) -> Iterator[Cloud]:
 
 def get(cloud: Cloud, key: str) -> manager_pb2.Vm:
     """One machine."""
-    return client.call(cloud.user.GetVm, manager_pb2.GetVmRequest(vm=key)).vm
+    return client.call(cloud.operator.GetVm, manager_pb2.GetVmRequest(vm=key)).vm
 
 
 def test_a_machine_is_known_as_soon_as_the_manager_serves(tokyo: Cloud) -> None:
@@ -103,7 +103,7 @@ def test_machines_are_listed_by_name_in_pages(tokyo: Cloud) -> None:
     names, token = [], ""
     while True:
         request = manager_pb2.ListVmsRequest(page_size=2, page_token=token)
-        page = client.call(tokyo.user.ListVms, request)
+        page = client.call(tokyo.operator.ListVms, request)
         names += [vm.name for vm in page.vms]
         token = page.next_page_token
         if not token:

@@ -12,7 +12,7 @@ from tests.support.clouds import (
 from tests.support.scripted_agent import BREAKS, HANGS, LIES
 from watari import errors
 from watari.rpc import client
-from watari.v1 import common_pb2, manager_pb2, manager_pb2_grpc
+from watari.v1 import common_pb2, manager_pb2
 
 BIG = "6f1f2d2e-0000-4000-8000-000000000002"
 
@@ -149,7 +149,7 @@ def test_a_watcher_sees_every_state_in_order_and_the_stream_ends(clouds):
     eventually(lambda: tokyo.agent.attempts == 1, "it copies")
     request = manager_pb2.WatchMigrationRequest(migration_id=migration_id)
     seen = []
-    with client.stream(tokyo.user.WatchMigration, request, timeout_seconds=20) as changes:
+    with client.stream(tokyo.operator.WatchMigration, request, timeout_seconds=20) as changes:
         for change in changes:
             if not seen:
                 tokyo.cancel(migration_id)
@@ -167,7 +167,7 @@ def test_a_watch_ends_as_unavailable_when_the_manager_stops(clouds):
     tokyo.agent.script.append(HANGS)
     migration_id = tokyo.migrate("web-1", "osaka").migration_id
     request = manager_pb2.WatchMigrationRequest(migration_id=migration_id)
-    with client.stream(tokyo.user.WatchMigration, request, timeout_seconds=20) as changes:
+    with client.stream(tokyo.operator.WatchMigration, request, timeout_seconds=20) as changes:
         next(changes)
         tokyo.stop()
         with pytest.raises(errors.WatariError) as caught:
@@ -181,31 +181,14 @@ def test_migrations_are_listed_newest_first_in_pages(clouds):
         tokyo.agent.script.append(BREAKS)
         tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "FAILED")
     request = manager_pb2.ListMigrationsRequest(page_size=2)
-    page = client.call(tokyo.user.ListMigrations, request)
+    page = client.call(tokyo.operator.ListMigrations, request)
     request.page_token = page.next_page_token
-    rest = client.call(tokyo.user.ListMigrations, request)
+    rest = client.call(tokyo.operator.ListMigrations, request)
     times = [each.created_at.ToNanoseconds() for each in (*page.migrations, *rest.migrations)]
     assert len(times) == 3
     assert times == sorted(times, reverse=True)
     active = manager_pb2.ListMigrationsRequest(active_only=True)
-    assert not client.call(tokyo.user.ListMigrations, active).migrations
-
-
-def test_a_broker_moves_machines_only_where_the_operator_admitted_it(clouds):
-    tokyo, _ = clouds
-    broker = "spiffe://hub.example/broker/main"
-    stub = manager_pb2_grpc.ManagerServiceStub(tokyo.channel(broker))
-    request = manager_pb2.MigrateVmRequest(
-        migration_id=str(uuid.uuid4()), vm="web-1", to_cloud="osaka"
-    )
-    with pytest.raises(errors.Denied, match=r"manager\.brokers"):
-        client.call(stub.MigrateVm, request)
-    tokyo.stop()
-    tokyo.change(brokers=(broker,))
-    tokyo.start()
-    client.call(stub.MigrateVm, request)
-    tokyo.wait_state(request.migration_id, "SUCCEEDED")
-    assert tokyo.migration(request.migration_id).requested_by == broker
+    assert not client.call(tokyo.operator.ListMigrations, active).migrations
 
 
 @pytest.mark.parametrize("mode", ["SUSPEND", "WARM"])
@@ -218,5 +201,5 @@ def test_modes_that_this_release_has_not_say_so(clouds, mode):
         mode=common_pb2.MigrationMode.Value(f"MIGRATION_MODE_{mode}"),
     )
     with pytest.raises(errors.Unimplemented) as caught:
-        client.call(tokyo.user.MigrateVm, request)
+        client.call(tokyo.operator.MigrateVm, request)
     assert caught.value.reason == "NOT_SERVED"

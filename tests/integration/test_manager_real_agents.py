@@ -60,7 +60,7 @@ def start(place: Place, migration_id: str, options: common_pb2.TransferOptions =
         migration_id=migration_id, vm="web", to_cloud="osaka", options=options
     )
     eventually(lambda: "web" in {vm.name for vm in place.cloud.vms().values()}, "it is adopted")
-    client.call(place.cloud.user.MigrateVm, request)
+    client.call(place.cloud.operator.MigrateVm, request)
 
 
 def wait_moving(place: Place, migration_id: str) -> None:
@@ -158,10 +158,10 @@ def test_the_bandwidth_cap_of_a_running_copy_can_be_lifted(
     start(tokyo, migration_id, crawl)
     tokyo.cloud.wait_state(migration_id, "COPYING")
     request = manager_pb2.SetMigrationLimitRequest(migration_id=migration_id)
-    client.call(tokyo.cloud.user.SetMigrationLimit, request)
+    client.call(tokyo.cloud.operator.SetMigrationLimit, request)
     ended = tokyo.cloud.wait_state(migration_id, "SUCCEEDED")
     assert ended.options.limit_bytes_per_second == 0
     assert_arrived(tokyo, osaka, vm_id, tmp_path / "before")
     with pytest.raises(errors.FailedPrecondition) as caught:
-        client.call(tokyo.cloud.user.SetMigrationLimit, request)
+        client.call(tokyo.cloud.operator.SetMigrationLimit, request)
     assert caught.value.reason == "MIGRATION_STATE"

@@ -21,7 +21,7 @@ def start(tokyo, *script, options=OPTIONS) -> str:
         to_cloud="osaka",
         options=options,
     )
-    return client.call(tokyo.user.MigrateVm, request).migration.migration_id
+    return client.call(tokyo.operator.MigrateVm, request).migration.migration_id
 
 
 def set_limit(tokyo, migration_id: str, limit: int, *schedule) -> manager_pb2.Migration:
@@ -29,7 +29,7 @@ def set_limit(tokyo, migration_id: str, limit: int, *schedule) -> manager_pb2.Mi
     request = manager_pb2.SetMigrationLimitRequest(
         migration_id=migration_id, limit_bytes_per_second=limit, limit_schedule=schedule
     )
-    return client.call(tokyo.user.SetMigrationLimit, request).migration
+    return client.call(tokyo.operator.SetMigrationLimit, request).migration
 
 
 def test_every_attempt_gets_the_schedule_that_was_asked_for(clouds):
@@ -99,5 +99,5 @@ def test_progress_reaches_the_watcher_as_the_agent_told_it(clouds):
         field.name for field in told.DESCRIPTOR.fields
     }
     watch = manager_pb2.WatchMigrationRequest(migration_id=migration_id)
-    with client.stream(tokyo.user.WatchMigration, watch, timeout_seconds=10) as answers:
+    with client.stream(tokyo.operator.WatchMigration, watch, timeout_seconds=10) as answers:
         assert next(answers).migration.progress == transfer

@@ -55,19 +55,19 @@ def test_a_party_that_the_table_names_gets_through(federation, target):
 
 
 def test_a_party_that_the_table_does_not_name_is_denied(federation, target):
-    stranger = federation.party("spiffe://osaka.example/user/alice")
+    stranger = federation.party("spiffe://osaka.example/operator/alice")
     with pytest.raises(errors.Denied) as caught:
         status(stranger, target)
     assert (caught.value.reason, caught.value.hint) == (
         "NOT_ALLOWED",
-        "callers: any broker, own user",
+        "callers: any user, own operator",
     )
 
 
 def test_being_allowed_one_method_allows_no_other(federation, target):
-    broker = federation.party("spiffe://osaka.example/broker/main")
-    assert status(broker, target) is not None
-    with rpc.connect(broker, target) as channel, pytest.raises(errors.Denied):
+    user = federation.party("spiffe://osaka.example/user/alice")
+    assert status(user, target) is not None
+    with rpc.connect(user, target) as channel, pytest.raises(errors.Denied):
         rpc.call(agent_pb2_grpc.AgentServiceStub(channel).GetHost, agent_pb2.GetHostRequest())
 
 
@@ -160,12 +160,12 @@ def test_a_provider_may_call_from_the_moment_it_is_accepted_until_it_is_dropped(
     own_federation, serve
 ):
     target = serve(MANAGER, register, identities=own_federation)
-    broker = own_federation.party("spiffe://stranger.example/broker/main")
+    user = own_federation.party("spiffe://stranger.example/user/alice")
     with pytest.raises(errors.Unavailable):
-        status(broker, target)
+        status(user, target)
     file = own_federation.trust_folder / "stranger.example.pem"
     identity.save_certificate(file, own_federation.authorities["stranger.example"].cert_pem)
-    with rpc.connect(broker, target) as channel:
+    with rpc.connect(user, target) as channel:
         stub = manager_pb2_grpc.ManagerServiceStub(channel)
         request = manager_pb2.GetCloudStatusRequest()
         assert rpc.call(stub.GetCloudStatus, request) is not None

@@ -15,12 +15,13 @@ import directory.__main__
 import directory.settings
 from tests.conftest import Federation, Serve
 from tests.support import catalogue_records as records
-from watari import errors, rpc, service
+from watari import delegation, errors, rpc, service
 from watari.clock import Clock, FakeClock
 from watari.settings import EndpointSettings, IdentitySettings
 from watari.v1 import (
     broker_pb2,
     broker_pb2_grpc,
+    common_pb2,
     directory_pb2,
     directory_pb2_grpc,
     manager_pb2,
@@ -46,12 +47,15 @@ class Manager(manager_pb2_grpc.ManagerServiceServicer):
         self.migrations: dict[str, manager_pb2.Migration] = {}
         self.refusals: dict[str, errors.WatariError] = {}
         self.callers: set[str] = set()
+        self.delegations: list[common_pb2.SignedDocument] = []
+        """What every call showed."""
         self.before_migrate: Callable[[], None] = lambda: None
 
     def GetVm(
         self, request: manager_pb2.GetVmRequest, context: grpc.ServicerContext
     ) -> manager_pb2.GetVmResponse:
         self.callers.add(str(rpc.current_peer()))
+        self.delegations.append(request.delegation)
         if request.vm not in (self.vm.vm_id, self.vm.name):
             raise errors.NotFound("VM_NOT_FOUND", f"no machine {request.vm} in cloud tokyo")
         return manager_pb2.GetVmResponse(vm=self.vm)
@@ -59,6 +63,7 @@ class Manager(manager_pb2_grpc.ManagerServiceServicer):
     def GetMigration(
         self, request: manager_pb2.GetMigrationRequest, context: grpc.ServicerContext
     ) -> manager_pb2.GetMigrationResponse:
+        self.delegations.append(request.delegation)
         if request.migration_id not in self.migrations:
             raise errors.NotFound("MIGRATION_NOT_FOUND", "no such migration")
         return manager_pb2.GetMigrationResponse(migration=self.migrations[request.migration_id])
@@ -67,6 +72,7 @@ class Manager(manager_pb2_grpc.ManagerServiceServicer):
         self, request: manager_pb2.MigrateVmRequest, context: grpc.ServicerContext
     ) -> manager_pb2.MigrateVmResponse:
         self.orders.append(request)
+        self.delegations.append(request.delegation)
         self.before_migrate()
         if request.to_cloud in self.refusals:
             raise self.refusals[request.to_cloud]
@@ -197,8 +203,22 @@ class World:
     def migrate(
         self, migration_id: str = "", vm: str = "web-1", caller: str = TOKYO_USER, **fields: object
     ) -> broker_pb2.MigrateResponse:
+        """Has a machine placed, with the caller's delegation unless `fields` has another."""
+        migration_id = migration_id or str(uuid.uuid4())
         fields = {"from_cloud": "tokyo"} | fields
-        request = broker_pb2.MigrateRequest(
-            migration_id=migration_id or str(uuid.uuid4()), vm=vm, **fields
-        )
+        if "delegation" not in fields:
+            fields["delegation"] = self.delegate(
+                caller, migration_id=migration_id, from_cloud=fields["from_cloud"]
+            )
+        request = broker_pb2.MigrateRequest(migration_id=migration_id, vm=vm, **fields)
         return rpc.call(self.broker(caller).Migrate, request)
+
+    def delegate(self, signer: str, **fields: object) -> common_pb2.SignedDocument:
+        """The machine web-1 delegated to the broker, with any of the fields changed."""
+        given = {
+            "migration_id": str(uuid.uuid4()),
+            "delegate": BROKER,
+            "vm_id": VM_ID,
+            "from_cloud": "tokyo",
+        }
+        return delegation.sign(self.federation.party(signer), self.clock.now(), **given | fields)

@@ -125,11 +125,13 @@ class Cloud:
         return self._channels.enter_context(client.connect(self.federation.party(caller), target))
 
     @property
-    def user(self) -> manager_pb2_grpc.ManagerServiceStub:
-        """The manager as the provider's own user sees it."""
-        return manager_pb2_grpc.ManagerServiceStub(
-            self.channel(f"spiffe://{self.domain}/user/operator")
-        )
+    def operator(self) -> manager_pb2_grpc.ManagerServiceStub:
+        """The manager as the provider's own operator sees it."""
+        return self.seen_by(f"spiffe://{self.domain}/operator/main")
+
+    def seen_by(self, caller: str) -> manager_pb2_grpc.ManagerServiceStub:
+        """The manager as any party sees it."""
+        return manager_pb2_grpc.ManagerServiceStub(self.channel(caller))
 
     def reservations(self, caller: str) -> manager_pb2_grpc.ReservationServiceStub:
         """The reservations as another party sees them."""
@@ -138,7 +140,7 @@ class Cloud:
     def usage(self) -> list[manager_pb2.UsageRecord]:
         """Everything that was metered."""
         stub = manager_pb2_grpc.AccountingServiceStub(
-            self.channel(f"spiffe://{self.domain}/user/operator")
+            self.channel(f"spiffe://{self.domain}/operator/main")
         )
         request = manager_pb2.ListUsageRecordsRequest()
         return list(_insist(lambda: client.call(stub.ListUsageRecords, request)).records)
@@ -165,18 +167,18 @@ class Cloud:
     def vms(self) -> dict[str, manager_pb2.Vm]:
         """The machines that it owns."""
         request = manager_pb2.ListVmsRequest()
-        stub = self.user
+        stub = self.operator
         return {vm.vm_id: vm for vm in _insist(lambda: client.call(stub.ListVms, request)).vms}
 
     def inventory(self) -> manager_pb2.Inventory:
         """Of its one host."""
-        request, stub = manager_pb2.ListInventoriesRequest(), self.user
+        request, stub = manager_pb2.ListInventoriesRequest(), self.operator
         (only,) = _insist(lambda: client.call(stub.ListInventories, request)).inventories
         return only
 
     def list_reservations(self) -> list[manager_pb2.Reservation]:
         """All of them, newest first."""
-        stub = self.reservations(f"spiffe://{self.domain}/user/operator")
+        stub = self.reservations(f"spiffe://{self.domain}/operator/main")
         request = manager_pb2.ListReservationsRequest()
         return list(_insist(lambda: client.call(stub.ListReservations, request)).reservations)
 
@@ -203,17 +205,17 @@ class Cloud:
         request = manager_pb2.MigrateVmRequest(
             migration_id=migration_id or str(uuid.uuid4()), vm=vm, to_cloud=to_cloud
         )
-        return client.call(self.user.MigrateVm, request).migration
+        return client.call(self.operator.MigrateVm, request).migration
 
     def migration(self, migration_id: str) -> manager_pb2.Migration:
         """How it stands; insists while the manager is away."""
-        request, stub = manager_pb2.GetMigrationRequest(migration_id=migration_id), self.user
+        request, stub = manager_pb2.GetMigrationRequest(migration_id=migration_id), self.operator
         return _insist(lambda: client.call(stub.GetMigration, request)).migration
 
     def cancel(self, migration_id: str) -> manager_pb2.Migration:
         """Cancel it."""
         request = manager_pb2.CancelMigrationRequest(migration_id=migration_id)
-        return client.call(self.user.CancelMigration, request).migration
+        return client.call(self.operator.CancelMigration, request).migration
 
     def wait_state(self, migration_id: str, *states: str) -> manager_pb2.Migration:
         """Until the migration is in one of these states."""

@@ -76,6 +76,7 @@ class Rig:
             cloud_id=cloud_id,
             epoch=epoch,
             host_id="h1",
+            tenant_domain="tokyo.example",
             tenant="acme",
             migration_id=None,
             body=manager_pb2.Vm(),

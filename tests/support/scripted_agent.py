@@ -110,7 +110,15 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         self._server.stop(0).wait(10)
         self._server = None
 
-    def add(self, vm_id: str, name: str, *, vcpus: int = 2, memory_bytes: int = GIB) -> None:
+    def add(
+        self,
+        vm_id: str,
+        name: str,
+        *,
+        vcpus: int = 2,
+        memory_bytes: int = GIB,
+        tenant: str = "acme",
+    ) -> None:
         """Put a machine on the host."""
         disk = common_pb2.DiskSpec(
             disk_id="vda", size_bytes=4 * GIB, allocated_bytes=GIB, format="raw"
@@ -123,7 +131,7 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
                 vcpus=vcpus, memory_bytes=memory_bytes, disk_bytes=disk.size_bytes
             ),
             disks=[disk],
-            tenant="acme",
+            tenant=tenant,
         )
 
     def can_start(self, vm_id: str) -> bool:

@@ -17,8 +17,10 @@ from watari.clock import SystemClock
 from watari.identity import Identity, SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
-OPERATOR = SpiffeId.parse("spiffe://osaka.example/user/operator")
+OPERATOR = SpiffeId.parse("spiffe://osaka.example/operator/main")
 MALLORY = SpiffeId.parse("spiffe://hub.example/manager/main")
+SIBLING = SpiffeId.parse("spiffe://osaka.example/manager/second")
+"""The manager of another cloud of this provider."""
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,11 @@ def test_nobody_sees_or_changes_the_reservation_of_another(rig: Rig):
         lambda: rig.reservations.extend(key, 60, MALLORY),
         lambda: rig.reservations.confirm(key, MALLORY),
         lambda: rig.reservations.confirm(key, OPERATOR),
+        lambda: rig.reservations.get(key, SIBLING),
     ):
         assert reason_of(call) == "RESERVATION_NOT_FOUND"
     assert rig.reservations.release(key, MALLORY) is None
+    assert rig.reservations.release(key, SIBLING) is None
     assert rig.reservations.get(key, OPERATOR).state is State.PENDING
 
 

@@ -2,16 +2,19 @@
 
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import Connection
 
 from manager import grants, outbox, requests, tables, usage
 from manager.events import Board
 from manager.outbox import Kind, OwedCall
+from manager.ownership import EVERYTHING, Tenant, View
 from manager.settings import StoreSettings
 from manager.store import Store, micros, moment
+from tests.conftest import OSAKA, TOKYO
 from watari import errors
 from watari.clock import FakeClock, SystemClock
 from watari.v1 import common_pb2, manager_pb2
@@ -32,7 +35,7 @@ def test_every_commit_is_flushed_and_readers_do_not_block_the_writer(store: Stor
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
         assert connection.execute(tables.usage_records.select()).all() == []
         with store.write() as writer:
-            usage.write(writer, manager_pb2.UsageRecord(usage_id="u"))
+            usage.write(writer, manager_pb2.UsageRecord(usage_id="u"), TOKYO)
         seen = connection.execute(tables.usage_records.select()).all()
     assert seen == []
 
@@ -40,7 +43,7 @@ def test_every_commit_is_flushed_and_readers_do_not_block_the_writer(store: Stor
 def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
     def fail() -> None:
         with store.write() as connection:
-            usage.write(connection, manager_pb2.UsageRecord(usage_id="u"))
+            usage.write(connection, manager_pb2.UsageRecord(usage_id="u"), TOKYO)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -84,6 +87,11 @@ def test_moments_keep_their_microseconds() -> None:
     assert moment(micros(now)) == now
 
 
+def usage_of(connection: Connection, view: View, tenant: str) -> Sequence[object]:
+    """What a view shows of a tenant's usage."""
+    return usage.page(connection, view, tenant=tenant, vm_id="", after=0, limit=10)
+
+
 def test_usage_is_written_once_whatever_is_repeated(store: Store) -> None:
     hand_over = common_pb2.HandOver(migration_id=str(uuid.uuid4()))
     vm = manager_pb2.Vm(vm_id=str(uuid.uuid4()), tenant="acme")
@@ -92,10 +100,13 @@ def test_usage_is_written_once_whatever_is_repeated(store: Store) -> None:
             usage.LEFT, vm, cloud_id="tokyo", peer_cloud="osaka", hand_over=hand_over
         )
         with store.write() as connection:
-            usage.write(connection, record)
+            usage.write(connection, record, TOKYO)
     with store.read() as connection:
-        assert len(usage.page(connection, tenant="acme", vm_id="", after=0, limit=10)) == 1
-        assert not usage.page(connection, tenant="other", vm_id="", after=0, limit=10)
+        assert len(usage_of(connection, EVERYTHING, "acme")) == 1
+        assert not usage_of(connection, EVERYTHING, "other")
+        assert len(usage_of(connection, View(Tenant(TOKYO, "acme")), "")) == 1
+        assert not usage_of(connection, View(Tenant(OSAKA, "acme")), "")
+        assert not usage_of(connection, View(Tenant(TOKYO, "other")), "acme")
     ids = {usage.usage_id(hand_over.migration_id, kind) for kind in (usage.LEFT, usage.ARRIVED)}
     assert len(ids) == 2
 
@@ -208,14 +219,8 @@ def test_transfer_options_out_of_bounds_are_refused(options: common_pb2.Transfer
 def test_what_this_release_has_not_is_refused_rather_than_ignored() -> None:
     quoted = reserve()
     quoted.quote.purpose = "quote"
-    delegated = manager_pb2.MigrateVmRequest(
-        migration_id=str(uuid.uuid4()), vm="web-1", to_cloud="osaka"
-    )
-    delegated.delegation.purpose = "delegation"
     with pytest.raises(errors.Unimplemented):
         requests.reserve(quoted)
-    with pytest.raises(errors.Unimplemented):
-        requests.migrate(delegated)
 
 
 def migration(state: int, generation: int, *, ended: bool = False) -> manager_pb2.Migration:

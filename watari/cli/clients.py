@@ -219,6 +219,7 @@ class Broker:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self.spiffe_id = peer.endpoint.spiffe_id
         self._stub = broker_pb2_grpc.BrokerServiceStub(peer.channel)
 
     def place(self, request: broker_pb2.PlaceRequest) -> broker_pb2.PlaceResponse:
@@ -236,6 +237,7 @@ class Clients:
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self._pools: dict[IdentitySettings, rpc.ChannelPool] = {}
+        self._identities: dict[IdentitySettings, Identity] = {}
 
     @property
     def cloud_ids(self) -> list[str]:
@@ -267,17 +269,19 @@ class Clients:
     def broker(self, acting_for: str = "") -> Broker:
         """The broker, asked as the user of a cloud. Raises InvalidArgument CONFIG_INVALID."""
         endpoint = self._configured("broker", self.settings.broker)
-        cloud = self.settings.clouds.get(acting_for)
-        identity = cloud.identity if cloud else self.settings.identity
-        return Broker(self.peer("the broker", endpoint, identity))
+        return Broker(self.peer("the broker", endpoint, self._acting(acting_for)))
+
+    def identity(self, acting_for: str) -> Identity:
+        """Who asks as the user of a cloud. Raises FailedPrecondition for unusable credentials."""
+        return self._identity(self._acting(acting_for))
 
     def peer(self, title: str, endpoint: EndpointSettings, identity: IdentitySettings) -> Peer:
         """A server by its endpoint. Raises FailedPrecondition when the credentials are unusable."""
         pool = self._pools.get(identity)
         if pool is None:
-            loaded = Identity.load(identity.certificate, identity.key, identity.trust)
-            pool = self._pools[identity] = rpc.ChannelPool(loaded)
-            _renew_if_due(loaded, identity, pool)
+            own = self._identity(identity)
+            pool = self._pools[identity] = rpc.ChannelPool(own)
+            _renew_if_due(own, identity, pool)
         target = rpc.Target(endpoint.address, SpiffeId.parse(endpoint.spiffe_id))
         return Peer(title, endpoint, pool.get(target), self.settings.call_seconds_max)
 
@@ -285,6 +289,15 @@ class Clients:
         """Closes every channel."""
         for pool in self._pools.values():
             pool.close()
+
+    def _acting(self, cloud_id: str) -> IdentitySettings:
+        cloud = self.settings.clouds.get(cloud_id)
+        return cloud.identity if cloud else self.settings.identity
+
+    def _identity(self, files: IdentitySettings) -> Identity:
+        if files not in self._identities:
+            self._identities[files] = Identity.load(files.certificate, files.key, files.trust)
+        return self._identities[files]
 
     @staticmethod
     def _configured(what: str, endpoint: EndpointSettings | None) -> EndpointSettings:

@@ -6,7 +6,7 @@ import typer
 
 from watari import errors
 from watari.cli import exits, views
-from watari.cli.clients import Clients, cloud_not_found
+from watari.cli.clients import Clients, Manager, cloud_not_found
 from watari.cli.exits import CALL_EPILOG, Exit
 from watari.cli.invocation import FEDERATION_PANEL, Invocation, command
 from watari.cli.output import Column, facts, table
@@ -91,10 +91,17 @@ def _ask_manager(clients: Clients, name: str) -> dict[str, Any]:
     """What only the manager knows. That it does not answer is part of the picture, not an error."""
     manager = clients.manager(name)
     try:
-        status, hosts = plain(manager.status()), [plain(one) for one in manager.inventories()]
+        return {"status": plain(manager.status()), "hosts": _hosts(manager)}
     except errors.Unavailable as error:
         return {"manager_problem": plain(errors.to_problem(error))}
-    return {"status": status, "hosts": hosts}
+
+
+def _hosts(manager: Manager) -> list[dict[str, Any]]:
+    """The hosts' inventories, for an operator; a tenant is shown none."""
+    try:
+        return [plain(one) for one in manager.inventories()]
+    except errors.Denied:
+        return []
 
 
 def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:

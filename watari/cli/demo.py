@@ -179,7 +179,7 @@ def _migrate(
     migration_id = str(uuid.uuid4())
     manager = federation.clients.manager(machine.cloud_id)
     order = Order(migration_id, manager, machine.vm_id, common_pb2.TransferOptions())
-    started = start_placed(federation.clients, order, NO_CONSTRAINTS)
+    started = start_placed(federation.clients, order, NO_CONSTRAINTS, federation.clock)
     final = follow.to_the_end(federation, manager, migration_id)
     if final.state == manager_pb2.MIGRATION_STATE_SUCCEEDED:
         with _step(federation.output, "Migration") as say:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from watari import errors, validate
+from watari import delegation, errors, validate
 from watari.cli import estimate, follow, lookup
 from watari.cli.clients import Clients, Manager
 from watari.cli.constraints import NO_CONSTRAINTS, Constraints
@@ -15,6 +15,7 @@ from watari.cli.invocation import MACHINES_PANEL, Invocation, command
 from watari.cli.place import placed, shown
 from watari.cli.plain import plain
 from watari.cli.transfer import DEFAULT_TRANSFER, Transfer
+from watari.clock import Clock
 from watari.v1 import broker_pb2, common_pb2, manager_pb2
 
 
@@ -113,24 +114,36 @@ def start(order: Order, to_cloud: str) -> Started:
     return Started(order.manager, order.manager.migrate(request))
 
 
-def start_placed(clients: Clients, order: Order, constraints: Constraints) -> Started:
-    """Lets the broker choose and start it. Asks as the user of the machine's own cloud."""
+def start_placed(clients: Clients, order: Order, constraints: Constraints, clock: Clock) -> Started:
+    """Lets the broker choose and start it. Asks as the user of the machine's own cloud, who signs
+    that the broker may move this one machine once.
+    """
+    from_cloud = order.manager.cloud_id
+    broker = clients.broker(from_cloud)
     request = broker_pb2.MigrateRequest(
         migration_id=order.migration_id,
-        from_cloud=order.manager.cloud_id,
+        from_cloud=from_cloud,
         vm=order.vm_id,
         requirements=constraints.requirements(None),
         weights=constraints.ranking(),
         preferred_regions=constraints.preferred or (),
         mode=common_pb2.MIGRATION_MODE_COLD,
         options=order.options,
+        delegation=delegation.sign(
+            clients.identity(from_cloud),
+            clock.now(),
+            migration_id=order.migration_id,
+            delegate=broker.spiffe_id,
+            vm_id=order.vm_id,
+            from_cloud=from_cloud,
+        ),
     )
-    response = clients.broker(order.manager.cloud_id).migrate(request)
+    response = broker.migrate(request)
     return Started(order.manager, response.migration, placed(response.placement))
 
 
 def _start_placed(invocation: Invocation, order: Order, constraints: Constraints) -> Started:
-    started = start_placed(invocation.clients, order, constraints)
+    started = start_placed(invocation.clients, order, constraints, invocation.clock)
     if started.placement:
         invocation.output.show(*shown(started.placement))
     return started

@@ -150,7 +150,7 @@ def _facts(vm: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("machine", f"{vm['name']} ({vm['vm_id']})"),
         ("cloud, host", f"{vm['cloud_id']}, {vm['host_id']}"),
-        ("tenant", vm["tenant"]),
+        ("tenant", f"{vm['tenant']} of {vm['tenant_domain']}"),
         ("state", vm["state"]),
         ("vcpus", str(resources["vcpus"])),
         ("memory", views.size(resources["memory_bytes"])),

@@ -465,7 +465,7 @@ class MigrateRequest(_message.Message):
 
     @_builtins.property
     def delegation(self) -> _common_pb2.SignedDocument:
-        """The tenant's `Delegation` of this machine and migration to this broker; required."""
+        """The caller's `Delegation` of this machine and migration to this broker; required."""
 
     def __init__(
         self,

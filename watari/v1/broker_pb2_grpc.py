@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class BrokerServiceStub:
-    """Placement. Callers: users and managers of the federation.
+    """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
+    the broker's own provider's.
     """
 
     def __init__(self, channel):
@@ -88,7 +89,8 @@ class BrokerServiceStub:
 
 
 class BrokerServiceServicer:
-    """Placement. Callers: users and managers of the federation.
+    """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
+    the broker's own provider's.
     """
 
     def Place(self, request, context):
@@ -102,8 +104,8 @@ class BrokerServiceServicer:
 
     def Migrate(self, request, context):
         """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
-        when the best refuses at once. FAILED_PRECONDITION (NO_CANDIDATE), and the errors of
-        ManagerService.MigrateVm.
+        when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
+        the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -228,7 +230,8 @@ def add_BrokerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BrokerService:
-    """Placement. Callers: users and managers of the federation.
+    """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
+    the broker's own provider's.
     """
 
     @staticmethod

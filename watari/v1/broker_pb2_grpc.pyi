@@ -29,7 +29,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BrokerServiceStub:
-    """Placement. Callers: users and managers of the federation."""
+    """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
+    the broker's own provider's.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -42,8 +44,8 @@ class BrokerServiceStub:
     """
     Migrate: _grpc.UnaryUnaryMultiCallable[_broker_pb2.MigrateRequest, _broker_pb2.MigrateResponse]
     """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
-    when the best refuses at once. FAILED_PRECONDITION (NO_CANDIDATE), and the errors of
-    ManagerService.MigrateVm.
+    when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
+    the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
     """
     PutPolicy: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PutPolicyRequest, _broker_pb2.PutPolicyResponse]
     """Sets a policy of automatic placement. ABORTED (GENERATION_CONFLICT)."""
@@ -66,7 +68,9 @@ class BrokerServiceStub:
 
 @_typing.type_check_only
 class BrokerServiceAsyncStub(BrokerServiceStub):
-    """Placement. Callers: users and managers of the federation."""
+    """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
+    the broker's own provider's.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Place: _aio.UnaryUnaryMultiCallable[_broker_pb2.PlaceRequest, _broker_pb2.PlaceResponse]  # type: ignore[assignment]
@@ -76,8 +80,8 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     """
     Migrate: _aio.UnaryUnaryMultiCallable[_broker_pb2.MigrateRequest, _broker_pb2.MigrateResponse]  # type: ignore[assignment]
     """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
-    when the best refuses at once. FAILED_PRECONDITION (NO_CANDIDATE), and the errors of
-    ManagerService.MigrateVm.
+    when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
+    the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
     """
     PutPolicy: _aio.UnaryUnaryMultiCallable[_broker_pb2.PutPolicyRequest, _broker_pb2.PutPolicyResponse]  # type: ignore[assignment]
     """Sets a policy of automatic placement. ABORTED (GENERATION_CONFLICT)."""
@@ -99,7 +103,9 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     """Cancels what has not begun of a plan."""
 
 class BrokerServiceServicer:
-    """Placement. Callers: users and managers of the federation."""
+    """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
+    the broker's own provider's.
+    """
 
     def Place(
         self,
@@ -117,8 +123,8 @@ class BrokerServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.MigrateResponse, _abc.Awaitable[_broker_pb2.MigrateResponse]]:
         """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
-        when the best refuses at once. FAILED_PRECONDITION (NO_CANDIDATE), and the errors of
-        ManagerService.MigrateVm.
+        when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
+        the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
         """
 
     def PutPolicy(

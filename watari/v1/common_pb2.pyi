@@ -822,7 +822,7 @@ class Delegation(_message.Message):
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """It begins no migration after this moment."""
+        """It begins no migration after this moment. At most 24 hours ahead when it is shown."""
 
     def __init__(
         self,

@@ -397,7 +397,7 @@ class Migration(_message.Message):
     generation: _builtins.int
     """Grows with every change of state."""
     requested_by: _builtins.str
-    """Who asked for it (SPIFFE id)."""
+    """Who asked for it (SPIFFE id): the person, also where a broker did so on a delegation."""
     cancel_requested: _builtins.bool
     """Someone asked to cancel it."""
     @_builtins.property
@@ -903,7 +903,7 @@ class GetCloudStatusResponse(_message.Message):
     provider_domain: _builtins.str
     """Its provider's trust domain."""
     migrations_active: _builtins.int
-    """Migrations from here that have not ended."""
+    """Migrations from here that have not ended; for a user, its tenant's."""
     version: _builtins.str
     """The manager's version."""
     @_builtins.property
@@ -1102,7 +1102,7 @@ class MigrateVmRequest(_message.Message):
     migration_id: _builtins.str
     """Made by the caller (UUID)."""
     vm: _builtins.str
-    """UUID or name of the machine."""
+    """UUID or name of the machine; of a broker, the UUID."""
     to_cloud: _builtins.str
     """The destination."""
     mode: _common_pb2.MigrationMode.ValueType

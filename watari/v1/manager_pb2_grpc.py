@@ -26,8 +26,10 @@ if _version_not_supported:
 
 
 class ManagerServiceStub:
-    """What users, operators and brokers ask of a cloud. Callers: users of the provider; brokers of the
-    federation for MigrateVm and reading. A user sees and moves what the tenant owns.
+    """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
+    machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
+    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
     def __init__(self, channel):
@@ -119,8 +121,10 @@ class ManagerServiceStub:
 
 
 class ManagerServiceServicer:
-    """What users, operators and brokers ask of a cloud. Callers: users of the provider; brokers of the
-    federation for MigrateVm and reading. A user sees and moves what the tenant owns.
+    """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
+    machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
+    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
     def GetCloudStatus(self, request, context):
@@ -340,8 +344,10 @@ def add_ManagerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ManagerService:
-    """What users, operators and brokers ask of a cloud. Callers: users of the provider; brokers of the
-    federation for MigrateVm and reading. A user sees and moves what the tenant owns.
+    """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
+    machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
+    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
     @staticmethod
@@ -1178,7 +1184,7 @@ class ReservationService:
 
 
 class AccountingServiceStub:
-    """Usage, quotas, money. Callers: users of the provider for what is the tenant's; operators; peers'
+    """Usage, quotas, money. Callers: users of the federation for what is the tenant's; operators; peers'
     managers for settlements between the two.
     """
 
@@ -1231,7 +1237,7 @@ class AccountingServiceStub:
 
 
 class AccountingServiceServicer:
-    """Usage, quotas, money. Callers: users of the provider for what is the tenant's; operators; peers'
+    """Usage, quotas, money. Callers: users of the federation for what is the tenant's; operators; peers'
     managers for settlements between the two.
     """
 
@@ -1343,7 +1349,7 @@ def add_AccountingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountingService:
-    """Usage, quotas, money. Callers: users of the provider for what is the tenant's; operators; peers'
+    """Usage, quotas, money. Callers: users of the federation for what is the tenant's; operators; peers'
     managers for settlements between the two.
     """
 

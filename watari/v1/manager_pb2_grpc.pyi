@@ -30,8 +30,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ManagerServiceStub:
-    """What users, operators and brokers ask of a cloud. Callers: users of the provider; brokers of the
-    federation for MigrateVm and reading. A user sees and moves what the tenant owns.
+    """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
+    machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
+    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
     @_typing.overload
@@ -93,8 +95,10 @@ class ManagerServiceStub:
 
 @_typing.type_check_only
 class ManagerServiceAsyncStub(ManagerServiceStub):
-    """What users, operators and brokers ask of a cloud. Callers: users of the provider; brokers of the
-    federation for MigrateVm and reading. A user sees and moves what the tenant owns.
+    """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
+    machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
+    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -152,8 +156,10 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     """Stops starting further migrations of an evacuation; those that run go on."""
 
 class ManagerServiceServicer:
-    """What users, operators and brokers ask of a cloud. Callers: users of the provider; brokers of the
-    federation for MigrateVm and reading. A user sees and moves what the tenant owns.
+    """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
+    machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
+    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
     def GetCloudStatus(
@@ -461,7 +467,7 @@ class ReservationServiceServicer:
 def add_ReservationServiceServicer_to_server(servicer: ReservationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class AccountingServiceStub:
-    """Usage, quotas, money. Callers: users of the provider for what is the tenant's; operators; peers'
+    """Usage, quotas, money. Callers: users of the federation for what is the tenant's; operators; peers'
     managers for settlements between the two.
     """
 
@@ -488,7 +494,7 @@ class AccountingServiceStub:
 
 @_typing.type_check_only
 class AccountingServiceAsyncStub(AccountingServiceStub):
-    """Usage, quotas, money. Callers: users of the provider for what is the tenant's; operators; peers'
+    """Usage, quotas, money. Callers: users of the federation for what is the tenant's; operators; peers'
     managers for settlements between the two.
     """
 
@@ -511,7 +517,7 @@ class AccountingServiceAsyncStub(AccountingServiceStub):
     """Gets the netting statement with another provider for a period."""
 
 class AccountingServiceServicer:
-    """Usage, quotas, money. Callers: users of the provider for what is the tenant's; operators; peers'
+    """Usage, quotas, money. Callers: users of the federation for what is the tenant's; operators; peers'
     managers for settlements between the two.
     """
 

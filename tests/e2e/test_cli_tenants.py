@@ -1,0 +1,86 @@
+"""A tenant with the command line: its own machines, at home and at another provider's cloud."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command_line import CommandLine
+from watari import identity
+from watari.cli.exits import Exit
+from watari.cli.federation import configs
+from watari.clock import SystemClock
+from watari.identity import Authority, Role, SpiffeId
+
+DOMAIN = "tokyo.internal"
+
+
+@pytest.fixture
+def tenant(watari: CommandLine) -> Callable[[str], list[str]]:
+    """Makes a tenant of Tokyo; returns the options that make the command line that tenant's."""
+
+    def make(name: str) -> list[str]:
+        pki = watari.state / "config" / "pki" / DOMAIN
+        authority = Authority(
+            (pki / "ca.pem").read_bytes(), (pki / "ca.key").read_bytes(), SystemClock()
+        )
+        certificate, key = authority.issue(SpiffeId(DOMAIN, Role.USER, name))
+        identity.save_certificate(pki / f"user-{name}.pem", certificate)
+        identity.save_key(pki / f"user-{name}.key", key)
+        shown = {
+            "certificate": str(pki / f"user-{name}.pem"),
+            "key": str(pki / f"user-{name}.key"),
+            "trust": str(pki / "trust"),
+        }
+        settings: dict[str, Any] = tomllib.loads((watari.state / "client.toml").read_text())
+        settings["client"]["identity"] = shown
+        for cloud in settings["client"]["clouds"].values():
+            cloud["identity"] = shown
+        path = watari.state / f"{name}.toml"
+        path.write_text(configs.toml(settings))
+        return ["--config", str(path)]
+
+    return make
+
+
+def names(watari: CommandLine, who: list[str]) -> list[str]:
+    """The machines that somebody sees, and where they are."""
+    return [f"{vm['name']} in {vm['cloud_id']}" for vm in watari.json("vm", "list", *who)]
+
+
+def test_a_tenant_has_its_machine_placed_follows_it_and_brings_it_home(
+    watari: CommandLine, tenant: Callable[[str], list[str]], disk: Path
+) -> None:
+    acme, globex = tenant("acme"), tenant("globex")
+    for each in ("acme", "globex"):
+        watari.json(
+            "vm",
+            "import",
+            *("--cloud", "tokyo", "--name", f"{each}-db", "--image", str(disk)),
+            *("--tenant", each),
+        )
+    assert names(watari, acme) == ["acme-db in tokyo"]
+    assert names(watari, globex) == ["globex-db in tokyo"]
+
+    placed = watari.json("migrate", "acme-db", "--place", *acme)
+    assert (placed["state"], placed["to_cloud"]) == ("succeeded", "osaka")
+    assert placed["requested_by"] == f"spiffe://{DOMAIN}/user/acme"
+    assert names(watari, acme) == ["acme-db in osaka"]
+    assert names(watari, globex) == ["globex-db in tokyo"]
+    shown = watari.json("vm", "show", "acme-db", *acme)
+    assert (shown["tenant_domain"], shown["tenant"]) == (DOMAIN, "acme")
+
+    refused = watari.run("migrate", shown["vm_id"], "--to", "tokyo", *globex, code=Exit.NOT_FOUND)
+    assert "there is no machine" in refused.err
+    back = watari.json("migrate", "acme-db", "--place", *acme)
+    assert (back["state"], back["from_cloud"], back["to_cloud"]) == ("succeeded", "osaka", "tokyo")
+    listed = watari.json("migration", "list", *acme)
+    assert [one["migration_id"] for one in listed] == [back["migration_id"], placed["migration_id"]]
+    assert watari.json("migration", "list", *globex) == []
+    assert {one["tenant"] for one in watari.json("usage", *acme)} == {"acme"}
+    assert len(watari.json("usage", *acme)) == 4
+    assert watari.json("usage", *globex) == []
+    assert watari.json("cloud", "show", "osaka", *acme)["hosts"] == []
+    assert watari.json("cloud", "show", "osaka")["hosts"]
