@@ -196,6 +196,15 @@ class Migrations:
             state_changed_at=now,
         )
         records.insert(connection, new)
+        if caller.mandate is not None:
+            told = {"tenant": caller.principal, "to_cloud": new.to_cloud}
+            self._note(
+                connection,
+                "delegation.used",
+                new,
+                identity.SpiffeId.parse(caller.mandate.delegation.delegate),
+                **told,
+            )
         return new
 
     def _note(

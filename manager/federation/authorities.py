@@ -8,6 +8,7 @@ and so in the bundle that others are told. When every accepted provider has that
 over. The old one stays accepted until everything that it issued has run out.
 """
 
+import hashlib
 import shutil
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from manager import audit
 from manager.federation import rows
 from manager.federation.telling import Teller
 from manager.settings import AuthoritySettings
@@ -71,9 +73,12 @@ class Authorities:
         NOT_SERVED, InvalidArgument INVALID_FIELD, Unauthenticated SIGNATURE_INVALID.
         """
         with self._lock:
-            return self._require().issue_for(party, request, self._leaf_seconds)
+            certificate = self._require().issue_for(party, request, self._leaf_seconds)
+        sha256 = hashlib.sha256(certificate).hexdigest()
+        self._note("certificate.issued", party, party, certificate_sha256=sha256)
+        return certificate
 
-    def revoke(self, party: SpiffeId, reason: str) -> Denial:
+    def revoke(self, party: SpiffeId, reason: str, caller: SpiffeId) -> Denial:
         """Denies what a party was issued until now. Raises InvalidArgument INVALID_FIELD."""
         domain, now = self._own.spiffe_id.domain, self._clock.now()
         if party.domain != domain:
@@ -89,10 +94,11 @@ class Authorities:
             kept = [each for each in known if each.issued_until > now - DENIAL_KEPT]
             denial = Denial(party, now, reason)
             denials.save(folder, domain, denials.merged(kept, [denial]))
+        self._note("party.denied", party, caller, reason=reason)
         _log.warning("party denied", party=str(party))
         return denial
 
-    def rotate(self) -> Rotation:
+    def rotate(self, caller: SpiffeId) -> Rotation:
         """Begins to change the authority, or tells how far that is. Raises Unimplemented."""
         with self._lock:
             issuing = self._require()
@@ -100,6 +106,7 @@ class Authorities:
                 following = create_ca(issuing.domain, self._clock)
                 following.save(self._next_folder(), self._passphrase)
                 self._accept([issuing.cert_pem, following.cert_pem])
+                self._note("authority.made", following.fingerprint.hex(), caller)
                 _log.warning("new authority made", sha256=following.fingerprint.hex())
             return self._rotation()
 
@@ -126,6 +133,7 @@ class Authorities:
         self._finish(folder)
         self._issuing = following
         self._accept([following.cert_pem, before.cert_pem])
+        self._note("authority.issues", following.fingerprint.hex(), self._own.spiffe_id)
         _log.warning("new authority issues", sha256=following.fingerprint.hex())
 
     def _drop(self, sha256: bytes) -> None:
@@ -134,6 +142,7 @@ class Authorities:
         self._accept(kept)
         with self._store.write() as connection:
             rows.drop_old_authority(connection, sha256)
+        self._note("authority.dropped", sha256.hex(), self._own.spiffe_id)
         _log.warning("old authority is not accepted any more", sha256=sha256.hex())
 
     def _accept(self, pems: Sequence[bytes]) -> None:
@@ -147,6 +156,18 @@ class Authorities:
             return Rotation(following.fingerprint, self._teller.waiting_for(), False, None)
         until = moment(old[0][1]) if old else None
         return Rotation(issuing.fingerprint, (), True, until)
+
+    def _note(self, action: str, subject: object, actor: SpiffeId, **details: object) -> None:
+        now = micros(self._clock.now())
+        with self._store.write() as connection:
+            audit.append(
+                connection,
+                now,
+                actor=actor,
+                action=action,
+                subject=str(subject),
+                details=details,
+            )
 
     def _old(self) -> Sequence[tuple[bytes, int]]:
         with self._store.read() as connection:

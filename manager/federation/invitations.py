@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from manager import audit
 from manager.federation import rows
 from manager.federation.rows import InvitationRow
 from manager.settings import FederationSettings
@@ -30,7 +31,12 @@ class Invitations:
         self._load()
 
     def create(
-        self, manager: SpiffeId, address: str, ca_sha256: bytes, ttl_seconds: int
+        self,
+        manager: SpiffeId,
+        address: str,
+        ca_sha256: bytes,
+        ttl_seconds: int,
+        caller: SpiffeId,
     ) -> Invitation:
         """A new one. Raises Exhausted INVITATION_INVALID when as many are open as may."""
         seconds = ttl_seconds or self._limits.invitation_ttl_seconds
@@ -53,6 +59,14 @@ class Invitations:
                     hint="wait until one is used or has run out",
                 )
             rows.put_invitation(connection, row)
+            audit.append(
+                connection,
+                micros(now),
+                actor=caller,
+                action="invitation.created",
+                subject=row.invitation_id,
+                details={"expires_at": made.expires_at.isoformat()},
+            )
         self._load()
         return made
 
@@ -70,6 +84,14 @@ class Invitations:
                 _log.warning("invitation used twice", first=row.used_by, second=domain)
                 raise _denied("it was used already")
             rows.put_invitation(connection, replace(row, used_by=domain, used_ca=ca_sha256))
+            audit.append(
+                connection,
+                now,
+                actor=invitee,
+                action="invitation.used",
+                subject=domain,
+                details={"ca_sha256": ca_sha256.hex()},
+            )
         self._load()
 
     def close(self, domain: str) -> None:

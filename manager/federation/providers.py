@@ -1,9 +1,11 @@
 """Meeting, accepting and removing other providers."""
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 
+from sqlalchemy.engine import Connection
+
+from manager import audit
 from manager.federation import documents, rows, visiting
 from manager.federation.invitations import Invitations
 from manager.federation.own import OwnBundle, fingerprint
@@ -16,9 +18,6 @@ from watari.identity import Identity, SpiffeId, invitation
 from watari.identity.invitation import Invitation
 from watari.settings import EndpointSettings
 from watari.v1 import common_pb2, federation_pb2
-
-Departed = Callable[[str], list[str]]
-"""Ends what is going on with a provider that was removed; ids of the migrations that cannot be."""
 
 _log = logs.get(__name__)
 
@@ -61,14 +60,14 @@ class Providers:
         """The manager of an accepted provider's cloud, as that provider told it."""
         return self._managers.get(cloud_id)
 
-    def invite(self, ttl_seconds: int) -> Invitation:
+    def invite(self, ttl_seconds: int, caller: SpiffeId) -> Invitation:
         """A new invitation. Raises Exhausted INVITATION_INVALID."""
         own = self._bundle.current()
         return self._invitations.create(
-            self._own.spiffe_id, own.manager.address, fingerprint(own), ttl_seconds
+            self._own.spiffe_id, own.manager.address, fingerprint(own), ttl_seconds, caller
         )
 
-    def accept_invitation(self, text: str) -> ProviderRow:
+    def accept_invitation(self, text: str, caller: SpiffeId) -> ProviderRow:
         """Visits the inviting provider; it is PENDING here afterwards. Raises InvalidArgument
         INVITATION_INVALID, Unavailable PEER_UNAVAILABLE, FailedPrecondition PROVIDER_STATE.
         """
@@ -88,7 +87,7 @@ class Providers:
         if bundle.domain != invited.manager.domain:
             raise invitation.invalid(f"{bundle.domain} answers, not {invited.manager.domain}")
         documents.require_fingerprint(bundle, invited.ca_sha256)
-        return self._meet(bundle)
+        return self._meet(bundle, caller)
 
     def exchange(
         self, document: common_pb2.SignedDocument, invitee: SpiffeId
@@ -100,10 +99,10 @@ class Providers:
         bundle = documents.introduced(document, own_domain, self._clock.now())
         self._require_meetable(bundle)
         self._invitations.use(invitee, bundle.domain, fingerprint(bundle))
-        self._meet(bundle)
+        self._meet(bundle, invitee)
         return self._bundle.signed()
 
-    def confirm(self, domain: str, ca_sha256: bytes) -> ProviderRow:
+    def confirm(self, domain: str, ca_sha256: bytes, caller: SpiffeId) -> ProviderRow:
         """Accepts a provider whose fingerprint an operator has compared. Idempotent.
 
         Raises NotFound PROVIDER_NOT_FOUND, FailedPrecondition PROVIDER_STATE.
@@ -119,6 +118,7 @@ class Providers:
             if row.state is State.PENDING:
                 row = replace(row, state=State.ACCEPTED, state_changed_at=self._now())
                 rows.put_provider(connection, row)
+                self._note(connection, "provider.accepted", row, caller)
         bundles.put(self._own.trust.folder, row.bundle)
         self._invitations.close(domain)
         self._learn()
@@ -139,12 +139,13 @@ class Providers:
             own_cloud = self._settings.cloud_id
             documents.require_clouds_free(bundle, own_cloud, rows.providers(connection))
             rows.put_provider(connection, replace(row, bundle=bundle))
+            self._note(connection, "provider.bundle_taken", replace(row, bundle=bundle), caller)
         bundles.put(self._own.trust.folder, bundle)
         self._learn()
         _log.info("bundle taken", domain=bundle.domain, sequence=bundle.sequence)
         return bundle.sequence
 
-    def remove(self, domain: str) -> ProviderRow:
+    def remove(self, domain: str, caller: SpiffeId) -> ProviderRow:
         """Stops accepting a provider. Idempotent. Raises NotFound PROVIDER_NOT_FOUND."""
         with self._store.write() as connection:
             row = _require(rows.provider(connection, domain), domain)
@@ -153,6 +154,7 @@ class Providers:
                     row, state=State.REMOVED, state_changed_at=self._now(), told_sequence=0
                 )
                 rows.put_provider(connection, row)
+                self._note(connection, "provider.removed", row, caller)
         bundles.drop(self._own.trust.folder, domain)
         self._invitations.close(domain)
         self._learn()
@@ -192,7 +194,7 @@ class Providers:
         if row is not None and accepted and fingerprint(row.bundle) != fingerprint(bundle):
             raise _state(row, "it is accepted with another authority; remove it first")
 
-    def _meet(self, bundle: federation_pb2.Bundle) -> ProviderRow:
+    def _meet(self, bundle: federation_pb2.Bundle, caller: SpiffeId) -> ProviderRow:
         self._require_meetable(bundle)
         now = self._now()
         with self._store.write() as connection:
@@ -200,8 +202,26 @@ class Providers:
             if row is None or row.state is not State.ACCEPTED:
                 row = ProviderRow(bundle.domain, State.PENDING, bundle, now, now)
                 rows.put_provider(connection, row)
+                self._note(connection, "provider.met", row, caller)
         _log.info("provider met", domain=bundle.domain, state=row.state)
         return row
+
+    def _note(
+        self, connection: Connection, action: str, row: ProviderRow, caller: SpiffeId
+    ) -> None:
+        audit.append(
+            connection,
+            self._now(),
+            actor=caller,
+            action=action,
+            subject=row.domain,
+            details={
+                "ca_sha256": fingerprint(row.bundle).hex(),
+                "manager": row.bundle.manager.spiffe_id,
+                "sequence": row.bundle.sequence,
+                "state": row.state,
+            },
+        )
 
     def _learn(self) -> None:
         with self._lock, self._store.read() as connection:

@@ -58,7 +58,7 @@ class IdentityServicer(federation_pb2_grpc.IdentityServiceServicer):
     ) -> federation_pb2.RevokePartyResponse:
         reason = validate.require_text(request.reason, "reason", bytes_max=REASON_BYTES_MAX)
         party = SpiffeId.parse(request.spiffe_id)
-        denial = self._federation.authorities.revoke(party, reason)
+        denial = self._federation.authorities.revoke(party, reason, rpc.current_peer())
         if party == self._federation.own:
             self._federation.renew_own()
         message = federation_pb2.Denial(spiffe_id=str(party), reason=denial.reason)
@@ -68,7 +68,7 @@ class IdentityServicer(federation_pb2_grpc.IdentityServiceServicer):
     def RotateAuthority(
         self, _request: federation_pb2.RotateAuthorityRequest, _context: grpc.ServicerContext
     ) -> federation_pb2.RotateAuthorityResponse:
-        rotation = self._federation.authorities.rotate()
+        rotation = self._federation.authorities.rotate(rpc.current_peer())
         response = federation_pb2.RotateAuthorityResponse(
             ca_sha256=rotation.ca_sha256,
             waiting_for=rotation.waiting_for,
@@ -90,7 +90,7 @@ class FederationServicer(federation_pb2_grpc.FederationServiceServicer):
     ) -> federation_pb2.CreateInvitationResponse:
         if request.ttl_seconds:
             validate.require_range(request.ttl_seconds, "ttl_seconds", *TTL_SECONDS)
-        invitation = self._federation.providers.invite(request.ttl_seconds)
+        invitation = self._federation.providers.invite(request.ttl_seconds, rpc.current_peer())
         response = federation_pb2.CreateInvitationResponse(
             invitation=str(invitation),
             invitation_id=invitation.invitee.name,
@@ -103,7 +103,7 @@ class FederationServicer(federation_pb2_grpc.FederationServiceServicer):
         self, request: federation_pb2.AcceptInvitationRequest, _context: grpc.ServicerContext
     ) -> federation_pb2.AcceptInvitationResponse:
         text = validate.require_text(request.invitation, "invitation", bytes_max=TEXT_CHARS_MAX)
-        row = self._federation.providers.accept_invitation(text)
+        row = self._federation.providers.accept_invitation(text, rpc.current_peer())
         return federation_pb2.AcceptInvitationResponse(
             provider=self._message(row),
             own_ca_sha256=fingerprint(self._federation.bundle.current()),
@@ -115,7 +115,9 @@ class FederationServicer(federation_pb2_grpc.FederationServiceServicer):
         validate.require_range(
             len(request.ca_sha256), "ca_sha256", FINGERPRINT_BYTES, FINGERPRINT_BYTES
         )
-        row = self._federation.providers.confirm(request.domain, request.ca_sha256)
+        row = self._federation.providers.confirm(
+            request.domain, request.ca_sha256, rpc.current_peer()
+        )
         return federation_pb2.ConfirmProviderResponse(provider=self._message(row))
 
     def ListProviders(
@@ -139,7 +141,7 @@ class FederationServicer(federation_pb2_grpc.FederationServiceServicer):
     def RemoveProvider(
         self, request: federation_pb2.RemoveProviderRequest, _context: grpc.ServicerContext
     ) -> federation_pb2.RemoveProviderResponse:
-        row = self._federation.providers.remove(request.domain)
+        row = self._federation.providers.remove(request.domain, rpc.current_peer())
         committed = self._federation.parting.part(request.domain)
         return federation_pb2.RemoveProviderResponse(
             provider=self._message(row), migrations_committed=committed

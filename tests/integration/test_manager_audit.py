@@ -27,7 +27,7 @@ PAGE = Path(__file__).parents[2].joinpath("docs", "audit.md").read_text()
 Clouds = tuple[Cloud, Cloud]
 
 OPERATOR = f"spiffe://{TOKYO}/operator/admin"
-USER = f"spiffe://{TOKYO}/user/operator"
+USER = f"spiffe://{TOKYO}/operator/main"
 TOKYO_MANAGER = f"spiffe://{TOKYO}/manager/main"
 OSAKA_MANAGER = f"spiffe://{OSAKA}/manager/main"
 FORWARD = [
