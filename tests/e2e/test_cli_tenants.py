@@ -1,7 +1,7 @@
 """A tenant with the command line: its own machines, at home and at another provider's cloud."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,15 @@ from watari.clock import SystemClock
 from watari.identity import Authority, Role, SpiffeId
 
 DOMAIN = "tokyo.internal"
+
+
+@pytest.fixture
+def watari(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """A federation of its own: the shared one's hosts may be full of other tests' machines."""
+    command_line = CommandLine(tmp_path_factory.mktemp("tenants") / "federation")
+    command_line.run("up")
+    yield command_line
+    command_line.run("down")
 
 
 @pytest.fixture
