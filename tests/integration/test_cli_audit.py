@@ -240,7 +240,7 @@ def test_a_log_of_many_pages_is_exported_and_verified_whole(watari, clouds, tmp_
 
 
 def test_who_is_no_operator_is_refused(watari, clouds):
-    keys = clouds[0].federation.folder_of("spiffe://tokyo.example/user/operator")
+    keys = clouds[0].federation.folder_of("spiffe://tokyo.example/user/acme")
     text = watari.config.read_text()
     operator = clouds[0].federation.folder_of("spiffe://tokyo.example/operator/admin")
     watari.config.write_text(text.replace(f"{operator}/", f"{keys}/"))

@@ -27,7 +27,10 @@ PAGE = Path(__file__).parents[2].joinpath("docs", "audit.md").read_text()
 Clouds = tuple[Cloud, Cloud]
 
 OPERATOR = f"spiffe://{TOKYO}/operator/admin"
-USER = f"spiffe://{TOKYO}/operator/main"
+PERSON = f"spiffe://{TOKYO}/operator/main"
+"""Who asks for what the tests ask for."""
+
+USER = f"spiffe://{TOKYO}/user/acme"
 TOKYO_MANAGER = f"spiffe://{TOKYO}/manager/main"
 OSAKA_MANAGER = f"spiffe://{OSAKA}/manager/main"
 FORWARD = [
@@ -70,7 +73,7 @@ def test_a_migration_leaves_every_step_in_order_at_both_managers(clouds: Clouds)
     assert tokyo.audited_states(migration_id) == FORWARD
     state = ("migration.state", TOKYO_MANAGER)
     assert told(at_source) == [
-        ("migration.requested", USER),
+        ("migration.requested", PERSON),
         state,
         ("grant.countersigned", TOKYO_MANAGER),
         *[state] * 5,
@@ -111,11 +114,11 @@ def test_a_cancelled_migration_says_who_asked_and_what_was_given_back(clouds: Cl
     limit = manager_pb2.SetMigrationLimitRequest(
         migration_id=migration_id, limit_bytes_per_second=10_000_000
     )
-    client.call(tokyo.user.SetMigrationLimit, limit)
+    client.call(tokyo.operator.SetMigrationLimit, limit)
     tokyo.cancel(migration_id)
     tokyo.cancel(migration_id)
     tokyo.wait_state(migration_id, "CANCELLED")
-    asked = [each for each in tokyo.audit() if each.actor == USER]
+    asked = [each for each in tokyo.audit() if each.actor == PERSON]
     assert [each.action for each in asked] == [
         "migration.requested",
         "migration.limit_changed",
@@ -140,7 +143,7 @@ def test_a_migration_that_fails_says_why(clouds: Clouds) -> None:
 def test_an_estimate_is_told_by_who_grants_it_and_by_who_backs_it(clouds: Clouds) -> None:
     tokyo, osaka = clouds
     request = manager_pb2.EstimateMigrationRequest(vm="web-1", to_cloud="osaka")
-    client.call(tokyo.user.EstimateMigration, request)
+    client.call(tokyo.operator.EstimateMigration, request)
     (issued,), (countersigned,) = osaka.audit(), tokyo.audit()
     assert (issued.action, countersigned.action) == ("grant.issued", "grant.countersigned")
     assert issued.details["estimate_only"] == countersigned.details["estimate_only"] == "True"
@@ -253,7 +256,7 @@ def test_a_certificate_that_was_denied_is_told_with_whose_it_is(
         denials.save(own_federation.trust_folder, TOKYO, [Denial(SpiffeId.parse(USER), now)])
         request = manager_pb2.GetCloudStatusRequest()
         with pytest.raises(errors.Unauthenticated):
-            client.call(tokyo.user.GetCloudStatus, request)
+            client.call(tokyo.seen_by(USER).GetCloudStatus, request)
         eventually(lambda: len(tokyo.audit()) == 1, "it is written down")
         (refused,) = tokyo.audit()
     assert refused.actor == UNKNOWN_PEER
