@@ -63,6 +63,7 @@ class Sessions:
         self, request: agent_pb2.OpenSessionRequest, peer: SpiffeId
     ) -> agent_pb2.OpenSessionResponse:
         """Opens a session in place of any earlier one of the migration. Raises WatariError."""
+        handshake.check_offer(request, self._own, peer, self._clock.now())
         grant = grants.check(request.grant, self._own.trust, self._clock.now())
         grants.check_receiver(
             grant, self._own.spiffe_id, self._settings.manager, peer, request.migration_id
@@ -79,7 +80,7 @@ class Sessions:
             streams=max(1, min(request.streams, self._settings.transfer.streams_max)),
             dry_run=request.dry_run,
         )
-        keys, answer = handshake.answer(request, self._own)
+        keys, answer = handshake.answer(request, self._own, peer)
         with self._migration(grant.migration_id):
             self._check_wanted(grant)
             self._close_migration(grant.migration_id)
