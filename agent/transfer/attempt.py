@@ -221,7 +221,7 @@ def checked_grant(
 ) -> common_pb2.Grant:
     """The grant, if it lets this agent send this machine as it is. Raises WatariError."""
     grant = grants.check(request.grant, own.trust, time.now())
-    grants.check_sender(grant, own.spiffe_id, settings.manager, guest.vm_id)
+    grants.check_sender(grant, own.spiffe_id, settings.manager, guest.vm_id, guest.epoch)
     if grant.destination_agent != request.destination_control.spiffe_id:
         raise errors.Denied("GRANT_INVALID", "the grant names another destination agent")
     if grant.migration_id != request.migration_id:

@@ -37,6 +37,8 @@ Change = Callable[[common_pb2.Grant], object]
     "change",
     [
         lambda grant: grant.expires_at.FromSeconds(1),
+        lambda grant: setattr(grant, "source_epoch", 0),
+        lambda grant: setattr(grant, "source_epoch", 2),
         lambda grant: setattr(grant, "vm_id", str(uuid.uuid4())),
         lambda grant: setattr(grant, "migration_id", str(uuid.uuid4())),
         lambda grant: setattr(grant, "source_agent", f"spiffe://{TOKYO}/agent/host2"),
@@ -197,3 +199,37 @@ def test_more_key_shares_than_there_are_agreements_are_refused(
     with pytest.raises(errors.InvalidArgument) as caught:
         client.call(stub.OpenSession, request)
     assert caught.value.metadata["field"] == "key_shares"
+
+
+def test_a_used_grant_is_refused_by_both_agents_after_the_machine_has_moved_on(
+    pair: agents.Pair, federation: Federation
+) -> None:
+    vm_id = put_machine(pair.source.shelf, "there-and-back", {"vda": Content(MIB, ((0, MIB),))})
+    transfer = pair.migrate(vm_id)
+    back = pair.back()
+    back.migrate(vm_id)
+    guest = pair.source.guest(vm_id)
+    assert guest.epoch == 3
+    purge = agent_pb2.PurgeRetainedRequest(vm_id=vm_id, migration_id=transfer.migration_id)
+    client.call(pair.source.stub.PurgeRetained, purge)
+
+    used = common_pb2.Grant.FromString(pair.grant(guest, transfer.migration_id).granted.payload)
+    used.source_epoch = 1
+    hold = agent_pb2.HoldGuestRequest(vm_id=vm_id, migration_id=str(uuid.uuid4()))
+    client.call(pair.source.stub.HoldGuest, hold)
+    used.migration_id = hold.migration_id
+    with pytest.raises(errors.Denied) as caught:
+        pair.start_again(hold.migration_id, pair.sign(used))
+    assert "epoch" in caught.value.message
+
+    stub = destination(pair, pair.source.spiffe_id, federation)
+    request = open_request(pair, guest, hold.migration_id)
+    request.grant.CopyFrom(pair.sign(used))
+    sign(pair, request)
+    with pytest.raises(errors.Denied) as stale:
+        client.call(stub.OpenSession, request)
+    assert "epoch" in stale.value.message
+    request = open_request(pair, guest, transfer.migration_id)
+    with pytest.raises(errors.FailedPrecondition) as replayed:
+        client.call(stub.OpenSession, request)
+    assert replayed.value.reason == "MIGRATION_STATE"
