@@ -12,7 +12,7 @@ from agent.seeds.catalogue import SeedCatalogue
 from agent.seeds.scopes import Scopes
 from agent.service import AgentService, TransferService
 from agent.settings import Settings
-from agent.transfer import dataplane
+from agent.transfer import dataplane, standing
 from agent.transfer.jobs import Jobs
 from agent.transfer.sessions import Sessions
 from watari import service
@@ -71,6 +71,15 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         stopping=stopping,
     )
     context.stack.callback(jobs.close)
+    context.stack.enter_context(
+        Periodic(
+            "agent-trust",
+            standing.CHECK_SECONDS,
+            context.clock,
+            sessions.cut_untrusted,
+            jobs.cut_untrusted,
+        )
+    )
     context.stack.enter_context(
         Periodic(
             "agent-sweep",

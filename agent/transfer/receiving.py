@@ -10,6 +10,7 @@ stream 1..N   frames -> Target (verify, write) -> Settler (sync, record) -> ackn
 ```
 """
 
+import datetime
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from agent.transfer.merkle import DigestKeys
 from agent.transfer.settling import Settler, Written
 from agent.transfer.target import Record, Target
 from watari import clock, errors, failpoint
+from watari.identity import SpiffeId
 from watari.v1 import agent_pb2, common_pb2
 
 OFFER_ANSWERED = failpoint.declare("agent.receiving.offer_answered")
@@ -52,6 +54,9 @@ class Offer:
     digest_keys: DigestKeys
     streams: int
     """Data streams, numbered from 1."""
+    sender: SpiffeId
+    opened_at: datetime.datetime
+    """When the sender proved who it is."""
     dry_run: bool = False
 
 
@@ -108,7 +113,7 @@ class Receiving:
             else:
                 yield from self._acknowledgements(number, messages)
         except errors.WatariError as error:
-            self._fail(error)
+            self.fail(error)
             raise
         except grpc.RpcError:
             return  # the sender or the network went away: not an error of the session's content
@@ -204,7 +209,7 @@ class Receiving:
                 "SESSION_NOT_FOUND", "the session was closed", session=self.offer.session_id
             )
 
-    def _fail(self, error: errors.WatariError) -> None:
+    def fail(self, error: errors.WatariError) -> None:
         """Keeps the first error and ends the other streams: the attempt is lost."""
         with self._changed:
             if not self._closed:
@@ -259,11 +264,11 @@ class Receiving:
             self._settle_all(number, messages, opener)
             settled = True
         except errors.WatariError as error:
-            self._fail(error)
+            self.fail(error)
         except grpc.RpcError:
             pass  # as in `stream`: not an error of the session's content
         except BaseException:
-            self._fail(errors.Internal("INTERNAL", "receiving broke; see the agent's log"))
+            self.fail(errors.Internal("INTERNAL", "receiving broke; see the agent's log"))
             raise
         finally:
             if not settled:  # in a session that was closed nothing else ends the acknowledgements

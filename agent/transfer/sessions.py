@@ -14,7 +14,7 @@ from agent.seeds.catalogue import SeedCatalogue
 from agent.seeds.scopes import Scopes
 from agent.settings import Settings
 from agent.stored import scope_of
-from agent.transfer import handshake
+from agent.transfer import handshake, standing
 from agent.transfer.admission import Admission
 from agent.transfer.arrivals import Arrivals
 from agent.transfer.arriving import Known, Place, open_disks
@@ -79,6 +79,8 @@ class Sessions:
             definition_xml=request.definition_xml,
             digest_keys=DigestKeys(digest_key),
             streams=max(1, min(request.streams, self._settings.transfer.streams_max)),
+            sender=peer,
+            opened_at=self._clock.now(),
             dry_run=request.dry_run,
         )
         keys, answer = handshake.answer(request, self._own, peer)
@@ -193,6 +195,17 @@ class Sessions:
         self._arrivals.forget_journals()
         self._spent.forget()
 
+    def cut_untrusted(self) -> None:
+        """Ends the sessions whose sender may not go on."""
+        lost = [(each, self._lost(each)) for each in list(self._open.values())]
+        refused = [(receiving, error) for receiving, error in lost if error is not None]
+        for receiving, error in refused:  # before any lock: what is being completed has its own
+            receiving.fail(error)
+        for receiving, error in refused:
+            _log.warning("session cut", migration_id=receiving.migration_id, reason=error.reason)
+            with self._migration(receiving.migration_id):
+                self._close(receiving)
+
     def close(self) -> None:
         """Ends every session; one that is being completed first gets its receipt."""
         for migration_id in list(self._open):
@@ -201,12 +214,19 @@ class Sessions:
 
     def _finish(self, receiving: Receiving, sealed_manifest: bytes) -> common_pb2.SignedDocument:
         receipt = receiving.complete(sealed_manifest)
+        untrusted = self._lost(receiving)
+        if untrusted is not None:
+            raise untrusted
         receipt.completed_at.FromDatetime(self._clock.now())
         signed = identity.sign(self._own, receipt.SerializeToString(), receipts.PURPOSE)
         self._arrivals.finish(receiving.migration_id, receiving.offer.definition_xml, signed)
         self._close(receiving)
         _log.info("machine received", vm_id=receipt.vm_id, wire_bytes=receipt.wire_bytes)
         return signed
+
+    def _lost(self, receiving: Receiving) -> errors.WatariError | None:
+        offer = receiving.offer
+        return standing.lost(self._own.trust, offer.sender, offer.opened_at)
 
     def _register(self, migration_id: str, receiving: Receiving) -> None:
         with self._lock:

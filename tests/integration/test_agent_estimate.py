@@ -32,7 +32,7 @@ def check_nothing_left(host: agents.AgentHost) -> None:
     assert not listed.incoming
     incoming = host.shelf / "incoming"
     assert {each.name for each in incoming.iterdir()} <= {".journals", ".discarded", ".spent.json"}
-    assert [each for folder in incoming.iterdir() for each in folder.iterdir()] == []
+    assert [each for folder in incoming.glob("*/") for each in folder.iterdir()] == []
 
 
 def test_without_anything_to_compare_with_all_content_is_lacking(pair: agents.Pair) -> None:

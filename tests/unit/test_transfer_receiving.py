@@ -19,6 +19,7 @@ from tests.support.arriving import (
     CONTENT,
     DIGEST_KEY,
     DISK_BYTES,
+    SENDER,
     Session,
     StandingClock,
     arriving,
@@ -50,7 +51,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def receiving(session: Session, tmp_path: Path, clock: FakeClock) -> Iterator[Receiving]:
     keys = DigestKeys(DIGEST_KEY)
-    offer = Offer(session.session_id, session.grant, session.xml, keys, streams=2)
+    offer = Offer(session.session_id, session.grant, session.xml, keys, 2, SENDER, clock.now())
     opened = Receiving(offer, KEYS, arriving(tmp_path, DISK_BYTES), clock)
     yield opened
     opened.close()
