@@ -19,7 +19,7 @@ from agent.transfer.admission import Admission
 from agent.transfer.arrivals import Arrivals
 from agent.transfer.arriving import Known, Place, open_disks
 from agent.transfer.comparing import Comparing
-from agent.transfer.dataplane import StreamId
+from agent.transfer.dataplane import Refused, StreamId
 from agent.transfer.merkle import DigestKeys
 from agent.transfer.receiving import Offer, Receiving
 from agent.transfer.spent import Spent
@@ -115,11 +115,21 @@ class Sessions:
         )
         return open_disks(specs, digest_key, place, known)
 
+    def admits(self, stream: StreamId) -> bool:
+        """Whether a data stream is one of an open session, not begun yet, and said to be so by the
+        session's other end. Never waits.
+        """
+        found = self._session(stream.session_id)
+        return found is not None and found.admits(stream.number, stream.proof)
+
     def accept(
         self, stream: StreamId, messages: Iterator[bytes], cut: Callable[[], object]
     ) -> Iterator[bytes]:
-        """A data stream of an open session. Raises NotFound SESSION_NOT_FOUND."""
-        return self._session(stream.session_id).stream(stream.number, messages, cut)
+        """A data stream that was admitted. Raises NotFound SESSION_NOT_FOUND."""
+        found = self._session(stream.session_id)
+        if found is None:
+            raise Refused(f"there is no session {stream.session_id}")
+        return found.stream(stream.number, messages, cut)
 
     def complete(
         self, session_id: str, sealed_manifest: bytes, peer: SpiffeId
@@ -241,11 +251,11 @@ class Sessions:
             retryable=True,
         )
 
-    def _session(self, session_id: str) -> Receiving:
+    def _session(self, session_id: str) -> Receiving | None:
         for receiving in list(self._open.values()):
             if receiving.offer.session_id == session_id:
                 return receiving
-        raise _unknown_session(session_id)
+        return None
 
     def _session_of(self, session_id: str, peer: SpiffeId) -> Receiving | None:
         """An open session, for the agent that opened it only."""

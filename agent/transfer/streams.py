@@ -80,7 +80,8 @@ class _Stream(ABC):
     def __init__(self, flow: Flow, number: int, channel: grpc.Channel) -> None:
         self._flow = flow
         self._channel = channel
-        self._id = dataplane.StreamId(flow.session_id, number)
+        proof = flow.keys.stream_proof(number)
+        self._id = dataplane.StreamId(flow.session_id, number, proof)
         self._sealer, self._opener = flow.keys.sender_stream(number)
         self._over = threading.Event()
         self.sealed = threading.Event()

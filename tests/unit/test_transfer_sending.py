@@ -49,7 +49,9 @@ class Streams:
         self._flow: Any = SimpleNamespace(
             session_id="any",
             bytes_max=1 << 40,
-            keys=SimpleNamespace(sender_stream=lambda _number: (Sealer(), None)),
+            keys=SimpleNamespace(
+                sender_stream=lambda _number: (Sealer(), None), stream_proof=lambda _number: b""
+            ),
             board=SimpleNamespace(settled=lambda *_: 0),
             credit=self.credit,
             throttle=free,
