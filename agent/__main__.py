@@ -12,7 +12,7 @@ from agent.seeds.catalogue import SeedCatalogue
 from agent.seeds.scopes import Scopes
 from agent.service import AgentService, TransferService
 from agent.settings import Settings
-from agent.transfer import dataplane
+from agent.transfer import dataport, standing
 from agent.transfer.jobs import Jobs
 from agent.transfer.sessions import Sessions
 from watari import service
@@ -73,6 +73,15 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     context.stack.callback(jobs.close)
     context.stack.enter_context(
         Periodic(
+            "agent-trust",
+            standing.CHECK_SECONDS,
+            context.clock,
+            sessions.cut_untrusted,
+            jobs.cut_untrusted,
+        )
+    )
+    context.stack.enter_context(
+        Periodic(
             "agent-sweep",
             settings.sweep_seconds,
             context.clock,
@@ -112,8 +121,9 @@ def _data_port(
         settings.shelf / "incoming", shelf, *seeds, context.identity, settings, context.clock
     )
     transfer = settings.transfer
-    server, port = dataplane.serve(
+    server, port = dataport.serve(
         settings.data_address,
+        sessions.admits,
         sessions.accept,
         window_bytes=transfer.window_bytes,
         streams_max=transfer.receiving_max * (transfer.streams_max + 1),

@@ -16,6 +16,9 @@ from watari.v1 import common_pb2
 PURPOSE = "grant"
 PURPOSE_COUNTERSIGNED = "grant-countersigned"
 
+FIRST_EPOCH = 1
+"""Epoch of a machine that never migrated."""
+
 
 def digest(signed: common_pb2.SignedGrant) -> bytes:
     """SHA-256 of a signed grant, as session transcripts carry it."""
@@ -50,12 +53,20 @@ def check(
     return grant
 
 
-def check_sender(grant: common_pb2.Grant, agent: SpiffeId, manager: str, vm_id: str) -> None:
-    """Whether `agent`, of `manager`'s cloud, may send machine `vm_id`. Raises Denied."""
+def check_sender(
+    grant: common_pb2.Grant, agent: SpiffeId, manager: str, vm_id: str, epoch: int
+) -> None:
+    """Whether `agent`, of `manager`'s cloud, may send machine `vm_id`, which it was told to have
+    `epoch`; 0 is a machine that never migrated. Raises Denied.
+    """
     if grant.source_agent != str(agent) or grant.source_manager != manager:
         raise _invalid("it names another source")
     if grant.vm_id != vm_id:
         raise _invalid("it is for another machine")
+    if grant.source_epoch != max(epoch, FIRST_EPOCH):
+        raise _invalid(
+            f"it is for epoch {grant.source_epoch}, and the machine has {max(epoch, FIRST_EPOCH)}"
+        )
 
 
 def check_receiver(
@@ -68,6 +79,27 @@ def check_receiver(
         raise _invalid("it names another source")
     if grant.migration_id != migration_id:
         raise _invalid("it is for another migration")
+
+
+def check_epoch(grant: common_pb2.Grant, here_at: int) -> None:
+    """Whether a machine that was here at epoch `here_at` (0: never) may come again: it has a later
+    one now. Raises Denied.
+    """
+    if here_at and grant.source_epoch <= here_at:
+        raise _invalid(
+            f"it is for epoch {grant.source_epoch}, and the machine was here at {here_at} already"
+        )
+
+
+def check_remembered(
+    grant: common_pb2.Grant, now: datetime.datetime, remembered_seconds: float
+) -> None:
+    """A grant is valid no longer than what speaks against using it again is remembered. Raises
+    Denied.
+    """
+    until = grant.expires_at.ToDatetime(tzinfo=datetime.UTC)
+    if until > now + datetime.timedelta(seconds=remembered_seconds):
+        raise _invalid(f"it is valid until {until}, for longer than this agent remembers")
 
 
 def check_purpose(grant: common_pb2.Grant, *, dry_run: bool) -> None:

@@ -43,6 +43,7 @@ if [ "$purpose" = test ]; then
     need_package qemu-nbd qemu-utils
     need_package mkfs.xfs xfsprogs
     need_package losetup mount
+    need_package tshark tshark
     need_package etcd etcd-server
     need_package etcdctl etcd-client
     # The peers of the bench, which starts daemons of its own, with keys of its own.

@@ -1,21 +1,29 @@
 """Writes docs/wire-vectors.json: bytes that any implementation of docs/wire-format.md must produce.
 
-A test compares the committed file with what this prints, and with a second implementation.
+A test compares the committed file with what this prints, and with a second implementation. An
+ML-KEM ciphertext is made with fresh randomness, so that one is taken over from the committed file.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from agent.seeds.fingerprints import BLOCKS_PER_LEAF, Fingerprints, pack
-from agent.transfer import frames
+from agent.transfer import agreement, frames
 from agent.transfer.frames import Verdict
 from agent.transfer.geometry import LEAF_BYTES, OFFER_STREAM
 from agent.transfer.keys import Sealer, SessionKeys
 from agent.transfer.merkle import DigestKeys, DiskTree, receipt_root
 
+FILE = Path(__file__).resolve().parents[1] / "docs" / "wire-vectors.json"
+ML_KEM_SEED = bytes(range(96, 160))
+SENDER_X25519, RECEIVER_X25519 = bytes(range(160, 192)), bytes(range(192, 224))
 SECRET = bytes(range(32))
 TRANSCRIPT = b"a serialized SessionTranscript"
 DIGEST_KEY = bytes(range(32, 64))
@@ -44,9 +52,47 @@ def vectors() -> dict[str, Any]:
             "digest_key": DIGEST_KEY.hex(),
             "content": "'watari' in ASCII, 11000 times",
             "definition_sha256": DEFINITION_SHA256.hex(),
+            "sender_x25519_private": SENDER_X25519.hex(),
+            "receiver_x25519_private": RECEIVER_X25519.hex(),
+            "sender_ml_kem_seed": ML_KEM_SEED.hex(),
+            "receiver_ml_kem_ciphertext": _ciphertext().hex(),
         },
+        "agreements": [_classical(), _hybrid()],
         "digests": _digests(digests),
         "sessions": [_session(bits, digests) for bits in (128, 256)],
+    }
+
+
+def _ciphertext() -> bytes:
+    inputs = json.loads(FILE.read_text())["inputs"]
+    return bytes.fromhex(inputs["receiver_ml_kem_ciphertext"])
+
+
+def _classical() -> dict[str, str]:
+    sender = agreement.Classical(X25519PrivateKey.from_private_bytes(SENDER_X25519))
+    return _agreed("KEY_AGREEMENT_X25519", sender, _receiver_point())
+
+
+def _hybrid() -> dict[str, str]:
+    sender = agreement.Hybrid(
+        MLKEM768PrivateKey.from_seed_bytes(ML_KEM_SEED),
+        agreement.Classical(X25519PrivateKey.from_private_bytes(SENDER_X25519)),
+    )
+    return _agreed("KEY_AGREEMENT_X25519_MLKEM768", sender, _ciphertext() + _receiver_point())
+
+
+def _receiver_point() -> bytes:
+    return agreement.Classical(X25519PrivateKey.from_private_bytes(RECEIVER_X25519)).public
+
+
+def _agreed(
+    name: str, sender: agreement.Classical | agreement.Hybrid, answer: bytes
+) -> dict[str, str]:
+    return {
+        "agreement": name,
+        "sender_share": sender.public.hex(),
+        "receiver_share": answer.hex(),
+        "secret": sender.secret(answer).hex(),
     }
 
 
@@ -91,6 +137,7 @@ def _stream(
 ) -> dict[str, Any]:
     return {
         "stream": number,
+        "proof": keys.stream_proof(number).hex(),
         "sender": _sealed(keys.sender_stream(number)[0], sent),
         "receiver": _sealed(keys.receiver_stream(number)[0], answered),
     }

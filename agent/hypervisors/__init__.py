@@ -49,6 +49,8 @@ class Retained:
     migration_id: str
     allocated_bytes: int
     expires_at_seconds: float
+    epoch: int = 0
+    """That of the machine while it was here; 0 when it had never migrated before."""
 
 
 @dataclass(frozen=True)

@@ -238,6 +238,7 @@ class Shelf:
             migration_id=folder.name,
             allocated_bytes=files.allocated_bytes(folder),
             expires_at_seconds=record.get("expires_at", 0.0),
+            epoch=_json(folder / _ORIGIN).get("epoch", 0),
         )
 
 

@@ -4,6 +4,7 @@
 INCOMING/<migration id>/            disks as they arrive, session.json; receipt.bin once complete
 INCOMING/.journals/<migration id>/  which leaves of these disks are stable: what resuming goes by
 INCOMING/.discarded/<id>            a migration whose data is refused from now on
+INCOMING/.spent.json                which grants have brought a machine (agent.transfer.spent)
 ```
 
 A receipt is written last and removed first: where there is one, everything that it vouches for is
@@ -16,6 +17,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from agent import files
+from agent.transfer.spent import Use
 from watari import clock, errors
 from watari.identity import SpiffeId
 from watari.v1 import agent_pb2, common_pb2
@@ -30,6 +32,16 @@ class Arrival:
     folder: Path
     journals: Path
     keep: bool
+
+
+@dataclass(frozen=True)
+class Complete:
+    """What can become a machine."""
+
+    folder: Path
+    use: Use
+    definition_xml: str
+    sender: SpiffeId
 
 
 class Arrivals:
@@ -57,6 +69,8 @@ class Arrivals:
             "session_id": session_id,
             "sender": grant.source_agent,
             "fit": fit,
+            "epoch": str(grant.source_epoch + 1),
+            "expires_at": str(grant.expires_at.seconds),
         }
         if not keep:  # journals first: they must never say more than the disks hold
             for each in [*journals.iterdir(), *folder.iterdir()]:
@@ -81,8 +95,8 @@ class Arrivals:
                 return common_pb2.SignedDocument.FromString(receipt) if receipt else None
         return None
 
-    def complete(self, migration_id: str) -> tuple[Path, str, str, str]:
-        """(folder, machine's id, definition, sender) of a complete arrival. Raises NotFound
+    def complete(self, migration_id: str, kept_seconds: int) -> Complete:
+        """A complete arrival, whose grant is valid for at most `kept_seconds` more. Raises NotFound
         TRANSFER_NOT_FOUND, FailedPrecondition MIGRATION_STATE when it is not complete.
         """
         folder = self._folder / migration_id
@@ -98,7 +112,13 @@ class Arrivals:
             )
         record = _record(folder)
         definition = (folder / _DEFINITION).read_bytes().decode()
-        return folder, record["vm_id"], definition, record["sender"]
+        expires = record.get("expires_at")  # not in what an earlier release began
+        use = Use(
+            record["vm_id"],
+            int(record.get("epoch", 0)),
+            float(expires) if expires else self._clock.now().timestamp() + kept_seconds,
+        )
+        return Complete(folder, use, definition, SpiffeId.parse(record["sender"]))
 
     def listing(self) -> list[agent_pb2.Incoming]:
         """Everything here."""

@@ -35,6 +35,9 @@ TELL_SECONDS_MAX = 2.0
 
 _MAY_BE_CHANGED = frozenset({"DIGEST_MISMATCH", "PEER_ERROR", "FRAME_INVALID"})
 
+_NOT_TRUSTED = frozenset({"PROVIDER_UNKNOWN", "CERTIFICATE_DENIED"})
+"""The receiver does not know this agent any more, and that is why it ended the session."""
+
 _log = logs.get(__name__)
 
 
@@ -207,7 +210,7 @@ def abort(
         response = client.call(stub.AbortSession, request, timeout_seconds=timeout)
     except errors.WatariError as silent:
         _log.info("the receiver cannot be told that the session ended", reason=silent.reason)
-        return None
+        return silent if broken and silent.reason in _NOT_TRUSTED else None
     told = broken and bool(response.problem.reason)
     return errors.from_problem(response.problem) if told else None
 
@@ -221,7 +224,7 @@ def checked_grant(
 ) -> common_pb2.Grant:
     """The grant, if it lets this agent send this machine as it is. Raises WatariError."""
     grant = grants.check(request.grant, own.trust, time.now())
-    grants.check_sender(grant, own.spiffe_id, settings.manager, guest.vm_id)
+    grants.check_sender(grant, own.spiffe_id, settings.manager, guest.vm_id, guest.epoch)
     if grant.destination_agent != request.destination_control.spiffe_id:
         raise errors.Denied("GRANT_INVALID", "the grant names another destination agent")
     if grant.migration_id != request.migration_id:

@@ -1,36 +1,30 @@
-"""The data port: one gRPC method, bytes in and bytes out, over plain HTTP/2 or mutual TLS.
+"""Connections to a data port, and what both ends of one have to agree on.
 
-`/watari.v1.TransferData/Stream`, metadata `watari-session` (UUID) and `watari-stream` (number).
-No protobuf on this path: building and parsing messages of 1 MiB costs more than sealing them.
-Windows are fixed and bandwidth probing is off, because a probing receiver that stalls was measured
-to grow by hundreds of MiB. What the port answers is not authenticated: a status here says only that
-a stream ended, and the reason is asked for on the control port.
+`/watari.v1.TransferData/Stream`, metadata `watari-session` (UUID), `watari-stream` (number) and
+`watari-proof` (hexadecimal). The other end is `agent.transfer.dataport`.
 """
 
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent import futures
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
 
 from agent.transfer.frames import MESSAGE_BYTES_MAX
-from agent.transfer.geometry import STREAMS_MAX
-from watari import clock, errors, logs, validate
+from watari import clock, errors, validate
 from watari.identity import Identity, SpiffeId
-from watari.rpc.client import credentials as client_credentials
-from watari.rpc.server import credentials as server_credentials
+from watari.rpc.client import credentials
 from watari.v1 import common_pb2
 
 METHOD = "/watari.v1.TransferData/Stream"
 _PING = "/watari.v1.TransferData/Ping"
 _UNREACHED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
-_SESSION, _STREAM = "watari-session", "watari-stream"
-_KEEPALIVE_MILLISECONDS = 20_000
+SESSION_KEY, STREAM_KEY, PROOF_KEY = "watari-session", "watari-stream", "watari-proof"
+KEEPALIVE_MILLISECONDS = 20_000
 _FRAME_BYTES_MAX = (1 << 24) - 1
 METADATA_BYTES_MAX = 4096
 
@@ -43,17 +37,16 @@ before there is anything to send.
 WARM_BYTES = 48 * 1024
 """Padding for each: what TCP lets through in two round trips, 10 segments and then 20."""
 
-_log = logs.get(__name__)
-
-_COMMON = (
+OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_metadata_size", METADATA_BYTES_MAX),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.max_frame_size", _FRAME_BYTES_MAX),
-    ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
-    ("grpc.keepalive_timeout_ms", _KEEPALIVE_MILLISECONDS),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_MILLISECONDS),
 )
+"""Of both ends."""
 
 
 @dataclass(frozen=True)
@@ -62,45 +55,15 @@ class StreamId:
 
     session_id: str
     number: int
+    proof: bytes = b""
+    """That this is said by an end of the session; `SessionKeys.stream_proof`."""
 
 
-Accept = Callable[[StreamId, Iterator[bytes], Callable[[], object]], Iterator[bytes]]
-"""(stream, messages, cut): yields answers; raises WatariError; `cut()` ends the stream at once."""
+class Refused(errors.NotFound):
+    """A stream that is none of its session's."""
 
-
-def serve(
-    address: str,
-    accept: Accept,
-    *,
-    window_bytes: int,
-    streams_max: int,
-    tls: Identity | None = None,
-) -> tuple[grpc.Server, int]:
-    """A server on `address` that is not started yet, and its port; with `tls` under mutual TLS.
-    Raises FailedPrecondition CONFIG_INVALID.
-    """
-    server = grpc.server(
-        ThreadPoolExecutor(streams_max, thread_name_prefix="data"),
-        handlers=[_Handler(accept)],
-        options=[
-            *_COMMON,
-            ("grpc.http2.lookahead_bytes", window_bytes),
-            ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_MILLISECONDS // 2),
-            ("grpc.max_concurrent_streams", STREAMS_MAX),
-            ("grpc.so_reuseport", 0),
-        ],
-        maximum_concurrent_rpcs=streams_max,
-    )
-    try:
-        if tls is not None:
-            return server, server.add_secure_port(address, server_credentials(tls))
-        return server, server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise errors.FailedPrecondition(
-            "CONFIG_INVALID",
-            f"cannot listen for data on {address}",
-            hint="set data_address to a free host:port",
-        ) from error
+    def __init__(self, why: str) -> None:
+        super().__init__("SESSION_NOT_FOUND", why)
 
 
 def connect(address: str, tls: tuple[Identity, SpiffeId] | None = None) -> grpc.Channel:
@@ -109,7 +72,7 @@ def connect(address: str, tls: tuple[Identity, SpiffeId] | None = None) -> grpc.
     With `tls` as the first identity, to the second and nobody else.
     """
     options: list[tuple[str, int | str]] = [
-        *_COMMON,
+        *OPTIONS,
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_retries", 0),
         ("grpc.enable_http_proxy", 0),
@@ -118,7 +81,7 @@ def connect(address: str, tls: tuple[Identity, SpiffeId] | None = None) -> grpc.
         return grpc.insecure_channel(address, options=options)
     own, peer = tls
     options += [("grpc.ssl_target_name_override", peer.dns_name)]
-    return grpc.secure_channel(address, client_credentials(own, peer), options=options)
+    return grpc.secure_channel(address, credentials(own, peer), options=options)
 
 
 class Connections:
@@ -241,36 +204,9 @@ def open_stream(
     to do so; it is the transfer's watchdog that gives up.
     """
     method: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
-    metadata = ((_SESSION, stream.session_id), (_STREAM, str(stream.number)))
+    metadata = (
+        (SESSION_KEY, stream.session_id),
+        (STREAM_KEY, str(stream.number)),
+        (PROOF_KEY, stream.proof.hex()),
+    )
     return method(messages, timeout=timeout_seconds, metadata=metadata, wait_for_ready=True)
-
-
-class _Handler(grpc.GenericRpcHandler):
-    def __init__(self, accept: Accept) -> None:
-        self._accept = accept
-
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
-        if handler_call_details.method != METHOD:
-            return None
-        return grpc.stream_stream_rpc_method_handler(self._stream)
-
-    def _stream(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        try:
-            stream = _stream_id(context.invocation_metadata())
-            yield from self._accept(stream, messages, context.cancel)
-        except errors.WatariError as error:
-            _log.warning("data stream ended", reason=error.reason, peer=context.peer())
-            context.abort(error.code, error.reason)
-        except Exception as error:  # noqa: BLE001 - a handler's top: logged, answered as INTERNAL
-            _log.exception("data stream failed", peer=context.peer())
-            context.abort(grpc.StatusCode.INTERNAL, type(error).__name__)
-
-
-def _stream_id(metadata: Sequence[tuple[str, str | bytes]]) -> StreamId:
-    values = {key: value for key, value in metadata if key in {_SESSION, _STREAM}}
-    number = str(values.get(_STREAM, ""))
-    if not number.isascii() or not number.isdecimal() or len(number) > 9:
-        raise errors.InvalidArgument("INVALID_FIELD", f"no {_STREAM} in the metadata")
-    return StreamId(validate.require_uuid(str(values.get(_SESSION, "")), _SESSION), int(number))

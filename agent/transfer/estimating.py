@@ -132,7 +132,8 @@ class Estimate:
 
     def _checked_grant(self) -> common_pb2.Grant:
         grant = grants.check(self.request.grant, self.own.trust, self.clock.now())
-        grants.check_sender(grant, self.own.spiffe_id, self.settings.manager, self.guest.vm_id)
+        manager, guest = self.settings.manager, self.guest
+        grants.check_sender(grant, self.own.spiffe_id, manager, guest.vm_id, guest.epoch)
         grants.check_purpose(grant, dry_run=True)
         check_granted_disks(grant, self.guest)
         return grant

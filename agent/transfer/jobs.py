@@ -1,18 +1,20 @@
 """Transfers that this host sends: one background thread each, looked up by migration id."""
 
+import datetime
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from agent.hypervisors import Hypervisor
 from agent.settings import Settings
-from agent.transfer import schedule
+from agent.transfer import standing
 from agent.transfer.attempt import Attempt, checked_grant
 from agent.transfer.estimating import Estimate
 from agent.transfer.flow import Failure, Throttle
+from agent.transfer.job import Job
 from agent.transfer.meter import Meter
 from watari import clock, errors, logs
-from watari.identity import Identity
+from watari.identity import Identity, SpiffeId
 from watari.rpc import client
 from watari.v1 import agent_pb2, common_pb2
 
@@ -22,69 +24,7 @@ FINISHED_KEPT_MAX = 256
 WATCH_SECONDS = 0.25
 """Shortest time between two progress messages to one watcher."""
 
-_RUNNING = frozenset(
-    {
-        agent_pb2.TRANSFER_STATE_OPENING,
-        agent_pb2.TRANSFER_STATE_COPYING,
-        agent_pb2.TRANSFER_STATE_COMPLETING,
-    }
-)
-
 _log = logs.get(__name__)
-
-
-class Job:
-    """One transfer: its state, and the handles that steer it."""
-
-    def __init__(
-        self,
-        transfer: agent_pb2.Transfer,
-        failure: Failure,
-        throttle: Throttle,
-        meter: Meter,
-        granted_bytes_per_second: int,
-        time: clock.Clock,
-    ) -> None:
-        self._clock = time
-        self._limit = 0
-        self._windows: Sequence[common_pb2.LimitWindow] = ()
-        self._transfer = transfer
-        self._granted_bytes_per_second = granted_bytes_per_second
-        self.failure = failure
-        self.throttle = throttle
-        self.meter = meter
-        self.changed = threading.Condition()
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        return self._transfer.state in _RUNNING
-
-    def limit(self, bytes_per_second: int, windows: Sequence[common_pb2.LimitWindow] = ()) -> None:
-        """Caps the bandwidth, at certain times of the day otherwise; 0 is no cap of its own."""
-        self._limit, self._windows = bytes_per_second, windows
-        self.follow_schedule()
-
-    def follow_schedule(self) -> None:
-        """Applies the cap of this moment, within what the grant allows."""
-        local = self._clock.now().astimezone()
-        wanted, _ = schedule.cap_at(local, self._limit, self._windows)
-        caps = [cap for cap in (self._granted_bytes_per_second, wanted) if cap]
-        self.throttle.set(min(caps, default=0))
-
-    def enter(self, state: "agent_pb2.TransferState.ValueType", **fields: object) -> None:
-        """Moves to a state, setting further fields of the transfer, and wakes the watchers."""
-        with self.changed:
-            self._transfer.MergeFrom(agent_pb2.Transfer(state=state, **fields))  # type: ignore[arg-type]
-            self.changed.notify_all()
-
-    def snapshot(self) -> agent_pb2.Transfer:
-        """The transfer as it stands."""
-        with self.changed:
-            copy = agent_pb2.Transfer()
-            copy.CopyFrom(self._transfer)
-        copy.progress.CopyFrom(self.meter.progress())
-        return copy
 
 
 class Jobs:
@@ -101,7 +41,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._estimates = threading.Semaphore(settings.transfer.estimating_max)
-        self._estimating: set[Failure] = set()
+        self._estimating: dict[Failure, tuple[SpiffeId, datetime.datetime]] = {}
         self._pool = ThreadPoolExecutor(
             settings.transfer.sending_max, thread_name_prefix="transfer"
         )
@@ -202,6 +142,7 @@ class Jobs:
         guest = self._hypervisor.guest(request.vm_id)
         if guest.problem:
             raise guest.problem
+        receiver = SpiffeId.parse(request.destination_control.spiffe_id)
         if not self._estimates.acquire(blocking=False):
             raise errors.Exhausted(
                 "TOO_MANY_TRANSFERS",
@@ -210,7 +151,7 @@ class Jobs:
                 retryable=True,
             )
         try:
-            self._estimating.add(failure)
+            self._estimating[failure] = receiver, self._clock.now()
             return Estimate(
                 request,
                 guest,
@@ -221,8 +162,21 @@ class Jobs:
                 failure,
             ).run()
         finally:
-            self._estimating.discard(failure)
+            self._estimating.pop(failure, None)
             self._estimates.release()
+
+    def cut_untrusted(self) -> None:
+        """Ends what goes to agents that may not go on."""
+        running = [
+            (job.failure, job.receiver, job.started_at)
+            for job in list(self._jobs.values())
+            if job.running
+        ]
+        running += [(failure, *peer) for failure, peer in list(self._estimating.items())]
+        for failure, receiver, since in running:
+            error = standing.lost(self._own.trust, receiver, since)
+            if error is not None:
+                failure.fail(error)
 
     def close(self) -> None:
         """Ends every transfer as failed, so that another attempt may follow."""
@@ -247,7 +201,8 @@ class Jobs:
         )
         transfer.started_at.FromDatetime(self._clock.now())
         granted = grant.rate_bytes_per_second_max
-        job = Job(transfer, failure, throttle, meter, granted, self._clock)
+        receiver = SpiffeId.parse(grant.destination_agent)
+        job = Job(transfer, receiver, failure, throttle, meter, granted, self._clock)
         options = request.options
         job.limit(options.limit_bytes_per_second, options.limit_schedule)
         return job

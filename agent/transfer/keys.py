@@ -1,27 +1,25 @@
-"""Key agreement, key schedule and sealing (docs/wire-format.md, "Keys"). Pure; no I/O.
+"""Key schedule and sealing (docs/wire-format.md, "Keys"). Pure; no I/O.
 
-One X25519 agreement per session (RFC 7748), HKDF-SHA-256 (RFC 5869) salted with the hash of the
-transcript, one AES-GCM key per stream and direction (NIST SP 800-38D), nonces that count frames and
-are never stored: a key that is gone cannot be used with an old counter.
+HKDF-SHA-256 (RFC 5869) over one agreement per session, salted with the hash of the transcript; one
+AES-GCM key per stream and direction (NIST SP 800-38D), nonces that count frames and are never
+stored: a key that is gone cannot be used with an old counter.
 """
 
 import hashlib
 import struct
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from agent.transfer import frames
 from watari import errors
-from watari.v1 import agent_pb2
 
 CIPHER_KEY_BITS = (128, 256)
 """AES key lengths that may be asked for; 128 as in the paper is the default."""
 
-SHARE_BYTES = 32
+PROOF_BYTES = 32
 _NONCE = struct.Struct("<IQ")
 _STREAM_INFO = struct.Struct("<BI")
 _TO_RECEIVER, _TO_SENDER = 0, 1
@@ -43,6 +41,10 @@ class SessionKeys:
         """The receiver's ends of the same stream."""
         return Sealer(self._stream(_TO_SENDER, stream)), Opener(self._stream(_TO_RECEIVER, stream))
 
+    def stream_proof(self, stream: int) -> bytes:
+        """32 bytes that nobody but the two ends can say of a stream before it was opened."""
+        return self._derive(b"watari v1 stream proof" + struct.pack("<I", stream), PROOF_BYTES)
+
     def seal_manifest(self, manifest: bytes) -> bytes:
         """The sender's manifest, sealed under a key that is used once."""
         return self._manifest().encrypt(bytes(12), manifest, None)
@@ -55,13 +57,14 @@ class SessionKeys:
             raise frames.invalid("the manifest does not open") from None
 
     def _manifest(self) -> AESGCM:
-        return AESGCM(self._derive(b"watari v1 manifest"))
+        return AESGCM(self._derive(b"watari v1 manifest", self._key_bytes))
 
     def _stream(self, direction: int, stream: int) -> AESGCM:
-        return AESGCM(self._derive(b"watari v1 stream" + _STREAM_INFO.pack(direction, stream)))
+        info = b"watari v1 stream" + _STREAM_INFO.pack(direction, stream)
+        return AESGCM(self._derive(info, self._key_bytes))
 
-    def _derive(self, info: bytes) -> bytes:
-        hkdf = HKDF(algorithm=SHA256(), length=self._key_bytes, salt=self._salt, info=info)
+    def _derive(self, info: bytes, length: int) -> bytes:
+        hkdf = HKDF(algorithm=SHA256(), length=length, salt=self._salt, info=info)
         return hkdf.derive(self._shared)
 
 
@@ -116,37 +119,6 @@ class Opener:
         return self._ended
 
 
-class Agreement:
-    """This side's ephemeral half of an X25519 agreement; used once, then forgotten."""
-
-    def __init__(self) -> None:
-        self._private = X25519PrivateKey.generate()
-
-    def share(self) -> agent_pb2.KeyShare:
-        """What the peer is told."""
-        return agent_pb2.KeyShare(
-            agreement=agent_pb2.KEY_AGREEMENT_X25519,
-            public_key=self._private.public_key().public_bytes_raw(),
-        )
-
-    def shared_secret(self, peer: agent_pb2.KeyShare) -> bytes:
-        """The secret with `peer`. Raises InvalidArgument INVALID_FIELD for a share that is none."""
-        if len(peer.public_key) != SHARE_BYTES:
-            raise _bad_share(f"an X25519 share has {SHARE_BYTES} bytes")
-        try:
-            return self._private.exchange(X25519PublicKey.from_public_bytes(peer.public_key))
-        except ValueError:
-            raise _bad_share("the X25519 share is a point of small order") from None
-
-
-def choose(offered: list[agent_pb2.KeyShare]) -> agent_pb2.KeyShare:
-    """The first offered agreement that this release speaks. Raises InvalidArgument."""
-    for share in offered:
-        if share.agreement == agent_pb2.KEY_AGREEMENT_X25519:
-            return share
-    raise _bad_share("no key agreement in common; this agent speaks X25519")
-
-
 def require_key_bits(bits: int) -> int:
     """`bits` if it is an AES key length that may be asked for. Raises InvalidArgument."""
     if bits not in CIPHER_KEY_BITS:
@@ -157,7 +129,3 @@ def require_key_bits(bits: int) -> int:
             field="cipher_key_bits",
         )
     return bits
-
-
-def _bad_share(what: str) -> errors.InvalidArgument:
-    return errors.InvalidArgument("INVALID_FIELD", what, field="key_shares")

@@ -16,7 +16,7 @@ from agent.transfer.sending import Route, Source
 from watari import clock, errors, failpoint
 from watari.identity import Identity, SpiffeId
 from watari.rpc import client
-from watari.v1 import agent_pb2, agent_pb2_grpc
+from watari.v1 import agent_pb2, agent_pb2_grpc, common_pb2
 
 OPENED = failpoint.declare("agent.attempt.session_opened")
 
@@ -81,6 +81,7 @@ def open_session(opening: Opening) -> Opened:
         opening.connections,
         streams,
         response.credit_bytes,
+        common_pb2.Grant.FromString(opening.request.grant.granted.payload).bytes_max,
     )
     seeds = {seed.disk_id: seed for seed in response.seeds}
     round_trip = opening.connections.round_trip_seconds()

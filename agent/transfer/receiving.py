@@ -10,6 +10,8 @@ stream 1..N   frames -> Target (verify, write) -> Settler (sync, record) -> ackn
 ```
 """
 
+import datetime
+import hmac
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from google.protobuf.message import DecodeError
 from agent import receipts
 from agent.transfer import frames
 from agent.transfer.comparing import Comparing
+from agent.transfer.dataplane import Refused
 from agent.transfer.flow import WAIT_SECONDS_MAX, Failure
 from agent.transfer.geometry import OFFER_STREAM
 from agent.transfer.keys import Opener, SessionKeys
@@ -28,6 +31,7 @@ from agent.transfer.merkle import DigestKeys
 from agent.transfer.settling import Settler, Written
 from agent.transfer.target import Record, Target
 from watari import clock, errors, failpoint
+from watari.identity import SpiffeId
 from watari.v1 import agent_pb2, common_pb2
 
 OFFER_ANSWERED = failpoint.declare("agent.receiving.offer_answered")
@@ -52,6 +56,9 @@ class Offer:
     digest_keys: DigestKeys
     streams: int
     """Data streams, numbered from 1."""
+    sender: SpiffeId
+    opened_at: datetime.datetime
+    """When the sender proved who it is."""
     dry_run: bool = False
 
 
@@ -97,6 +104,14 @@ class Receiving:
             if disk.same_offset or disk.any_offset
         ]
 
+    def admits(self, number: int, proof: bytes) -> bool:
+        """Whether a stream may begin: it is one of this session's, has not begun, and whoever opens
+        it knows the session's keys. Never waits.
+        """
+        alive = not self._closed and self._failure.error is None
+        expected = self._keys.stream_proof(number) if alive and self._is_free(number) else b""
+        return bool(expected) and hmac.compare_digest(proof, expected)
+
     def stream(
         self, number: int, messages: Iterator[bytes], cut: Callable[[], object]
     ) -> Iterator[bytes]:
@@ -107,8 +122,10 @@ class Receiving:
                 yield from self._answers(messages)
             else:
                 yield from self._acknowledgements(number, messages)
+        except Refused:
+            raise
         except errors.WatariError as error:
-            self._fail(error)
+            self.fail(error)
             raise
         except grpc.RpcError:
             return  # the sender or the network went away: not an error of the session's content
@@ -171,17 +188,22 @@ class Receiving:
             self._release()
 
     def _enter(self, number: int, cut: Callable[[], object]) -> None:
-        first = OFFER_STREAM if self.seeds() else OFFER_STREAM + 1
         with self._changed:
             self._check_open()
-            if not first <= number <= self.offer.streams or number in self._frames:
-                raise frames.invalid(f"stream {number} of {self.offer.streams}, or a repeat of it")
+            if not self._is_free(number):
+                raise Refused(f"stream {number} of {self.offer.streams}, or a repeat of it")
             self._frames[number] = 0
             self._cuts[number] = cut
+
+    def _is_free(self, number: int) -> bool:
+        first = OFFER_STREAM if self.seeds() else OFFER_STREAM + 1
+        return first <= number <= self.offer.streams and number not in self._frames
 
     def _leave(self, number: int) -> None:
         with self._changed:
             del self._cuts[number]
+            if not self._frames[number]:  # nothing of it counts, and the sender may begin it yet
+                del self._frames[number]
             self._changed.notify_all()
             if not self._closed or self._cuts:
                 return
@@ -204,7 +226,7 @@ class Receiving:
                 "SESSION_NOT_FOUND", "the session was closed", session=self.offer.session_id
             )
 
-    def _fail(self, error: errors.WatariError) -> None:
+    def fail(self, error: errors.WatariError) -> None:
         """Keeps the first error and ends the other streams: the attempt is lost."""
         with self._changed:
             if not self._closed:
@@ -246,6 +268,8 @@ class Receiving:
             if gone.is_set():
                 with self._changed:
                     self._check_open()  # a session that was closed says so
+                    if not opener.frames:
+                        raise _not_begun(number)
         finally:
             if not opener.ended:
                 self._cuts[number]()
@@ -258,12 +282,14 @@ class Receiving:
         try:
             self._settle_all(number, messages, opener)
             settled = True
+        except Refused:
+            pass  # it never was part of the session
         except errors.WatariError as error:
-            self._fail(error)
+            self.fail(error)
         except grpc.RpcError:
             pass  # as in `stream`: not an error of the session's content
         except BaseException:
-            self._fail(errors.Internal("INTERNAL", "receiving broke; see the agent's log"))
+            self.fail(errors.Internal("INTERNAL", "receiving broke; see the agent's log"))
             raise
         finally:
             if not settled:  # in a session that was closed nothing else ends the acknowledgements
@@ -304,12 +330,26 @@ class Receiving:
     ) -> Iterator[tuple[frames.Frame, int]]:
         """(frame, bytes of its message) of a stream until its end."""
         for message in messages:
-            frame = opener.open(message)
+            frame = self._open(number, message, opener)
             self._count(number, opener.frames, len(message))
             yield frame, len(message)
         with self._changed:
             self._check_open()  # a session that was closed has cut its streams
+        if not opener.frames:
+            raise _not_begun(number)
         raise frames.invalid("a stream ended without its final frame")
+
+    @staticmethod
+    def _open(number: int, message: bytes, opener: Opener) -> frames.Frame:
+        """A frame. Who begins a stream with what does not open under its key is not the sender,
+        however it got the proof: the stream is as if it had never begun.
+        """
+        try:
+            return opener.open(message)
+        except errors.DataLoss:
+            if opener.frames:
+                raise
+            raise _not_begun(number) from None
 
     def _count(self, number: int, frame_count: int, message_bytes: int) -> None:
         with self._changed:
@@ -362,3 +402,7 @@ class Receiving:
         if manifest.session_id != self.offer.session_id or self.offer.dry_run:
             raise frames.invalid("the manifest is of another session")
         return manifest
+
+
+def _not_begun(number: int) -> Refused:
+    return Refused(f"stream {number} began with nothing that opens under its key")

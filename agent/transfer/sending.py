@@ -68,6 +68,8 @@ class Route:
     connections: Connections
     streams_max: int
     credit_bytes: int
+    bytes_max: int
+    """What the grant allows to be sent in this session."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,7 @@ class Sending:
         return Flow(
             route.session_id,
             route.keys,
+            route.bytes_max,
             self._frames,
             self._offers,
             self._board,

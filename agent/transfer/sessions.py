@@ -2,27 +2,32 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from agent import grants, receipts
+from agent import receipts
 from agent.hypervisors import Guest, Hypervisor, domain
 from agent.hypervisors.shelf import staged_disk
 from agent.seeds.catalogue import SeedCatalogue
 from agent.seeds.scopes import Scopes
 from agent.settings import Settings
 from agent.stored import scope_of
-from agent.transfer import geometry, handshake
+from agent.transfer import handshake, standing
+from agent.transfer.admission import Admission
 from agent.transfer.arrivals import Arrivals
 from agent.transfer.arriving import Known, Place, open_disks
 from agent.transfer.comparing import Comparing
-from agent.transfer.dataplane import StreamId
+from agent.transfer.dataplane import Refused, StreamId
 from agent.transfer.merkle import DigestKeys
 from agent.transfer.receiving import Offer, Receiving
+from agent.transfer.spent import Spent
 from watari import clock, errors, identity, logs
 from watari.identity import Identity, SpiffeId
 from watari.v1 import agent_pb2, common_pb2
+
+SPENT_FILE = ".spent.json"
 
 _log = logs.get(__name__)
 
@@ -41,6 +46,8 @@ class Sessions:
         time: clock.Clock,
     ) -> None:
         self._arrivals = Arrivals(folder, time)
+        self._spent = Spent(folder / SPENT_FILE, time)
+        self._admission = Admission(hypervisor, self._arrivals, self._spent, own, settings, time)
         self._hypervisor = hypervisor
         self._seeds = seeds
         self._scopes = scopes
@@ -63,12 +70,7 @@ class Sessions:
         self, request: agent_pb2.OpenSessionRequest, peer: SpiffeId
     ) -> agent_pb2.OpenSessionResponse:
         """Opens a session in place of any earlier one of the migration. Raises WatariError."""
-        grant = grants.check(request.grant, self._own.trust, self._clock.now())
-        grants.check_receiver(
-            grant, self._own.spiffe_id, self._settings.manager, peer, request.migration_id
-        )
-        grants.check_purpose(grant, dry_run=request.dry_run)
-        self._check_machine(grant, request.definition_xml)
+        grant = self._admission.checked(request, peer)
         scope = scope_of(peer.domain, domain.parse(request.definition_xml).tenant)
         digest_key = self._scopes.digest_key(scope)
         offer = Offer(
@@ -77,11 +79,13 @@ class Sessions:
             definition_xml=request.definition_xml,
             digest_keys=DigestKeys(digest_key),
             streams=max(1, min(request.streams, self._settings.transfer.streams_max)),
+            sender=peer,
+            opened_at=self._clock.now(),
             dry_run=request.dry_run,
         )
-        keys, answer = handshake.answer(request, self._own)
+        keys, answer = handshake.answer(request, self._own, peer)
         with self._migration(grant.migration_id):
-            self._check_wanted(grant)
+            self._admission.check_wanted(grant)
             self._close_migration(grant.migration_id)
             disks = self._open_disks(offer, digest_key, scope)
             receiving = Receiving(offer, keys, disks, self._clock)
@@ -111,11 +115,21 @@ class Sessions:
         )
         return open_disks(specs, digest_key, place, known)
 
+    def admits(self, stream: StreamId) -> bool:
+        """Whether a data stream is one of an open session, not begun yet, and said to be so by the
+        session's other end. Never waits.
+        """
+        found = self._session(stream.session_id)
+        return found is not None and found.admits(stream.number, stream.proof)
+
     def accept(
         self, stream: StreamId, messages: Iterator[bytes], cut: Callable[[], object]
     ) -> Iterator[bytes]:
-        """A data stream of an open session. Raises NotFound SESSION_NOT_FOUND."""
-        return self._session(stream.session_id).stream(stream.number, messages, cut)
+        """A data stream that was admitted. Raises NotFound SESSION_NOT_FOUND."""
+        found = self._session(stream.session_id)
+        if found is None:
+            raise Refused(f"there is no session {stream.session_id}")
+        return found.stream(stream.number, messages, cut)
 
     def complete(
         self, session_id: str, sealed_manifest: bytes, peer: SpiffeId
@@ -163,9 +177,11 @@ class Sessions:
             present = self._hypervisor.arrived_by(migration_id)
             if present is not None:
                 return present
-            folder, vm_id, definition, sender = self._arrivals.complete(migration_id)
-            provider = SpiffeId.parse(sender).domain
-            return self._hypervisor.activate(folder, vm_id, definition, epoch, provider)
+            found = self._arrivals.complete(migration_id, self._settings.discarded_kept_seconds)
+            self._spent.add(migration_id, replace(found.use, epoch=epoch))
+            return self._hypervisor.activate(
+                found.folder, found.use.vm_id, found.definition_xml, epoch, found.sender.domain
+            )
 
     def discard(self, migration_id: str) -> None:
         """Deletes an arrival and refuses it from now on. Raises FailedPrecondition."""
@@ -187,6 +203,18 @@ class Sessions:
                     self._close(receiving)
         self._arrivals.forget_refusals(self._settings.discarded_kept_seconds)
         self._arrivals.forget_journals()
+        self._spent.forget()
+
+    def cut_untrusted(self) -> None:
+        """Ends the sessions whose sender may not go on."""
+        lost = [(each, self._lost(each)) for each in list(self._open.values())]
+        refused = [(receiving, error) for receiving, error in lost if error is not None]
+        for receiving, error in refused:  # before any lock: what is being completed has its own
+            receiving.fail(error)
+        for receiving, error in refused:
+            _log.warning("session cut", migration_id=receiving.migration_id, reason=error.reason)
+            with self._migration(receiving.migration_id):
+                self._close(receiving)
 
     def close(self) -> None:
         """Ends every session; one that is being completed first gets its receipt."""
@@ -196,6 +224,9 @@ class Sessions:
 
     def _finish(self, receiving: Receiving, sealed_manifest: bytes) -> common_pb2.SignedDocument:
         receipt = receiving.complete(sealed_manifest)
+        untrusted = self._lost(receiving)
+        if untrusted is not None:
+            raise untrusted
         receipt.completed_at.FromDatetime(self._clock.now())
         signed = identity.sign(self._own, receipt.SerializeToString(), receipts.PURPOSE)
         self._arrivals.finish(receiving.migration_id, receiving.offer.definition_xml, signed)
@@ -203,34 +234,9 @@ class Sessions:
         _log.info("machine received", vm_id=receipt.vm_id, wire_bytes=receipt.wire_bytes)
         return signed
 
-    def _check_machine(self, grant: common_pb2.Grant, definition_xml: str) -> None:
-        """The definition must be the granted machine's, with the granted disks, within limits, and
-        still be one when the machine is activated: after the hand-over it is too late to find out.
-        """
-        found = domain.parse(definition_xml)
-        granted = sorted(disk.disk_id for disk in grant.disks)
-        if found.vm_id != grant.vm_id or [disk.disk_id for disk in found.disks] != granted:
-            raise domain.invalid("the definition is not that of the granted machine and disks")
-        if len(granted) > geometry.DISKS_MAX:
-            raise domain.invalid(f"{len(granted)} disks, at most {geometry.DISKS_MAX}")
-        for disk in grant.disks:
-            if disk.size_bytes > geometry.DISK_BYTES_MAX:
-                raise domain.invalid(f"disk {disk.disk_id} is larger than 16 TiB")
-        self._hypervisor.adapted(grant.vm_id, definition_xml)
-
-    def _check_wanted(self, grant: common_pb2.Grant) -> None:
-        if self._arrivals.refused(grant.migration_id):
-            raise errors.FailedPrecondition(
-                "MIGRATION_STATE", f"migration {grant.migration_id} was given up here"
-            )
-        if self._hypervisor.arrived_by(grant.migration_id) is not None:
-            raise errors.FailedPrecondition(
-                "MIGRATION_STATE", f"migration {grant.migration_id} was activated here"
-            )
-        if any(guest.vm_id == grant.vm_id for guest in self._hypervisor.guests()):
-            raise errors.FailedPrecondition(
-                "VM_ALREADY_THERE", f"machine {grant.vm_id} is on this host already"
-            )
+    def _lost(self, receiving: Receiving) -> errors.WatariError | None:
+        offer = receiving.offer
+        return standing.lost(self._own.trust, offer.sender, offer.opened_at)
 
     def _register(self, migration_id: str, receiving: Receiving) -> None:
         with self._lock:
@@ -245,11 +251,11 @@ class Sessions:
             retryable=True,
         )
 
-    def _session(self, session_id: str) -> Receiving:
+    def _session(self, session_id: str) -> Receiving | None:
         for receiving in list(self._open.values()):
             if receiving.offer.session_id == session_id:
                 return receiving
-        raise _unknown_session(session_id)
+        return None
 
     def _session_of(self, session_id: str, peer: SpiffeId) -> Receiving | None:
         """An open session, for the agent that opened it only."""

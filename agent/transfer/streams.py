@@ -54,6 +54,8 @@ class Flow:
 
     session_id: str
     keys: SessionKeys
+    bytes_max: int
+    """What may be sent on all streams together."""
     queue: Channel[frames.Content]
     offers: Channel[frames.Frame]
     board: Board
@@ -78,7 +80,8 @@ class _Stream(ABC):
     def __init__(self, flow: Flow, number: int, channel: grpc.Channel) -> None:
         self._flow = flow
         self._channel = channel
-        self._id = dataplane.StreamId(flow.session_id, number)
+        proof = flow.keys.stream_proof(number)
+        self._id = dataplane.StreamId(flow.session_id, number, proof)
         self._sealer, self._opener = flow.keys.sender_stream(number)
         self._over = threading.Event()
         self.sealed = threading.Event()
@@ -111,6 +114,7 @@ class _Stream(ABC):
         try:
             yield from self._outgoing()
             last = self._sealer.seal(frames.End())
+            self._account(len(last))
             self._ending(last)
             self.sealed.set()
             with self._flow.failure.changed:
@@ -121,6 +125,15 @@ class _Stream(ABC):
             # The call is cancelled now. An end of the messages would come to the receiver as a
             # stream that was cut short, and its complaint would hide the reason.
             self._over.wait(WAIT_SECONDS_MAX)
+
+    def _account(self, message_bytes: int, offered: int = 0) -> None:
+        """Counts a message before it goes. Raises Denied GRANT_EXCEEDED."""
+        self._flow.meter.add(wire=message_bytes, offered_wire=offered)
+        if self._flow.meter.wire_bytes > self._flow.bytes_max:
+            raise errors.Denied(
+                "GRANT_EXCEEDED",
+                f"more than the {self._flow.bytes_max} bytes that the grant allows",
+            )
 
     def _answers(self, call: dataplane.DataCall, opener: Opener) -> None:
         for message in call:
@@ -200,7 +213,7 @@ class DataStream(_Stream):
         sealed_at = self._flow.clock.monotonic()
         self._unsettled[self._sealer.frames] = _without_content(frame), sealed_at
         self._flow.meter.add_busy(away=sealed_at - began)
-        self._flow.meter.add(wire=len(message))
+        self._account(len(message))
         failpoint.hit(FRAME_SENT)
         return message
 
@@ -260,7 +273,7 @@ class OfferStream(_Stream):
     def _outgoing(self) -> Iterator[bytes]:
         while (frame := self._flow.offers.get()) is not None:
             message = self._sealer.seal(frame)
-            self._flow.meter.add(wire=len(message), offered_wire=len(message))
+            self._account(len(message), offered=len(message))
             yield message
 
     def _take(self, frame: frames.Frame) -> None:

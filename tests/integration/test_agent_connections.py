@@ -13,8 +13,9 @@ import grpc
 import psutil
 import pytest
 
-from agent.transfer import dataplane
+from agent.transfer import dataplane, dataport
 from agent.transfer.dataplane import WARM_BYTES, WARM_SECONDS_MIN, Connections, StreamId
+from agent.transfer.keys import PROOF_BYTES
 from tests.conftest import OSAKA, TOKYO, Federation
 from watari import errors
 from watari.clock import FakeClock, SystemClock
@@ -53,8 +54,9 @@ def listen(federation: Federation) -> Iterator[Listen]:
                 for message in messages:
                     yield name + message
 
-            server, port = dataplane.serve(
+            server, port = dataport.serve(
                 "127.0.0.1:0",
+                lambda _: True,
                 accept,
                 window_bytes=1 << 20,
                 streams_max=4,
@@ -69,7 +71,7 @@ def listen(federation: Federation) -> Iterator[Listen]:
 
 def said(channel: grpc.Channel) -> list[bytes]:
     """What a stream of one message over the channel is answered."""
-    stream = StreamId(str(uuid.uuid4()), 1)
+    stream = StreamId(str(uuid.uuid4()), 1, bytes(PROOF_BYTES))
     call = dataplane.open_stream(channel, stream, iter([b"!"]), TIMEOUT_SECONDS)
     return list(call)
 
@@ -120,8 +122,8 @@ def test_a_port_that_opens_late_is_waited_for(
     """A destination may tell its address before it listens."""
     endpoint = nobody()
     connections.aim(endpoint)
-    server, _ = dataplane.serve(
-        endpoint.address, lambda *_: iter(()), window_bytes=1 << 20, streams_max=1
+    server, _ = dataport.serve(
+        endpoint.address, lambda _: True, lambda *_: iter(()), window_bytes=1 << 20, streams_max=1
     )
     server.start()
     assert connections.round_trip_seconds() > 0

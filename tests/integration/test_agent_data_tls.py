@@ -184,7 +184,7 @@ def test_only_accepted_providers_are_let_in(taking: agents.Pair, federation: Fed
     there = taking.destination.spiffe_id
     known = federation.party(f"spiffe://{HUB}/agent/host1")
     # The port lets it in, and a session is what it lacks.
-    assert refused(taking, known, there) == grpc.StatusCode.NOT_FOUND
+    assert refused(taking, known, there) == grpc.StatusCode.UNIMPLEMENTED
     parsed = SpiffeId.parse(f"spiffe://{STRANGER}/agent/host1")
     stranger = federation.issue(parsed, federation.authorities[STRANGER])
     assert refused(taking, stranger, there) == grpc.StatusCode.DEADLINE_EXCEEDED

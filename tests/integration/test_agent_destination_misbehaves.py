@@ -13,7 +13,7 @@ import pytest
 from agent.hypervisors.shelf import Shelf
 from agent.service import TransferService
 from agent.settings import Settings, TransferSettings
-from agent.transfer import dataplane, frames, jobs
+from agent.transfer import dataplane, dataport, frames, jobs
 from agent.transfer.jobs import Jobs
 from tests.conftest import HUB, OSAKA, Federation, Serve
 from tests.support.agents import ENDED
@@ -55,9 +55,13 @@ class Both:
         self.folder = folder
         transfer = TransferSettings(credit_bytes=2 * MIB)
         self.destination = Destination(federation, folder / "osaka", transfer)
-        self.accept: dataplane.Accept = self.destination.sessions.accept
-        self.data, port = dataplane.serve(
-            "127.0.0.1:0", self._accept, window_bytes=1 << 23, streams_max=8
+        self.accept: dataport.Accept = self.destination.sessions.accept
+        self.data, port = dataport.serve(
+            "127.0.0.1:0",
+            self.destination.sessions.admits,
+            self._accept,
+            window_bytes=1 << 23,
+            streams_max=8,
         )
         self.data.start()
         self.destination.sessions.data.address = f"127.0.0.1:{port}"
@@ -201,7 +205,7 @@ def test_a_destination_cannot_make_a_source_dial_anything_but_a_host(both: Both)
     assert both.move().problem.reason == "INVALID_FIELD"
 
 
-def answering(*messages: bytes, after: threading.Event | None = None) -> dataplane.Accept:
+def answering(*messages: bytes, after: threading.Event | None = None) -> dataport.Accept:
     """A data port that reads nothing and answers this."""
 
     def accept(

@@ -31,8 +31,8 @@ def check_nothing_left(host: agents.AgentHost) -> None:
     listed = client.call(host.stub.ListIncoming, agent_pb2.ListIncomingRequest())
     assert not listed.incoming
     incoming = host.shelf / "incoming"
-    assert {each.name for each in incoming.iterdir()} <= {".journals", ".discarded"}
-    assert [each for folder in incoming.iterdir() for each in folder.iterdir()] == []
+    assert {each.name for each in incoming.iterdir()} <= {".journals", ".discarded", ".spent.json"}
+    assert [each for folder in incoming.glob("*/") for each in folder.iterdir()] == []
 
 
 def test_without_anything_to_compare_with_all_content_is_lacking(pair: agents.Pair) -> None:

@@ -221,7 +221,7 @@ def test_a_data_stream_without_a_session_is_refused(pair: agents.Pair, message: 
         call = dataplane.open_stream(channel, stream, iter([message]), 5)
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
-        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_an_oversized_message_on_the_data_port_is_refused(pair: agents.Pair) -> None:

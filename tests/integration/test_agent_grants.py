@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import pytest
 
+from agent.transfer import handshake
 from tests.conftest import HUB, OSAKA, TOKYO, Federation
 from tests.support import agents, processes
 from tests.support.shelves import MIB, Content, definition, put_machine
 from watari import errors, identity
+from watari.identity import SpiffeId
 from watari.rpc import client
 from watari.v1 import agent_pb2, agent_pb2_grpc, common_pb2
 
@@ -35,6 +37,8 @@ Change = Callable[[common_pb2.Grant], object]
     "change",
     [
         lambda grant: grant.expires_at.FromSeconds(1),
+        lambda grant: setattr(grant, "source_epoch", 0),
+        lambda grant: setattr(grant, "source_epoch", 2),
         lambda grant: setattr(grant, "vm_id", str(uuid.uuid4())),
         lambda grant: setattr(grant, "migration_id", str(uuid.uuid4())),
         lambda grant: setattr(grant, "source_agent", f"spiffe://{TOKYO}/agent/host2"),
@@ -79,17 +83,23 @@ def open_request(
     pair: agents.Pair, guest: agent_pb2.Guest, migration_id: str
 ) -> agent_pb2.OpenSessionRequest:
     """What the source agent would ask of the destination."""
-    return agent_pb2.OpenSessionRequest(
+    request = agent_pb2.OpenSessionRequest(
         session_id=str(uuid.uuid4()),
         migration_id=migration_id,
         grant=pair.grant(guest, migration_id),
-        key_shares=[
-            agent_pb2.KeyShare(agreement=agent_pb2.KEY_AGREEMENT_X25519, public_key=b"k" * 32)
-        ],
         definition_xml=definition(guest.vm_id, "web", {"vda": "vda.raw"}),
         cipher_key_bits=128,
         streams=1,
     )
+    receiver = SpiffeId.parse(pair.destination.spiffe_id)
+    handshake.ask(request, pair.source.federation.party(pair.source.spiffe_id), receiver)
+    return request
+
+
+def sign(pair: agents.Pair, request: agent_pb2.OpenSessionRequest) -> None:
+    """Signs a request as it has become."""
+    own = pair.source.federation.party(pair.source.spiffe_id)
+    handshake.sign(request, own, SpiffeId.parse(pair.destination.spiffe_id))
 
 
 def destination(
@@ -104,6 +114,11 @@ def test_a_grant_is_good_for_the_agent_that_it_names_only(
 ) -> None:
     request = open_request(pair, *held)
     thief = destination(pair, f"spiffe://{TOKYO}/agent/host2", federation)
+    with pytest.raises(errors.Unauthenticated) as stolen:
+        client.call(thief.OpenSession, request)
+    assert stolen.value.reason == "SIGNATURE_INVALID"
+    own = federation.party(f"spiffe://{TOKYO}/agent/host2")
+    handshake.ask(request, own, SpiffeId.parse(pair.destination.spiffe_id))
     with pytest.raises(errors.Denied) as caught:
         client.call(thief.OpenSession, request)
     assert caught.value.reason == "GRANT_INVALID"
@@ -138,6 +153,7 @@ def test_a_destination_refuses_what_does_not_fit_the_grant(
 ) -> None:
     request = open_request(pair, *held)
     setattr(request, field, value)
+    sign(pair, request)
     stub = destination(pair, pair.source.spiffe_id, federation)
     with pytest.raises(errors.WatariError) as caught:
         client.call(stub.OpenSession, request)
@@ -151,7 +167,9 @@ def test_a_bad_key_share_is_refused(
     pair: agents.Pair, held: tuple[agent_pb2.Guest, str], federation: Federation, share: bytes
 ) -> None:
     request = open_request(pair, *held)
+    del request.key_shares[0]  # what is left is X25519
     request.key_shares[0].public_key = share
+    sign(pair, request)
     stub = destination(pair, pair.source.spiffe_id, federation)
     with pytest.raises(errors.InvalidArgument) as caught:
         client.call(stub.OpenSession, request)
@@ -165,6 +183,7 @@ def test_an_expired_grant_opens_no_session(
     grant = common_pb2.Grant.FromString(request.grant.granted.payload)
     grant.expires_at.FromDatetime(federation.clock.now() - timedelta(seconds=1))
     request.grant.CopyFrom(pair.sign(grant))
+    sign(pair, request)
     stub = destination(pair, pair.source.spiffe_id, federation)
     with pytest.raises(errors.Denied) as caught:
         client.call(stub.OpenSession, request)
@@ -175,8 +194,42 @@ def test_more_key_shares_than_there_are_agreements_are_refused(
     pair: agents.Pair, held: tuple[agent_pb2.Guest, str], federation: Federation
 ) -> None:
     request = open_request(pair, *held)
-    request.key_shares.extend([request.key_shares[0]] * 4)
+    request.key_shares.extend([request.key_shares[0]] * 3)
     stub = destination(pair, pair.source.spiffe_id, federation)
     with pytest.raises(errors.InvalidArgument) as caught:
         client.call(stub.OpenSession, request)
     assert caught.value.metadata["field"] == "key_shares"
+
+
+def test_a_used_grant_is_refused_by_both_agents_after_the_machine_has_moved_on(
+    pair: agents.Pair, federation: Federation
+) -> None:
+    vm_id = put_machine(pair.source.shelf, "there-and-back", {"vda": Content(MIB, ((0, MIB),))})
+    transfer = pair.migrate(vm_id)
+    back = pair.back()
+    back.migrate(vm_id)
+    guest = pair.source.guest(vm_id)
+    assert guest.epoch == 3
+    purge = agent_pb2.PurgeRetainedRequest(vm_id=vm_id, migration_id=transfer.migration_id)
+    client.call(pair.source.stub.PurgeRetained, purge)
+
+    used = common_pb2.Grant.FromString(pair.grant(guest, transfer.migration_id).granted.payload)
+    used.source_epoch = 1
+    hold = agent_pb2.HoldGuestRequest(vm_id=vm_id, migration_id=str(uuid.uuid4()))
+    client.call(pair.source.stub.HoldGuest, hold)
+    used.migration_id = hold.migration_id
+    with pytest.raises(errors.Denied) as caught:
+        pair.start_again(hold.migration_id, pair.sign(used))
+    assert "epoch" in caught.value.message
+
+    stub = destination(pair, pair.source.spiffe_id, federation)
+    request = open_request(pair, guest, hold.migration_id)
+    request.grant.CopyFrom(pair.sign(used))
+    sign(pair, request)
+    with pytest.raises(errors.Denied) as stale:
+        client.call(stub.OpenSession, request)
+    assert "epoch" in stale.value.message
+    request = open_request(pair, guest, transfer.migration_id)
+    with pytest.raises(errors.FailedPrecondition) as replayed:
+        client.call(stub.OpenSession, request)
+    assert replayed.value.reason == "MIGRATION_STATE"

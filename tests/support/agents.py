@@ -81,6 +81,10 @@ class AgentHost:
         """A machine of this host."""
         return client.call(self.stub.GetGuest, agent_pb2.GetGuestRequest(vm_id=vm_id)).guest
 
+    def guests(self) -> list[agent_pb2.Guest]:
+        """The machines of this host."""
+        return list(client.call(self.stub.ListGuests, agent_pb2.ListGuestsRequest()).guests)
+
     def close(self) -> None:
         """Stops the process."""
         self.channel.close()
@@ -151,7 +155,7 @@ class Pair:
             migration_id=migration_id,
             reservation_id=str(uuid.uuid4()),
             vm_id=guest.vm_id,
-            source_epoch=1,
+            source_epoch=max(1, guest.epoch),
             source_agent=self.source.spiffe_id,
             destination_agent=self.destination.spiffe_id,
             source_manager=self.source.manager_id,
@@ -204,8 +208,10 @@ class Pair:
         return transfer
 
     def activate(self, migration_id: str) -> agent_pb2.Guest:
-        """Makes what arrived a machine."""
-        request = agent_pb2.ActivateIncomingRequest(migration_id=migration_id, epoch=2)
+        """Makes what arrived a machine, one epoch later than the source has it."""
+        (guest,) = [guest for guest in self.source.guests() if guest.held_by == migration_id]
+        epoch = max(1, guest.epoch) + 1
+        request = agent_pb2.ActivateIncomingRequest(migration_id=migration_id, epoch=epoch)
         return client.call(self.destination.stub.ActivateIncoming, request).guest
 
 

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 import zstandard
 
 from agent.transfer import frames
+from agent.transfer.dataplane import Refused
 from agent.transfer.geometry import DIGEST_BYTES, LEAF_BYTES, leaf_count, whole_mask
 from agent.transfer.keys import SessionKeys
 from agent.transfer.merkle import DigestKeys
@@ -19,6 +21,7 @@ from tests.support.arriving import (
     CONTENT,
     DIGEST_KEY,
     DISK_BYTES,
+    SENDER,
     Session,
     StandingClock,
     arriving,
@@ -50,7 +53,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def receiving(session: Session, tmp_path: Path, clock: FakeClock) -> Iterator[Receiving]:
     keys = DigestKeys(DIGEST_KEY)
-    offer = Offer(session.session_id, session.grant, session.xml, keys, streams=2)
+    offer = Offer(session.session_id, session.grant, session.xml, keys, 2, SENDER, clock.now())
     opened = Receiving(offer, KEYS, arriving(tmp_path, DISK_BYTES), clock)
     yield opened
     opened.close()
@@ -178,10 +181,53 @@ def test_a_stream_that_is_none_of_the_sessions_is_refused_and_the_session_goes_o
 ) -> None:
     """There is nothing to compare with, so offers are none of it either."""
     send(receiving, session, data(), END)
-    with pytest.raises(errors.DataLoss):
+    assert not receiving.admits(number, KEYS.stream_proof(number))
+    with pytest.raises(Refused):
         send(receiving, session, END, number=number)
     assert receiving.problem is None
     completed(receiving, session, [0, 2])
+
+
+def test_a_stream_is_admitted_by_its_own_proof_only(receiving: Receiving) -> None:
+    assert receiving.admits(1, KEYS.stream_proof(1))
+    for proof in (b"", bytes(32), KEYS.stream_proof(2), KEYS.stream_proof(1)[:31]):
+        assert not receiving.admits(1, proof)
+    receiving.close()
+    assert not receiving.admits(1, KEYS.stream_proof(1))
+
+
+@pytest.mark.parametrize(
+    "first", [[], [b""], [b"x" * 100], [bytes(1 << 20)]], ids=["nothing", "empty", "short", "long"]
+)
+def test_a_stream_that_begins_with_what_is_none_of_it_has_not_begun(
+    receiving: Receiving, session: Session, first: list[bytes]
+) -> None:
+    """As of somebody who overheard the proof: neither does the session fail nor the sender wait."""
+    with pytest.raises(Refused):
+        list(receiving.stream(1, iter(first), nothing))
+    assert receiving.problem is None
+    assert receiving.admits(1, KEYS.stream_proof(1))
+    send(receiving, session, data(), END)
+    completed(receiving, session, [0, 2])
+
+
+def test_a_stream_that_breaks_before_it_began_may_be_begun_again(
+    receiving: Receiving, session: Session
+) -> None:
+    def broken() -> Iterator[bytes]:
+        raise grpc.RpcError
+        yield b""
+
+    with pytest.raises(Refused):
+        list(receiving.stream(1, broken(), nothing))
+    send(receiving, session, data(), END)
+    completed(receiving, session, [0, 2])
+
+
+def test_what_does_not_open_later_ends_the_session(receiving: Receiving, session: Session) -> None:
+    with pytest.raises(errors.DataLoss):
+        list(receiving.stream(1, iter([*session.sealed([data()]), b"x" * 100]), nothing))
+    assert receiving.problem is not None
 
 
 @pytest.mark.parametrize("counts", [[0, 3], [0, 1], [0, 0], [], [2, 0]])

@@ -18,6 +18,7 @@ from agent.transfer.meter import Meter
 from agent.transfer.sending import WORKERS_NICE, Sending, Source
 from agent.transfer.steering import PROBED_SECONDS, Steering
 from agent.transfer.streams import FRAMES_AHEAD_FIRST, DataStream
+from watari import errors
 from watari.clock import FakeClock, SystemClock
 
 FRAME = frames.Data(0, 0, LEAF_BYTES, (WHOLE_LEAF,), b"d" * 32, bytes(LEAF_BYTES), False)
@@ -47,7 +48,10 @@ class Streams:
         free = Throttle(self.failure, self.clock, 0)
         self._flow: Any = SimpleNamespace(
             session_id="any",
-            keys=SimpleNamespace(sender_stream=lambda _number: (Sealer(), None)),
+            bytes_max=1 << 40,
+            keys=SimpleNamespace(
+                sender_stream=lambda _number: (Sealer(), None), stream_proof=lambda _number: b""
+            ),
             board=SimpleNamespace(settled=lambda *_: 0),
             credit=self.credit,
             throttle=free,
@@ -161,3 +165,15 @@ def test_workers_step_back_and_nobody_else() -> None:
 def test_the_size_of_a_message_is_known_before_it_is_sealed(frame: frames.Content) -> None:
     plain = frames.encode(frame)[-1]
     assert frames.message_bytes(frame) == frames.HEADER_BYTES + len(plain) + frames.TAG_BYTES
+
+
+def test_no_byte_more_than_granted_is_sent_whichever_stream_would_send_it() -> None:
+    streams = Streams(1 << 30)
+    streams._flow.bytes_max = 2 * FRAME_BYTES
+    one, other = streams.stream(1), streams.stream(2)
+    one._seal(FRAME)
+    other._seal(FRAME)
+    for stream in (one, other):
+        with pytest.raises(errors.Denied) as caught:
+            stream._seal(FRAME)
+        assert caught.value.reason == "GRANT_EXCEEDED"

@@ -1,12 +1,14 @@
 """Sessions of migrations: what replaces, ends, completes and outlives what."""
 
 import contextlib
+import json
 import os
 import resource
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from agent import files
 from agent.hypervisors import domain
 from agent.settings import TransferSettings
-from agent.transfer import frames
+from agent.transfer import frames, spent
 from tests.conftest import TOKYO, Federation
 from tests.support.arriving import CONTENT, SENDER, Destination, Session
 from tests.support.shelves import Content, definition, put_machine
@@ -157,6 +159,108 @@ def test_what_was_activated_is_neither_discarded_nor_sent_again(host: Destinatio
     host.arrive(session)
     host.sessions.activate(session.grant.migration_id, 2)
     refused("MIGRATION_COMMITTED", lambda: host.sessions.discard(session.grant.migration_id))
+    refused("MIGRATION_STATE", lambda: host.open(session.grant))
+
+
+def leave(host: Destination, vm_id: str) -> str:
+    """The machine is handed over to elsewhere; returns the migration that took it away."""
+    migration_id = str(uuid.uuid4())
+    host.shelf.retire(vm_id, migration_id)
+    return migration_id
+
+
+def test_a_grant_brings_its_machine_once_whatever_became_of_that(host: Destination) -> None:
+    session = host.open(host.grant())
+    host.arrive(session)
+    host.sessions.activate(session.grant.migration_id, 2)
+    away = leave(host, session.grant.vm_id)
+    refused("MIGRATION_STATE", lambda: host.open(session.grant))
+    host.shelf.purge(away)
+    host.sessions = host.restarted()
+    refused("MIGRATION_STATE", lambda: host.open(session.grant))
+    host.clock.advance(299)
+    host.sessions.sweep()
+    refused("MIGRATION_STATE", lambda: host.open(session.grant))
+    host.clock.advance(2)
+    host.sessions.sweep()
+    assert json.loads((host.folder / "incoming" / ".spent.json").read_bytes()) == {}
+    assert "expired" in refused("GRANT_INVALID", lambda: host.open(session.grant)).message
+
+
+def test_a_grant_is_spent_before_there_is_a_machine(
+    host: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash in between leaves an order that is carried out when it is given again."""
+    session = host.open(host.grant())
+    host.arrive(session)
+
+    def crash(*_: object) -> None:
+        raise errors.Internal("INTERNAL", "the host is gone")
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(host.shelf, "activate", crash)
+        refused("INTERNAL", lambda: host.sessions.activate(session.grant.migration_id, 2))
+    host.sessions = host.restarted()
+    refused("MIGRATION_STATE", lambda: host.open(session.grant))
+    assert host.sessions.activate(session.grant.migration_id, 2).epoch == 2
+
+
+@pytest.mark.parametrize("purged", [True, False])
+def test_a_machine_comes_back_at_a_later_epoch_only(host: Destination, purged: bool) -> None:
+    """Also after its retained copy is gone, as long as an earlier grant could be shown."""
+    session = host.open(host.grant())
+    host.arrive(session)
+    host.sessions.activate(session.grant.migration_id, 2)
+    away = leave(host, session.grant.vm_id)
+    if purged:
+        host.shelf.purge(away)
+    for stale in (1, 2):
+        grant = host.grant(vm_id=session.grant.vm_id)
+        grant.source_epoch = stale
+        assert "epoch" in refused("GRANT_INVALID", lambda grant=grant: host.open(grant)).message
+    grant.source_epoch = 3
+    host.arrive(host.open(grant))
+
+
+def test_a_machine_that_was_made_here_comes_back_at_a_later_epoch_only(host: Destination) -> None:
+    vm_id = put_machine(host.folder, "web", {"vda": Content(1)})
+    leave(host, vm_id)
+    grant = host.grant(vm_id=vm_id)
+    refused("GRANT_INVALID", lambda: host.open(grant))
+    grant.source_epoch = 2
+    host.open(grant)
+
+
+def test_a_grant_that_outlives_what_is_remembered_is_refused(host: Destination) -> None:
+    grant = host.grant()
+    grant.expires_at.FromDatetime(host.clock.now() + timedelta(days=7, seconds=1))
+    assert "remembers" in refused("GRANT_INVALID", lambda: host.open(grant)).message
+    grant.expires_at.FromDatetime(host.clock.now() + timedelta(days=7))
+    host.open(grant)
+
+
+def test_no_more_uses_are_remembered_than_the_limit_and_none_is_forgotten_for_it(
+    host: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spent, "SPENT_MAX", 1)
+    session = host.open(host.grant())
+    host.arrive(session)
+    host.sessions.activate(session.grant.migration_id, 2)
+    assert refused("TOO_MANY_TRANSFERS", lambda: host.open(host.grant())).retryable
+    host.clock.advance(301)
+    host.sessions.sweep()
+    host.open(host.grant())
+
+
+def test_what_an_earlier_release_began_is_activated_and_spent_too(host: Destination) -> None:
+    session = host.open(host.grant())
+    host.arrive(session)
+    record = host.folder / "incoming" / session.grant.migration_id / "session.json"
+    kept = json.loads(record.read_bytes())
+    del kept["epoch"], kept["expires_at"]
+    record.write_text(json.dumps(kept))
+    host.sessions.activate(session.grant.migration_id, 2)
+    host.shelf.purge(leave(host, session.grant.vm_id))
     refused("MIGRATION_STATE", lambda: host.open(session.grant))
 
 

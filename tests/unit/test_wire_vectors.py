@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import zstandard
 from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tools import wire_vectors
@@ -37,10 +39,47 @@ def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
     return hmac.new(extracted, info + b"\x01", hashlib.sha256).digest()[:length]
 
 
+def given(name: str) -> bytes:
+    return bytes.fromhex(VECTORS["inputs"][name])
+
+
+def derived_key(info: bytes, length: int) -> bytes:
+    salt = hashlib.sha256(given("transcript")).digest()
+    return hkdf_sha256(given("secret"), salt, info, length)
+
+
 def session_key(bits: int, info: bytes) -> AESGCM:
-    inputs = {name: bytes.fromhex(VECTORS["inputs"][name]) for name in ("secret", "transcript")}
-    salt = hashlib.sha256(inputs["transcript"]).digest()
-    return AESGCM(hkdf_sha256(inputs["secret"], salt, info, bits // 8))
+    return AESGCM(derived_key(info, bits // 8))
+
+
+def test_both_agreements_follow_from_the_specification() -> None:
+    sender = X25519PrivateKey.from_private_bytes(given("sender_x25519_private"))
+    receiver = X25519PrivateKey.from_private_bytes(given("receiver_x25519_private"))
+    point, back = (each.public_key().public_bytes_raw() for each in (sender, receiver))
+    classical = receiver.exchange(X25519PublicKey.from_public_bytes(point))
+    ml_kem = MLKEM768PrivateKey.from_seed_bytes(given("sender_ml_kem_seed"))
+    ciphertext = given("receiver_ml_kem_ciphertext")
+    assert VECTORS["agreements"] == [
+        {
+            "agreement": "KEY_AGREEMENT_X25519",
+            "sender_share": point.hex(),
+            "receiver_share": back.hex(),
+            "secret": classical.hex(),
+        },
+        {
+            "agreement": "KEY_AGREEMENT_X25519_MLKEM768",
+            "sender_share": (ml_kem.public_key().public_bytes_raw() + point).hex(),
+            "receiver_share": (ciphertext + back).hex(),
+            "secret": (ml_kem.decapsulate(ciphertext) + classical).hex(),
+        },
+    ]
+
+
+@pytest.mark.parametrize("session", VECTORS["sessions"], ids=["128", "256"])
+def test_the_proofs_of_streams_follow_from_the_specification(session: dict[str, Any]) -> None:
+    for stream in session["streams"]:
+        proof = derived_key(b"watari v1 stream proof" + struct.pack("<I", stream["stream"]), 32)
+        assert stream["proof"] == proof.hex()
 
 
 def stream_key(bits: int, direction: int, number: int) -> AESGCM:
