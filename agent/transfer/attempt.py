@@ -71,7 +71,8 @@ class Attempt:
         """Runs to the end. Raises the first WatariError."""
         grant = checked_grant(self.request, self.guest, self.own, self.settings, self.clock)
         target = client.Target.of(self.request.destination_control)
-        stub = agent_pb2_grpc.TransferServiceStub(self.channels.get(target))
+        channel = self.channels.get(target)
+        stub = agent_pb2_grpc.TransferServiceStub(channel)
         with ExitStack() as stack:
             connections = Connections(
                 self.own, self.clock, self.settings.transfer.connect_seconds_max
@@ -103,7 +104,8 @@ class Attempt:
             try:
                 return self._sending(source, opened).run(opened.route, complete)
             except errors.WatariError as error:
-                told = abort(stub, opened.route.session_id, self.settings, error)
+                parting = agent_pb2_grpc.TransferServiceStub(channel.parting())
+                told = abort(parting, opened.route.session_id, self.settings, error)
                 raise _cause(error, told, readers) from error
 
     def _opening(

@@ -161,14 +161,15 @@ class ChannelPool:
         self._channels: OrderedDict[tuple[Target, bytes], grpc.Channel] = OrderedDict()
         self._outgoing = _Outgoing()
 
-    def get(self, target: Target) -> grpc.Channel:
+    def get(self, target: Target) -> LiveChannel:
         """The channel to a target. Behind it is a new connection once the target's provider has
         changed its roots, or the own certificate was renewed; calls on the one before go on.
 
         Raises Unauthenticated PROVIDER_UNKNOWN, and so do calls on it later.
         """
-        self._current(target)
-        return LiveChannel(lambda: self._current(target))
+        live = LiveChannel(lambda: self._current(target))
+        live.parting()
+        return live
 
     def _current(self, target: Target) -> grpc.Channel:
         roots = self._identity.trust.roots_for(target.spiffe_id.domain)

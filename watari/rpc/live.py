@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 
+from watari import errors
+
 _Make = Callable[[grpc.Channel], Any]
 
 
@@ -17,7 +19,23 @@ class LiveChannel(grpc.Channel):
     """Stands for the channel that `current` gives at the time of a call, and raises its errors."""
 
     def __init__(self, current: Callable[[], grpc.Channel]) -> None:
-        self._current = current
+        self._asked = current
+        self._last: grpc.Channel | None = None
+
+    def parting(self) -> grpc.Channel:
+        """The channel of now; the one before where its peer is not trusted any more. For telling it
+        that something has ended, and nothing else. Raises Unauthenticated when there was none.
+        """
+        try:
+            return self._current()
+        except errors.Unauthenticated:
+            if self._last is None:
+                raise
+            return self._last
+
+    def _current(self) -> grpc.Channel:
+        self._last = self._asked()
+        return self._last
 
     def unary_unary(self, method: str, *rest: Any, **named: Any) -> Any:
         return _LiveMethod(
