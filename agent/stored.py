@@ -5,8 +5,20 @@ from pathlib import Path
 from agent.disks import FORMATS
 from agent.hypervisors import Hypervisor
 from agent.seeds.images import Image
+from watari.identity import SpiffeId
+from watari.v1 import common_pb2
 
 PUBLIC_SCOPE = "public"
+
+
+def provider_of(grant: common_pb2.Grant) -> str:
+    """Whose tenant's a granted machine is: the provider that sends it, and where that one says that
+    the tenant is another's, that other one too. So nobody gets at what a provider's own tenants
+    have by naming them, and tenants of one name at two providers stay apart.
+    """
+    sender = SpiffeId.parse(grant.source_agent).domain
+    home = grant.tenant_domain or sender
+    return sender if home == sender else f"{sender}/{home}"
 
 
 def scope_of(provider: str, tenant: str) -> str:

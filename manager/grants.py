@@ -59,6 +59,7 @@ def issue(
         bytes_max=bytes_max(request.disks, settings.grant_slack_percent),
         rate_bytes_per_second_max=settings.rate_bytes_per_second_max,
         estimate_only=estimate_only,
+        tenant_domain=request.tenant_domain,
     )
     grant.expires_at.FromDatetime(clock.now() + timedelta(seconds=seconds))
     return identity.sign(signer, grant.SerializeToString(deterministic=True), PURPOSE)
@@ -152,6 +153,7 @@ def _require_same(
         "source_manager": (source_manager, grant.source_manager),
         "destination_manager": (str(destination_manager), grant.destination_manager),
         "disks": (list(request.disks), list(grant.disks)),
+        "tenant_domain": (request.tenant_domain, grant.tenant_domain),
     }
     for field, (asked, granted) in asked_and_granted.items():
         if asked != granted:

@@ -17,6 +17,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from agent import files
+from agent.stored import provider_of
 from agent.transfer.spent import Use
 from watari import clock, errors
 from watari.identity import SpiffeId
@@ -41,7 +42,8 @@ class Complete:
     folder: Path
     use: Use
     definition_xml: str
-    sender: SpiffeId
+    provider: str
+    """Whose tenant's it is: `agent.stored.provider_of`."""
 
 
 class Arrivals:
@@ -68,6 +70,7 @@ class Arrivals:
             "vm_id": grant.vm_id,
             "session_id": session_id,
             "sender": grant.source_agent,
+            "provider": provider_of(grant),
             "fit": fit,
             "epoch": str(grant.source_epoch + 1),
             "expires_at": str(grant.expires_at.seconds),
@@ -118,7 +121,9 @@ class Arrivals:
             int(record.get("epoch", 0)),
             float(expires) if expires else self._clock.now().timestamp() + kept_seconds,
         )
-        return Complete(folder, use, definition, SpiffeId.parse(record["sender"]))
+        # An earlier release noted the sender alone.
+        provider = record.get("provider") or SpiffeId.parse(record["sender"]).domain
+        return Complete(folder, use, definition, provider)
 
     def listing(self) -> list[agent_pb2.Incoming]:
         """Everything here."""

@@ -13,7 +13,7 @@ from agent.hypervisors.shelf import staged_disk
 from agent.seeds.catalogue import SeedCatalogue
 from agent.seeds.scopes import Scopes
 from agent.settings import Settings
-from agent.stored import scope_of
+from agent.stored import provider_of, scope_of
 from agent.transfer import handshake, standing
 from agent.transfer.admission import Admission
 from agent.transfer.arrivals import Arrivals
@@ -71,7 +71,7 @@ class Sessions:
     ) -> agent_pb2.OpenSessionResponse:
         """Opens a session in place of any earlier one of the migration. Raises WatariError."""
         grant = self._admission.checked(request, peer)
-        scope = scope_of(peer.domain, domain.parse(request.definition_xml).tenant)
+        scope = scope_of(provider_of(grant), domain.parse(request.definition_xml).tenant)
         digest_key = self._scopes.digest_key(scope)
         offer = Offer(
             session_id=request.session_id,
@@ -180,7 +180,7 @@ class Sessions:
             found = self._arrivals.complete(migration_id, self._settings.discarded_kept_seconds)
             self._spent.add(migration_id, replace(found.use, epoch=epoch))
             return self._hypervisor.activate(
-                found.folder, found.use.vm_id, found.definition_xml, epoch, found.sender.domain
+                found.folder, found.use.vm_id, found.definition_xml, epoch, found.provider
             )
 
     def discard(self, migration_id: str) -> None:

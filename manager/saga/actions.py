@@ -152,7 +152,7 @@ class Actions:
         )
 
     def _copy(self, record: Record, signals: copying.Signals) -> Again | Back | None:
-        transfer = self._copier.run(record, signals)
+        transfer = self._copier.run(record, signals, lambda: self._reread(record))
         if transfer is None:
             return None  # Cancelled or stopping: the record says more.
         if transfer.state == agent_pb2.TRANSFER_STATE_FAILED:
@@ -164,6 +164,10 @@ class Actions:
             receipt = self._copier.checked_receipt(record, transfer)
         self._advance(record, State.CONFIRMING, receipt=receipt)
         return None
+
+    def _reread(self, record: Record) -> Record:
+        with self._store.read() as connection:
+            return records.require(connection, record.migration_id)
 
     def _commit(self, record: Record) -> None:
         with self._asking_peer(record):

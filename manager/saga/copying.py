@@ -5,6 +5,7 @@ cancellations are noticed however silent the agent is.
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from manager import grants
@@ -77,8 +78,11 @@ class Copier:
         self._board = board
         self._limits = limits
 
-    def run(self, record: Record, signals: Signals) -> agent_pb2.Transfer | None:
-        """Follow a transfer until it has SUCCEEDED or FAILED; None when interrupted.
+    def run(
+        self, record: Record, signals: Signals, latest: Callable[[], Record]
+    ) -> agent_pb2.Transfer | None:
+        """Follow a transfer until it has SUCCEEDED or FAILED; None when interrupted. `latest` reads
+        the record again: a cap that was changed just before the transfer began counts too.
 
         Raises StepFailed when an agent or the peer does not answer, or too much time has passed.
         """
@@ -86,6 +90,7 @@ class Copier:
         failpoint.hit(BEFORE_START)
         transfer = self._start(record)
         failpoint.hit(AFTER_START)
+        self._tell_limit(record, latest())
         while transfer.state not in ENDED:
             if signals.interrupted.is_set():
                 return None
@@ -129,6 +134,15 @@ class Copier:
         )
         try:
             return self._agents.start_transfer(record.host_id, request)
+        except errors.WatariError as error:
+            raise StepFailed(Party.OWN_AGENT, error) from error
+
+    def _tell_limit(self, began: Record, now: Record) -> None:
+        if now.options == began.options:
+            return
+        limit, schedule = now.options.limit_bytes_per_second, now.options.limit_schedule
+        try:
+            self._agents.set_transfer_limit(began.host_id, began.migration_id, limit, schedule)
         except errors.WatariError as error:
             raise StepFailed(Party.OWN_AGENT, error) from error
 

@@ -697,6 +697,7 @@ class Grant(_message.Message):
     RATE_BYTES_PER_SECOND_MAX_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ESTIMATE_ONLY_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
     grant_id: _builtins.str
     """Unique id of the grant (UUID)."""
     migration_id: _builtins.str
@@ -725,6 +726,8 @@ class Grant(_message.Message):
     """Whether it is for an estimate: digests may be exchanged and a sample measured, but nothing is
     kept and no machine comes of it. `reservation_id` is empty then.
     """
+    tenant_domain: _builtins.str
+    """The provider whose tenant the machine is; empty is the source's."""
     @_builtins.property
     def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskSpec]:
         """The disks, with their exact sizes."""
@@ -752,10 +755,11 @@ class Grant(_message.Message):
         rate_bytes_per_second_max: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         estimate_only: _builtins.bool = ...,
+        tenant_domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_max", b"bytes_max", "destination_agent", b"destination_agent", "destination_manager", b"destination_manager", "disks", b"disks", "estimate_only", b"estimate_only", "expires_at", b"expires_at", "grant_id", b"grant_id", "migration_id", b"migration_id", "rate_bytes_per_second_max", b"rate_bytes_per_second_max", "reservation_id", b"reservation_id", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "source_manager", b"source_manager", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_max", b"bytes_max", "destination_agent", b"destination_agent", "destination_manager", b"destination_manager", "disks", b"disks", "estimate_only", b"estimate_only", "expires_at", b"expires_at", "grant_id", b"grant_id", "migration_id", b"migration_id", "rate_bytes_per_second_max", b"rate_bytes_per_second_max", "reservation_id", b"reservation_id", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "source_manager", b"source_manager", "tenant_domain", b"tenant_domain", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
