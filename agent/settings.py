@@ -133,7 +133,7 @@ class Settings:
     """How long the disks of a machine that was handed over are kept."""
 
     discarded_kept_seconds: int = field(default=7 * 86400, metadata={"min": 3600})
-    """How long a discarded migration's data stays refused; longer than any grant is valid."""
+    """How long a discarded migration's data stays refused; no grant may be valid for longer."""
 
     sweep_seconds: float = field(default=5.0, metadata={"min": 0.05})
     """How often stalled sessions and expired disks are looked for."""

@@ -24,11 +24,12 @@ from agent import receipts
 from agent.transfer import frames
 from agent.transfer.comparing import Comparing
 from agent.transfer.dataplane import Refused
-from agent.transfer.flow import WAIT_SECONDS_MAX, Failure
+from agent.transfer.flow import Failure
 from agent.transfer.geometry import OFFER_STREAM
 from agent.transfer.keys import Opener, SessionKeys
 from agent.transfer.merkle import DigestKeys
 from agent.transfer.settling import Settler, Written
+from agent.transfer.tally import Tally
 from agent.transfer.target import Record, Target
 from watari import clock, errors, failpoint
 from watari.identity import SpiffeId
@@ -39,11 +40,6 @@ FLUSHED = failpoint.declare("agent.receiving.flushed")
 
 STREAM_END_SECONDS_MAX = 10.0
 """How long closing a session waits for its streams to stop writing."""
-
-MANIFEST_WAIT_SECONDS_MAX = 60.0
-"""How long a manifest waits for the frames that it counts, which come on other connections, while
-nothing comes.
-"""
 
 
 @dataclass(frozen=True)
@@ -75,13 +71,10 @@ class Receiving:
         self._failure = Failure()
         self._changed = self._failure.changed
         self._settler = Settler(self._failure, time)
-        self._cuts: dict[int, Callable[[], object]] = {}
-        self._frames: dict[int, int] = {}
-        self._ended: set[int] = set()
-        self._closed = False
         self._released = False
-        self._wire_bytes = 0
-        self._active_at = time.monotonic()
+        first = OFFER_STREAM if self.seeds() else OFFER_STREAM + 1
+        numbers = range(first, offer.streams + 1)
+        self._tally = Tally(offer.session_id, offer.grant, numbers, self._failure, time)
 
     @property
     def migration_id(self) -> str:
@@ -108,15 +101,15 @@ class Receiving:
         """Whether a stream may begin: it is one of this session's, has not begun, and whoever opens
         it knows the session's keys. Never waits.
         """
-        alive = not self._closed and self._failure.error is None
-        expected = self._keys.stream_proof(number) if alive and self._is_free(number) else b""
-        return bool(expected) and hmac.compare_digest(proof, expected)
+        return self._tally.is_free(number) and hmac.compare_digest(
+            proof, self._keys.stream_proof(number)
+        )
 
     def stream(
         self, number: int, messages: Iterator[bytes], cut: Callable[[], object]
     ) -> Iterator[bytes]:
         """Settles the frames of one stream and yields what it is answered. Raises WatariError."""
-        self._enter(number, cut)
+        self._tally.enter(number, cut)
         try:
             if number == OFFER_STREAM:
                 yield from self._answers(messages)
@@ -135,7 +128,7 @@ class Receiving:
     def await_manifest(self, sealed_manifest: bytes) -> None:
         """Returns when just the frames that a manifest counts have come. Raises DataLoss."""
         manifest = self._read_manifest(sealed_manifest)
-        self._await_frames(list(manifest.stream_frames))
+        self._tally.await_frames(manifest.stream_frames)
 
     def complete(self, sealed_manifest: bytes) -> common_pb2.Receipt:
         """Checks everything, flushes, and returns the receipt; after `await_manifest`. Raises
@@ -151,7 +144,7 @@ class Receiving:
             self.offer.digest_keys,
             [(spec, target.tree) for spec, target in zip(specs, targets, strict=True)],
             self.offer.definition_xml,
-            self._wire_bytes,
+            self._tally.wire_bytes,
         )
         if list(receipt.disks) != list(manifest.disks):
             raise errors.DataLoss("DIGEST_MISMATCH", "a disk differs from what the sender read")
@@ -162,77 +155,41 @@ class Receiving:
 
     def idle_seconds(self) -> float:
         """Seconds since the last frame, or since the session was opened."""
-        return self._clock.monotonic() - self._active_at
+        return self._clock.monotonic() - self._tally.active_at
+
+    def fail(self, error: errors.WatariError) -> None:
+        """Keeps the first error and ends all streams: the attempt is lost."""
+        self._tally.fail(error)
 
     def progress(self) -> common_pb2.Progress:
         """What has arrived."""
         total = sum(disk.target.size for disk in self._disks)
         progress = common_pb2.Progress(
-            total_bytes=total, wire_bytes=self._wire_bytes, eta_seconds=-1.0
+            total_bytes=total, wire_bytes=self._tally.wire_bytes, eta_seconds=-1.0
         )
         progress.measured_at.FromDatetime(self._clock.now())
         return progress
 
     def close(self) -> None:
         """Cuts the streams and closes the files once nobody writes. Never raises."""
-        with self._changed:
-            if self._frames and self._frames.keys() == self._ended:  # last words are on their way
-                self._changed.wait_for(lambda: not self._cuts, STREAM_END_SECONDS_MAX)
-            self._closed = True
-            for cut in self._cuts.values():
-                cut()
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._cuts, STREAM_END_SECONDS_MAX)
+        self._tally.close(STREAM_END_SECONDS_MAX)
         self._settler.close()
         with self._changed:
             self._release()
-
-    def _enter(self, number: int, cut: Callable[[], object]) -> None:
-        with self._changed:
-            self._check_open()
-            if not self._is_free(number):
-                raise Refused(f"stream {number} of {self.offer.streams}, or a repeat of it")
-            self._frames[number] = 0
-            self._cuts[number] = cut
-
-    def _is_free(self, number: int) -> bool:
-        first = OFFER_STREAM if self.seeds() else OFFER_STREAM + 1
-        return first <= number <= self.offer.streams and number not in self._frames
 
     def _leave(self, number: int) -> None:
-        with self._changed:
-            del self._cuts[number]
-            if not self._frames[number]:  # nothing of it counts, and the sender may begin it yet
-                del self._frames[number]
-            self._changed.notify_all()
-            if not self._closed or self._cuts:
-                return
-        self._settler.close()
-        with self._changed:
-            self._release()
+        if self._tally.leave(number):
+            self._settler.close()
+            with self._changed:
+                self._release()
 
     def _release(self) -> None:
         """Closes the files when the last writer is gone; called with the lock held."""
-        if not self._cuts and not self._released:
+        if self._tally.deserted and not self._released:
             self._released = True
             for disk in self._disks:
                 disk.close()
                 disk.target.close()
-
-    def _check_open(self) -> None:
-        self._failure.check()
-        if self._closed:
-            raise errors.NotFound(
-                "SESSION_NOT_FOUND", "the session was closed", session=self.offer.session_id
-            )
-
-    def fail(self, error: errors.WatariError) -> None:
-        """Keeps the first error and ends the other streams: the attempt is lost."""
-        with self._changed:
-            if not self._closed:
-                self._failure.fail(error)
-            for cut in self._cuts.values():
-                cut()
 
     def _answers(self, messages: Iterator[bytes]) -> Iterator[bytes]:
         sealer, opener = self._keys.receiver_stream(OFFER_STREAM)
@@ -243,13 +200,15 @@ class Receiving:
                 case frames.LeavesOffer():
                     answer, records = self._disk(frame.disk).leaves(frame)
                 case frames.End():
-                    self._end(OFFER_STREAM)
+                    self._tally.end(OFFER_STREAM)
                     yield sealer.seal(frames.Ack(opener.frames, 0, final=True))
                     return
                 case _:
                     raise frames.invalid(f"{type(frame).__name__} on the stream of offers")
             self._settler.add(
-                Written(OFFER_STREAM, opener.frames, 0, False, self._active_at, tuple(records))
+                Written(
+                    OFFER_STREAM, opener.frames, 0, False, self._tally.active_at, tuple(records)
+                )
             )
             failpoint.hit(OFFER_ANSWERED)
             yield sealer.seal(answer)
@@ -267,12 +226,12 @@ class Receiving:
                 yield sealer.seal(ack)
             if gone.is_set():
                 with self._changed:
-                    self._check_open()  # a session that was closed says so
+                    self._tally.check_open()  # a session that was closed says so
                     if not opener.frames:
                         raise _not_begun(number)
         finally:
             if not opener.ended:
-                self._cuts[number]()
+                self._tally.cut(number)
             reader.join()
 
     def _read(
@@ -322,7 +281,7 @@ class Receiving:
                 )
             )
             if ended:
-                self._end(number)
+                self._tally.end(number)
                 return
 
     def _opened(
@@ -331,10 +290,10 @@ class Receiving:
         """(frame, bytes of its message) of a stream until its end."""
         for message in messages:
             frame = self._open(number, message, opener)
-            self._count(number, opener.frames, len(message))
+            self._tally.count(number, opener.frames, len(message))
             yield frame, len(message)
         with self._changed:
-            self._check_open()  # a session that was closed has cut its streams
+            self._tally.check_open()  # a session that was closed has cut its streams
         if not opener.frames:
             raise _not_begun(number)
         raise frames.invalid("a stream ended without its final frame")
@@ -350,40 +309,6 @@ class Receiving:
             if opener.frames:
                 raise
             raise _not_begun(number) from None
-
-    def _count(self, number: int, frame_count: int, message_bytes: int) -> None:
-        with self._changed:
-            self._check_open()
-            self._frames[number] = frame_count
-            self._wire_bytes += message_bytes
-            self._active_at = self._clock.monotonic()
-            if self._wire_bytes > self.offer.grant.bytes_max:
-                raise errors.Denied(
-                    "GRANT_EXCEEDED",
-                    f"more than the {self.offer.grant.bytes_max} bytes that the grant allows",
-                )
-
-    def _end(self, number: int) -> None:
-        with self._changed:
-            self._ended.add(number)
-            self._changed.notify_all()
-
-    def _await_frames(self, expected: list[int]) -> None:
-        """Returns when just these frames have come, by stream number, and all streams ended."""
-        began = self._clock.monotonic()
-        numbers = {number for number, count in enumerate(expected) if count}
-        with self._changed:
-            while not numbers <= self._ended:
-                self._check_open()
-                since = max(began, self._active_at)
-                left = since + MANIFEST_WAIT_SECONDS_MAX - self._clock.monotonic()
-                if left <= 0:
-                    raise frames.invalid(f"streams {sorted(numbers - self._ended)} did not end")
-                self._changed.wait(min(left, WAIT_SECONDS_MAX))
-            self._check_open()
-            counted = {number: count for number, count in enumerate(expected) if count}
-            if self._frames != counted or self._frames.keys() - self._ended:
-                raise frames.invalid("the manifest is about other frames than those that arrived")
 
     def _disk(self, number: int) -> Comparing:
         if number >= len(self._disks):

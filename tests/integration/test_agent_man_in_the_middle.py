@@ -31,11 +31,11 @@ COUNTER = slice(8, 16)
 
 @dataclass
 class World:
-    """Two agents, somebody in between, and a machine that has crossed untouched."""
+    """Two agents with somebody in between."""
 
     pair: agents.Pair
-    frames: middle.Frames
     shared: bytes
+    """What the destination has already."""
     numbers: Iterator[int]
 
     def attempt(self) -> tuple[str, str, agent_pb2.Transfer]:
@@ -46,11 +46,6 @@ class World:
             disk.write(self.shared + os.urandom(DISK.size - len(self.shared)))
         migration_id = self.pair.start(vm_id, streams=2)
         return vm_id, name, self.pair.source.wait_ended(migration_id, END_SECONDS_MAX)
-
-    def came(self, number: int) -> int:
-        """How many frames came on a stream of the latest session, the last one included."""
-        ways = [way for way in self.frames.history if way[1:] == (number, TO_RECEIVER)]
-        return len(self.frames.history[ways[-1]])
 
     def check(self, vm_id: str, name: str, transfer: agent_pb2.Transfer) -> None:
         """It succeeded, or failed clearly and left no machine; another attempt succeeds."""
@@ -84,8 +79,27 @@ class World:
         assert vm_id not in {guest.vm_id for guest in self.pair.destination.guests()}
 
 
+@dataclass
+class Framed(World):
+    """Somebody who sees frames."""
+
+    frames: middle.Frames
+
+    def came(self, number: int) -> int:
+        """How many frames came on a stream of the latest session, the last one included."""
+        ways = [way for way in self.frames.history if way[1:] == (number, TO_RECEIVER)]
+        return len(self.frames.history[ways[-1]])
+
+
+@dataclass
+class Wired(World):
+    """Somebody who sees bytes."""
+
+    wire: middle.Wire
+
+
 @pytest.fixture(scope="module")
-def world(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Framed]:
     port = processes.free_port()
     there = f'advertised_data_address = "127.0.0.1:{port}"\n{HURRY}'
     folder = tmp_path_factory.mktemp("middle")
@@ -94,7 +108,7 @@ def world(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> I
         first = put_machine(pair.source.shelf, "first", {"vda": Content(SHARED, ((0, SHARED),))})
         shared = (pair.source.shelf / "vms" / "first" / "vda.raw").read_bytes()
         pair.migrate(first)
-        yield World(pair, frames, shared, itertools.count())
+        yield Framed(pair, shared, itertools.count(), frames)
         frames.close()
 
 
@@ -175,7 +189,7 @@ def of_the_other_direction(history: dict[Way, list[bytes]], way: Way) -> list[li
 SPLICES: list[Splice] = [of_another_stream, of_another_session, of_the_other_direction]
 
 
-def spliced(world: World, splice: Splice) -> Change:
+def spliced(world: Framed, splice: Splice) -> Change:
     """A message of elsewhere in place of the next, with the counter that is due."""
 
     def change(way: Way, at: int, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -224,7 +238,7 @@ WAYS = [
 @pytest.mark.parametrize(("number", "direction", "after"), WAYS[:2])
 @pytest.mark.parametrize("name", CHANGES)
 def test_whatever_is_done_to_a_frame_the_transfer_ends_clearly(
-    world: World, name: str, number: int, direction: str, after: int
+    world: Framed, name: str, number: int, direction: str, after: int
 ) -> None:
     world.frames.applied.clear()
     world.frames.plan = (number, direction, after, CHANGES[name])
@@ -240,7 +254,7 @@ def test_whatever_is_done_to_a_frame_the_transfer_ends_clearly(
     "name", ["dropped", "repeated", "swapped", "cut off", "the last of the tag"]
 )
 def test_whatever_is_done_to_what_the_receiver_says_the_transfer_ends_clearly(
-    world: World, name: str, number: int, direction: str, after: int
+    world: Framed, name: str, number: int, direction: str, after: int
 ) -> None:
     """It may have succeeded when that is found."""
     world.frames.applied.clear()
@@ -253,7 +267,7 @@ def test_whatever_is_done_to_what_the_receiver_says_the_transfer_ends_clearly(
 @pytest.mark.parametrize(("number", "direction", "after"), WAYS)
 @pytest.mark.parametrize("splice", SPLICES)
 def test_a_frame_of_elsewhere_is_not_taken(
-    world: World, splice: Splice, number: int, direction: str, after: int
+    world: Framed, splice: Splice, number: int, direction: str, after: int
 ) -> None:
     """Though its counter is the one that is due."""
     world.frames.applied.clear()
@@ -266,12 +280,12 @@ def test_a_frame_of_elsewhere_is_not_taken(
 
 
 @pytest.mark.parametrize("name", ["dropped", "repeated", "cut off", "the last of the tag"])
-def test_the_first_frame_of_a_stream_is_as_safe_as_the_others(world: World, name: str) -> None:
+def test_the_first_frame_of_a_stream_is_as_safe_as_the_others(world: Framed, name: str) -> None:
     world.frames.plan = (1, TO_RECEIVER, 0, CHANGES[name])
     world.check(*world.attempt())
 
 
-def test_nothing_happens_to_who_is_left_alone(world: World) -> None:
+def test_nothing_happens_to_who_is_left_alone(world: Framed) -> None:
     vm_id, name, transfer = world.attempt()
     assert transfer.state == agent_pb2.TRANSFER_STATE_SUCCEEDED
     assert transfer.progress.deduplicated_bytes == SHARED
@@ -293,16 +307,14 @@ EDITS: dict[str, middle.Edit] = {
 
 
 @pytest.fixture(scope="module")
-def wired(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def wired(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wired]:
     """The same with a proxy that knows TCP only."""
     port = processes.free_port()
     there = f'advertised_data_address = "127.0.0.1:{port}"\n{HURRY}'
     folder: Path = tmp_path_factory.mktemp("wire")
     with agents.running(federation, folder, source=HURRY, destination=there) as pair:
         wire = middle.Wire(pair.destination.data_port, port)
-        world = World(pair, None, b"", itertools.count())  # type: ignore[arg-type]
-        world.wire = wire  # type: ignore[attr-defined]
-        yield world
+        yield Wired(pair, b"", itertools.count(), wire)
         wire.close()
 
 
@@ -312,11 +324,10 @@ def wired(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> I
 )
 @pytest.mark.parametrize("name", EDITS)
 def test_whatever_is_done_to_bytes_of_the_connection_the_transfer_ends_clearly(
-    wired: World, name: str, direction: str, position: int
+    wired: Wired, name: str, direction: str, position: int
 ) -> None:
-    wire: middle.Wire = wired.wire  # type: ignore[attr-defined]
-    wire.applied.clear()
-    wire.plan = (direction, position, EDITS[name])
+    wired.wire.applied.clear()
+    wired.wire.plan = (direction, position, EDITS[name])
     vm_id, machine, transfer = wired.attempt()
-    assert wire.applied.is_set()
+    assert wired.wire.applied.is_set()
     wired.check(vm_id, machine, transfer)

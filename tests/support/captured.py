@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ from watari.v1 import agent_pb2
 DISK_BYTES = 8 * MIB
 BUFFER_MIB = "64"
 """Of the kernel for the capture, so that none of it is lost."""
+
+FLUSH_SECONDS = 2.0
+"""Time for the last packets to reach the capture: the kernel gives them away in blocks."""
 
 Stream = tuple[str, int]
 """(tshark's number of a TCP connection, port that sends)."""
@@ -62,6 +66,7 @@ def capturing(path: Path) -> Iterator[None]:
             raise AssertionError(heard)
         try:
             yield
+            time.sleep(FLUSH_SECONDS)
         finally:
             process.send_signal(signal.SIGINT)
             ending = process.communicate(timeout=30)[1]

@@ -16,7 +16,8 @@ from agent.transfer.dataplane import Refused
 from agent.transfer.geometry import DIGEST_BYTES, LEAF_BYTES, leaf_count, whole_mask
 from agent.transfer.keys import SessionKeys
 from agent.transfer.merkle import DigestKeys
-from agent.transfer.receiving import MANIFEST_WAIT_SECONDS_MAX, Offer, Receiving
+from agent.transfer.receiving import Offer, Receiving
+from agent.transfer.tally import MANIFEST_WAIT_SECONDS_MAX
 from tests.support.arriving import (
     CONTENT,
     DIGEST_KEY,
