@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.clouds import VM, eventually
 from tests.support.scripted_agent import FAILS, HANGS
-from watari import errors, windows
+from watari import errors, failpoint, windows
 from watari.rpc import client
 from watari.v1 import common_pb2, manager_pb2
 
@@ -55,6 +55,20 @@ def test_new_caps_take_the_place_of_the_schedule_for_the_running_and_every_later
     tokyo.wait_state(migration_id, "SUCCEEDED")
     last = tokyo.agent.orders[-1].options
     assert (last.limit_bytes_per_second, list(last.limit_schedule)) == (2 << 20, [NIGHT])
+
+
+def test_a_cap_that_changes_just_before_the_transfer_begins_is_not_lost(clouds):
+    """The agent has no transfer yet when it is told, and the order to begin has the old cap."""
+    tokyo, _ = clouds
+    with failpoint.armed("manager.saga.before_start_transfer", "1*sleep(700)"):
+        migration_id = start(tokyo, HANGS)
+        tokyo.wait_state(migration_id, "COPYING")
+        set_limit(tokyo, migration_id, 2 << 20)
+        assert tokyo.agent.attempts == 0
+        eventually(lambda: tokyo.agent.attempts == 1, "it copies")
+    assert tokyo.agent.orders[-1].options.limit_bytes_per_second == 1 << 20
+    eventually(lambda: len(tokyo.agent.limits) == 2, "the agent is told after all")
+    assert tokyo.agent.limits[-1].limit_bytes_per_second == 2 << 20
 
 
 def test_a_cap_without_windows_removes_the_schedule(clouds):
