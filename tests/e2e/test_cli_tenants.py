@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import CommandLine
-from watari import identity
 from watari.cli.exits import Exit
 from watari.cli.federation import configs
-from watari.clock import SystemClock
-from watari.identity import Authority, Role, SpiffeId
 
 DOMAIN = "tokyo.internal"
 
@@ -31,19 +28,16 @@ def tenant(watari: CommandLine) -> Callable[[str], list[str]]:
     """Makes a tenant of Tokyo; returns the options that make the command line that tenant's."""
 
     def make(name: str) -> list[str]:
-        pki = watari.state / "config" / "pki" / DOMAIN
-        authority = Authority(
-            (pki / "ca.pem").read_bytes(), (pki / "ca.key").read_bytes(), SystemClock()
-        )
-        certificate, key = authority.issue(SpiffeId(DOMAIN, Role.USER, name))
-        identity.save_certificate(pki / f"user-{name}.pem", certificate)
-        identity.save_key(pki / f"user-{name}.key", key)
-        shown = {
-            "certificate": str(pki / f"user-{name}.pem"),
-            "key": str(pki / f"user-{name}.key"),
-            "trust": str(pki / "trust"),
-        }
+        folder = watari.state / f"user-{name}"
+        ca = watari.state / "config" / "pki" / DOMAIN / "ca"
+        watari.run("ca", "issue", "user", name, "--dir", str(ca), "--out", str(folder))
         settings: dict[str, Any] = tomllib.loads((watari.state / "client.toml").read_text())
+        shown = {
+            "certificate": str(folder / "cert.pem"),
+            "key": str(folder / "key.pem"),
+            "trust": str(folder / "trust"),
+            "issuer": settings["client"]["clouds"]["tokyo"]["manager"],
+        }
         settings["client"]["identity"] = shown
         for cloud in settings["client"]["clouds"].values():
             cloud["identity"] = shown

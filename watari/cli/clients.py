@@ -281,7 +281,7 @@ class Clients:
         if pool is None:
             own = self._identity(identity)
             pool = self._pools[identity] = rpc.ChannelPool(own)
-            _renew_if_due(own, identity, pool)
+            _keep(own, identity, pool)
         target = rpc.Target(endpoint.address, SpiffeId.parse(endpoint.spiffe_id))
         return Peer(title, endpoint, pool.get(target), self.settings.call_seconds_max)
 
@@ -310,8 +310,9 @@ class Clients:
         return endpoint
 
 
-def _renew_if_due(own: Identity, settings: IdentitySettings, pool: rpc.ChannelPool) -> None:
-    """A person's certificate is renewed when it is used; a manager that is away is asked next time.
+def _keep(own: Identity, settings: IdentitySettings, pool: rpc.ChannelPool) -> None:
+    """A person's certificate is renewed when it is used, and the own provider's manager is asked
+    about providers that are not known; one that is away is asked next time.
 
     Raises Unauthenticated PEER_UNAUTHENTICATED for one that has run out.
     """
@@ -325,7 +326,9 @@ def _renew_if_due(own: Identity, settings: IdentitySettings, pool: rpc.ChannelPo
         )
     if settings.issuer is not None:
         target = rpc.Target(settings.issuer.address, SpiffeId.parse(settings.issuer.spiffe_id))
-        Keeper(own, ManagerIssuer(pool, target), clock).renew_if_due()
+        keeper = Keeper(own, ManagerIssuer(pool, target), clock)
+        keeper.renew_if_due()
+        own.trust.ask = keeper.ask
 
 
 def cloud_not_found(cloud_id: str, known: Sequence[str]) -> errors.NotFound:

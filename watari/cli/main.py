@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import watari
-from watari import errors
+from watari import errors, logs
 from watari.cli import (
     audit,
     ca,
@@ -75,6 +75,8 @@ def run() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets "?", never an exception.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # What the command does is said by the command; what the foundation logs is for servers.
+    logs.configure("watari", "critical", json=False)
     sys.exit(main(sys.argv[1:]))
 
 
