@@ -2,6 +2,7 @@
 #   make demo    watch a virtual machine cross from one cloud to another
 #   make test    everything that CI checks, except the long fault suite
 #   make faults  kill every process at every step (minutes)
+#   make hostile wrong parties, men in the middle, floods, removed providers (minutes, as root)
 #   make storm   kill and cut off etcd's nodes and directories for minutes, from SEEDS (as root)
 #   make compose-up   a federation in containers, with etcd; make compose-down stops it
 #   make bench   the paper's experiment in small over an emulated WAN (minutes, as root)
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: demo test faults storm bench bench-paper lint protos access format contract-release clean
+.PHONY: demo test faults hostile storm bench bench-paper lint protos access format contract-release clean
 .PHONY: compose-build compose-up compose-down compose-wheels compose-test
 
 demo:
@@ -20,11 +21,15 @@ demo:
 	$(BIN)/watari demo
 
 test: lint
-	$(BIN)/pytest tests --ignore=tests/faults --ignore=tests/compose
+	$(BIN)/pytest tests --ignore=tests/faults --ignore=tests/hostile --ignore=tests/compose
 
 faults:
 	@tools/setup.sh test
 	$(BIN)/pytest tests/faults
+
+hostile:
+	@tools/setup.sh test
+	$(BIN)/pytest tests/hostile
 
 # Each is a minute of publishing while etcd's nodes and directories die and are cut off.
 SEEDS ?= 1 2 3 4 5

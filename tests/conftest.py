@@ -19,6 +19,8 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
+MIB = 1024 * 1024
+
 TOKYO = "tokyo.example"
 OSAKA = "osaka.example"
 HUB = "hub.example"
@@ -140,3 +142,15 @@ def serve(federation: Federation) -> Iterator[Serve]:
     yield start
     for server in servers:
         assert server.stop(0).wait(10), "a call did not end"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """A sparse raw image with 4 MiB of content that does not compress and that no host has yet."""
+    path = tmp_path / "disk.raw"
+    with path.open("xb") as file:
+        file.truncate(32 * MIB + 512)
+        for offset in (MIB, 30 * MIB + 512):
+            file.seek(offset)
+            file.write(os.urandom(2 * MIB))
+    return path

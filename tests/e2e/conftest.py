@@ -1,6 +1,5 @@
 """One local federation of real processes for all tests of this folder that only use one."""
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import CommandLine
-
-MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="session")
@@ -19,18 +16,6 @@ def watari(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
     command_line.run("up")
     yield command_line
     command_line.run("down")
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Path:
-    """A sparse raw image with 4 MiB of content that does not compress and that no host has yet."""
-    path = tmp_path / "disk.raw"
-    with path.open("xb") as file:
-        file.truncate(32 * MIB + 512)
-        for offset in (MIB, 30 * MIB + 512):
-            file.seek(offset)
-            file.write(os.urandom(2 * MIB))
-    return path
 
 
 @pytest.fixture
