@@ -229,7 +229,7 @@ def test_an_observer_is_told_of_refused_calls_and_of_no_others(federation, obser
     observer = Observer()
     target = observed(observer)
     status(federation.party(ALICE), target)
-    stranger = "spiffe://osaka.example/user/alice"
+    stranger = "spiffe://osaka.example/agent/host-1"
     with pytest.raises(errors.Denied):
         status(federation.party(stranger), target)
     with rpc.connect(federation.party(ALICE), target) as channel:
@@ -242,7 +242,7 @@ def test_an_observer_is_told_of_refused_calls_and_of_no_others(federation, obser
 
 def test_an_observer_is_told_of_refused_streams(federation, observed):
     observer = Observer()
-    stranger = federation.party("spiffe://osaka.example/user/alice")
+    stranger = federation.party("spiffe://osaka.example/agent/host-1")
     request = manager_pb2.WatchMigrationRequest()
     with rpc.connect(stranger, observed(observer)) as channel:
         stub = manager_pb2_grpc.ManagerServiceStub(channel)
@@ -255,6 +255,6 @@ def test_an_observer_is_told_of_refused_streams(federation, observed):
 def test_an_observer_that_fails_changes_nothing_for_the_caller(federation, observed):
     observer = Observer(RuntimeError("no room"))
     with pytest.raises(errors.Denied) as caught:
-        status(federation.party("spiffe://osaka.example/user/alice"), observed(observer))
+        status(federation.party("spiffe://osaka.example/agent/host-1"), observed(observer))
     assert caught.value.reason == "NOT_ALLOWED"
     assert len(observer.told) == 1
