@@ -104,6 +104,10 @@ def _lock(database: Path) -> IO[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # It holds keys of open invitations: for its owner only, and so are the files beside it,
+        # which SQLite gives the mode of this one.
+        database.touch(mode=0o600)
+        database.chmod(0o600)
     except BlockingIOError:
         raise errors.InvalidArgument(
             "CONFIG_INVALID",

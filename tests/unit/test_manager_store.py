@@ -1,6 +1,7 @@
 """The manager's database, requests and small parts."""
 
 import sqlite3
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,18 @@ from watari.clock import FakeClock, SystemClock
 from watari.v1 import common_pb2, manager_pb2
 
 GIB = 1024**3
+
+
+def test_the_database_and_the_files_beside_it_are_their_owners_only(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite"
+    path.touch(mode=0o644)  # of an earlier release
+    store = Store(StoreSettings(path=path))
+    with store.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (x)")
+        files = [each for each in tmp_path.iterdir() if each.suffix != ".lock"]
+        assert len(files) == 3
+        assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
+    store.close()
 
 
 @pytest.fixture

@@ -157,6 +157,10 @@ def remove(
     that are not committed roll back. It comes back by a new invitation only.
     """
     output, member = invocation.output, invocation.clients.membership(cloud)
+    if output.is_json and not yes:
+        raise errors.InvalidArgument(
+            "INVALID_FIELD", "a program confirms by --yes", hint="add --yes, or leave -o json"
+        )
     row = plain(member.provider(domain))
     output.show(facts(_facts(row)))
     if not yes and not typer.confirm(f"Remove {domain}?", err=True):
