@@ -5,3 +5,5 @@ not identical to its source is reported as such.
 
 Never: asserts that anything is fast, or leaves processes and namespaces behind.
 """
+
+import watari.tls  # noqa: F401 - before grpc is imported anywhere

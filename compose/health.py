@@ -9,6 +9,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import watari.tls  # noqa: F401 - before grpc
+
+# isort: split
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 

@@ -7,3 +7,5 @@ network namespace of its own. Watchers follow; each knows the generation of ever
 change that is missed, repeated or invented shows at once. At the end everybody must agree with a
 fresh listing of each directory, and nothing that was acknowledged may be missing.
 """
+
+import watari.tls  # noqa: F401 - before grpc is imported anywhere
