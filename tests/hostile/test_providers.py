@@ -26,7 +26,7 @@ LEAF_SECONDS = 12
 def test_two_providers_come_from_nothing_to_a_first_migration_in_six_commands(
     tmp_path: Path, disk: Path
 ) -> None:
-    """As docs/tutorial.md shows it; at the end every byte is there."""
+    """As docs/federation.md shows it; at the end every byte is there."""
     tokyo, osaka = CommandLine(tmp_path / "tokyo"), CommandLine(tmp_path / "osaka")
     try:
         tokyo.run("up", "tokyo.example")  # 1

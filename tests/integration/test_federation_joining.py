@@ -1,6 +1,7 @@
 """Providers meet by an invitation, are confirmed by people, and part, over real mutual TLS."""
 
 import datetime
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,14 @@ from watari.identity import SpiffeId, create_ca, invitation
 from watari.identity.invitation import Invitation
 from watari.identity.party import KeyPair
 from watari.rpc import client
-from watari.v1 import federation_pb2, federation_pb2_grpc, manager_pb2, manager_pb2_grpc
+from watari.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
+    federation_pb2,
+    federation_pb2_grpc,
+    manager_pb2,
+    manager_pb2_grpc,
+)
 
 TOKYO, OSAKA, KYOTO = "tokyo.example", "osaka.example", "kyoto.example"
 
@@ -276,3 +284,42 @@ def test_an_invitation_says_what_it_said():
     )
     assert Invitation.parse(str(made)) == made
     assert made.secret.hex() not in repr(made)
+
+
+def entries(provider: Provider) -> list[tuple[str, str, str]]:
+    """What the audit log says, oldest first: action, actor and subject."""
+    stub = audit_pb2_grpc.AuditServiceStub(provider.channel(provider.party("operator", "admin")))
+    listed = client.call(stub.ListAuditEntries, audit_pb2.ListAuditEntriesRequest()).entries
+    return [(each.action, each.actor, each.subject) for each in listed]
+
+
+def test_meeting_accepting_and_removing_are_in_both_audit_logs(two):
+    tokyo, osaka = two
+    line = tokyo.invite()
+    osaka.accept(line)
+    osaka.confirm(TOKYO)
+    tokyo.confirm(OSAKA)
+    eventually(lambda: osaka.provider(TOKYO).told_sequence > 0, "tokyo was not told")
+    tokyo.revoke(SpiffeId(TOKYO, "user", "gone"))
+    tokyo.remove(OSAKA)
+    invitee = Invitation.parse(line).invitee
+    operator = f"spiffe://{TOKYO}/operator/admin"
+    said = entries(tokyo)
+    assert said[:4] == [
+        ("invitation.created", operator, invitee.name),
+        ("invitation.used", str(invitee), OSAKA),
+        ("provider.met", str(invitee), OSAKA),
+        ("provider.accepted", operator, OSAKA),
+    ]
+    assert ("party.denied", operator, f"spiffe://{TOKYO}/user/gone") in said
+    assert said[-1] == ("provider.removed", operator, OSAKA)
+    operator = f"spiffe://{OSAKA}/operator/admin"
+    assert [each for each in entries(osaka) if each[2] == TOKYO][:2] == [
+        ("provider.met", operator, TOKYO),
+        ("provider.accepted", operator, TOKYO),
+    ]
+    secret = Invitation.parse(line).secret
+    with sqlite3.connect(tokyo.settings.store.path) as connection:
+        dump = "\n".join(connection.iterdump())
+    assert secret.hex() not in dump.lower()
+    assert line.partition("secret=")[2].partition("&")[0] not in dump

@@ -47,7 +47,7 @@ Global___AuditOutcome: _TypeAlias = AuditOutcome  # noqa: Y015
 @_typing.final
 class AuditEntry(_message.Message):
     """One entry. Entries are never changed or removed; each holds the hash of the one before it, so that
-    a change, a gap or another order shows (docs/security.md, "Audit log").
+    a change, a gap or another order shows (docs/audit.md).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -94,7 +94,7 @@ class AuditEntry(_message.Message):
     previous_hash: _builtins.bytes
     """`hash` of the entry before; 32 zero bytes for the first."""
     hash: _builtins.bytes
-    """SHA-256 over this entry's other fields (docs/security.md, "Audit log"), 32 bytes."""
+    """SHA-256 over this entry's other fields (docs/audit.md), 32 bytes."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
