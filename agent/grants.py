@@ -48,9 +48,17 @@ def check(
         raise _invalid("it is not countersigned by the source's manager")
     _same_provider(grant.source_agent, grant.source_manager)
     _same_provider(grant.destination_agent, grant.destination_manager)
-    if grant.expires_at.ToDatetime(tzinfo=datetime.UTC) <= now:
+    if expires_at(grant) <= now:
         raise _invalid("it has expired")
     return grant
+
+
+def expires_at(grant: common_pb2.Grant) -> datetime.datetime:
+    """Until when sessions may be opened. Raises Denied GRANT_INVALID for what is no moment."""
+    try:
+        return grant.expires_at.ToDatetime(tzinfo=datetime.UTC)
+    except (ValueError, OverflowError):
+        raise _invalid("it ends at a moment that there is not") from None
 
 
 def check_sender(
@@ -97,7 +105,7 @@ def check_remembered(
     """A grant is valid no longer than what speaks against using it again is remembered. Raises
     Denied.
     """
-    until = grant.expires_at.ToDatetime(tzinfo=datetime.UTC)
+    until = expires_at(grant)
     if until > now + datetime.timedelta(seconds=remembered_seconds):
         raise _invalid(f"it is valid until {until}, for longer than this agent remembers")
 

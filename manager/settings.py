@@ -197,6 +197,10 @@ class AuthoritySettings:
     leaf_seconds: int = field(default=LEAF_SECONDS_DEFAULT, metadata={"min": 10, "max": 7_776_000})
     """How long a certificate lasts that is issued to a party; renewed after a third of it."""
 
+    overlap_seconds: int = field(default=7_776_000, metadata={"min": 10, "max": 31_536_000})
+    """How long an authority is still accepted once another one issues: as long as the longest
+    certificate that `watari ca issue` makes, 90 days."""
+
 
 @dataclass(frozen=True)
 class FederationSettings:

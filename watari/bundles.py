@@ -10,6 +10,8 @@ from watari.v1 import federation_pb2
 
 PURPOSE = "bundle"
 
+REASON_BYTES_MAX = 256
+
 AUTHORITIES_MAX = 4
 """Of one provider at a time: two while it changes its CA, and room for a second change."""
 
@@ -32,7 +34,7 @@ def put(folder: Path, bundle: federation_pb2.Bundle) -> None:
     """Accepts a provider as its bundle has it. Raises WatariError for a malformed one."""
     pem = b"".join(requests.pem_of(der) for der in bundle.authorities)
     found = denied_of(bundle)
-    if denials.load(folder, bundle.domain) != {each.spiffe_id: each for each in found}:
+    if _denied_there(folder, bundle.domain) != {each.spiffe_id: each for each in found}:
         denials.save(folder, bundle.domain, found)
     path = folder / f"{bundle.domain}.pem"
     if not path.exists() or path.read_bytes() != pem:
@@ -56,15 +58,26 @@ def bundle_of(domain: str, pem: bytes, denied: Mapping[SpiffeId, Denial]) -> fed
 
 def denied_of(bundle: federation_pb2.Bundle) -> list[Denial]:
     """The denials in a bundle, those of other domains left out. Raises InvalidArgument."""
-    found = [
-        Denial(
-            SpiffeId.parse(entry.spiffe_id),
-            entry.issued_until.ToDatetime(tzinfo=UTC),
-            entry.reason,
-        )
-        for entry in bundle.denied
-    ]
+    try:
+        found = [
+            Denial(
+                SpiffeId.parse(entry.spiffe_id),
+                entry.issued_until.ToDatetime(tzinfo=UTC),
+                entry.reason,
+            )
+            for entry in bundle.denied
+        ]
+    except (ValueError, OverflowError):
+        raise _invalid("denies until a moment that there is not") from None
     return [each for each in found if each.spiffe_id.domain == bundle.domain]
+
+
+def _denied_there(folder: Path, domain: str) -> Mapping[SpiffeId, Denial] | None:
+    """What the folder has; None for a file that cannot be read, which is then written again."""
+    try:
+        return denials.load(folder, domain)
+    except errors.WatariError:
+        return None
 
 
 def check(bundle: federation_pb2.Bundle) -> None:
@@ -75,8 +88,10 @@ def check(bundle: federation_pb2.Bundle) -> None:
     if len(bundle.denied) > denials.DENIALS_MAX:
         raise _invalid(f"denies more than {denials.DENIALS_MAX} parties")
     for authority in bundle.authorities:
-        if not leaves.is_authority(authority):
-            raise _invalid("names something as an authority that is none")
+        if not leaves.is_authority(authority, bundle.domain):
+            raise _invalid("names something as an authority that is none of its domain")
+    if any(len(entry.reason.encode()) > REASON_BYTES_MAX for entry in bundle.denied):
+        raise _invalid(f"has a reason of more than {REASON_BYTES_MAX} bytes")
     denied_of(bundle)
 
 

@@ -94,7 +94,7 @@ def conclude(
     expected = _transcript(
         opening.request, str(opening.sender), str(opening.receiver), response.key_share
     )
-    if agent_pb2.SessionTranscript.FromString(payload) != expected:
+    if _read_transcript(payload) != expected:
         raise errors.Unauthenticated(
             "SIGNATURE_INVALID", "the receiver signed another handshake than the one that was held"
         )
@@ -116,6 +116,13 @@ def _offer(
         definition_sha256=hashlib.sha256(request.definition_xml.encode()).digest(),
         dry_run=request.dry_run,
     )
+
+
+def _read_transcript(payload: bytes) -> agent_pb2.SessionTranscript | None:
+    try:
+        return agent_pb2.SessionTranscript.FromString(payload)
+    except DecodeError:
+        return None
 
 
 def _read_offer(payload: bytes) -> agent_pb2.SessionOffer | None:

@@ -5,7 +5,7 @@
 
 A new authority is accepted before it issues: its certificate stands in the own trust file, second,
 and so in the bundle that others are told. When every accepted provider has that bundle, it takes
-over. The old one stays accepted until everything that it issued has run out.
+over. The old one stays accepted until everything that it may have issued has run out.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from manager.store import Store, micros, moment
 from watari import errors, logs
 from watari.clock import Clock
 from watari.identity import Authority, Denial, Identity, SpiffeId, create_ca, denials, files, leaves
-from watari.identity.authority import KEY_FILE
+from watari.identity.authority import CERTIFICATE_FILE, KEY_FILE
 
 NEXT_FOLDER = "next"
 
@@ -59,6 +59,7 @@ class Authorities:
     ) -> None:
         """Raises FailedPrecondition CREDENTIALS_UNREADABLE, KEY_FILE_TOO_OPEN."""
         self._leaf_seconds = settings.leaf_seconds
+        self._overlap_seconds = settings.overlap_seconds
         self._own = own
         self._store = store
         self._clock = clock
@@ -73,6 +74,11 @@ class Authorities:
         NOT_SERVED, InvalidArgument INVALID_FIELD, Unauthenticated SIGNATURE_INVALID.
         """
         with self._lock:
+            # Again, under the lock that denials take: one may have come since the call was let in.
+            if self._own.trust.refuses(party, self._clock.now()):
+                raise errors.Unauthenticated(
+                    "CERTIFICATE_DENIED", f"{party} was denied", hint="watari ca issue"
+                )
             certificate = self._require().issue_for(party, request, self._leaf_seconds)
         sha256 = hashlib.sha256(certificate).hexdigest()
         self._note("certificate.issued", party, party, certificate_sha256=sha256)
@@ -116,20 +122,24 @@ class Authorities:
             if self._issuing is None:
                 return
             following = self._next()
-            if following is not None and not self._teller.waiting_for():
+            if following is not None and not self._is_accepted(following):
+                self._accept([self._issuing.cert_pem, following.cert_pem])  # it was cut off there
+            elif following is not None and not self._teller.waiting_for():
                 self._promote(self._issuing, following)
             for sha256, accepted_until in self._old():
+                if sha256 == self._issuing.fingerprint:
+                    continue  # cut off before the next one took its place
                 if self._clock.now() >= moment(accepted_until):
                     self._drop(sha256)
 
     def _promote(self, before: Authority, following: Authority) -> None:
-        until = self._clock.now() + timedelta(seconds=self._leaf_seconds)
+        until = self._clock.now() + timedelta(seconds=self._overlap_seconds)
         with self._store.write() as connection:
             rows.put_old_authority(connection, before.fingerprint, micros(until))
         folder = self._folder
         assert folder is not None  # noqa: S101 - there is one that issues
         # First the certificate: `_load` goes on from here when the process ends in between.
-        files.save_certificate(folder / "ca.pem", following.cert_pem)
+        files.save_certificate(folder / CERTIFICATE_FILE, following.cert_pem)
         self._finish(folder)
         self._issuing = following
         self._accept([following.cert_pem, before.cert_pem])
@@ -144,6 +154,10 @@ class Authorities:
             rows.drop_old_authority(connection, sha256)
         self._note("authority.dropped", sha256.hex(), self._own.spiffe_id)
         _log.warning("old authority is not accepted any more", sha256=sha256.hex())
+
+    def _is_accepted(self, authority: Authority) -> bool:
+        pem = self._own.trust.roots_for(self._own.spiffe_id.domain)
+        return authority.fingerprint in map(leaves.fingerprint, leaves.split(pem))
 
     def _accept(self, pems: Sequence[bytes]) -> None:
         """Makes these the own provider's roots, the one that issues first."""
@@ -187,7 +201,7 @@ class Authorities:
         try:
             found = Authority.load(folder, self._clock, self._passphrase)
         except errors.FailedPrecondition:
-            if not (folder / NEXT_FOLDER / KEY_FILE).exists():
+            if not _is_half_done(folder):
                 raise
             self._finish(folder)
             found = Authority.load(folder, self._clock, self._passphrase)
@@ -207,6 +221,15 @@ class Authorities:
                 hint="set [manager.authority] folder, or issue by hand: watari ca issue",
             )
         return self._issuing
+
+
+def _is_half_done(folder: Path) -> bool:
+    """Whether the next authority's certificate has taken its place, and its key not yet."""
+    following = folder / NEXT_FOLDER
+    if not (following / KEY_FILE).exists():
+        return False
+    present, coming = folder / CERTIFICATE_FILE, following / CERTIFICATE_FILE
+    return files.load_certificate(present) == files.load_certificate(coming)
 
 
 def _passphrase(path: Path | None) -> bytes | None:

@@ -1,7 +1,7 @@
 """Other providers' bundles: read from what was signed, and checked. Functions of values."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from cryptography import x509
@@ -28,6 +28,13 @@ def introduced(
     bundle = _parse(document)
     if bundle.domain == own_domain:
         raise _invalid("names this very provider")
+    if len(bundle.authorities) != 1:
+        # People compare one fingerprint: a second authority would be accepted unseen.
+        raise errors.FailedPrecondition(
+            "PROVIDER_STATE",
+            f"{bundle.domain} is changing its authority and shows {len(bundle.authorities)}",
+            hint="let it finish (`watari ca rotate` tells when), then join",
+        )
     roots = [x509.load_der_x509_certificate(der) for der in bundle.authorities]
     return _signed(document, bundle, leaves.FixedRoots(bundle.domain, roots), now)
 
@@ -43,9 +50,9 @@ def renewed(
 
 
 def require_fingerprint(bundle: federation_pb2.Bundle, ca_sha256: bytes) -> None:
-    """Raises InvalidArgument INVITATION_INVALID unless one of the bundle's authorities has it."""
+    """Raises InvalidArgument INVITATION_INVALID unless the bundle's one authority has it."""
     found = [hashlib.sha256(der).digest() for der in bundle.authorities]
-    if ca_sha256 not in found:
+    if found != [ca_sha256]:
         raise errors.InvalidArgument(
             "INVITATION_INVALID",
             f"{bundle.domain} shows another authority than the one that was announced",
@@ -56,10 +63,18 @@ def require_fingerprint(bundle: federation_pb2.Bundle, ca_sha256: bytes) -> None
 
 
 def require_clouds_free(
-    bundle: federation_pb2.Bundle, own_cloud: str, others: Iterable[ProviderRow]
+    bundle: federation_pb2.Bundle,
+    own_cloud: str,
+    others: Iterable[ProviderRow],
+    elsewhere: Mapping[str, str],
 ) -> None:
-    """Raises FailedPrecondition PROVIDER_STATE when it claims a cloud that is another's."""
-    taken = {own_cloud: "this provider"}
+    """Raises FailedPrecondition PROVIDER_STATE when it claims a cloud that is another's.
+
+    `elsewhere` has the managers (SPIFFE ids) of clouds that settings or directory know.
+    """
+    domains = {cloud_id: SpiffeId.parse(party).domain for cloud_id, party in elsewhere.items()}
+    taken = {cloud_id: domain for cloud_id, domain in domains.items() if domain != bundle.domain}
+    taken[own_cloud] = "this provider"
     for row in others:
         if row.state is State.ACCEPTED and row.domain != bundle.domain:
             taken |= dict.fromkeys(row.bundle.cloud_ids, row.domain)

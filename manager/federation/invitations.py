@@ -83,6 +83,8 @@ class Invitations:
             if row.used_by and (row.used_by, row.used_ca) != (domain, ca_sha256):
                 _log.warning("invitation used twice", first=row.used_by, second=domain)
                 raise _denied("it was used already")
+            if row.used_by:
+                return
             rows.put_invitation(connection, replace(row, used_by=domain, used_ca=ca_sha256))
             audit.append(
                 connection,

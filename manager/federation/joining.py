@@ -13,6 +13,7 @@ from manager.federation.trusting import Trusting
 from manager.settings import Settings
 from manager.store import Store
 from watari import service
+from watari.clock import Clock
 from watari.identity import Identity, SpiffeId
 from watari.keeper import Keeper
 from watari.rpc import ChannelPool
@@ -30,6 +31,7 @@ class Members:
     teller: Teller
     authorities: Authorities
     trusting: Trusting
+    clock: Clock
     keeper: Keeper | None
     """Of this manager's own certificate; None where somebody else renews it."""
 
@@ -42,6 +44,14 @@ class Members:
         self.teller.tell()
         self.authorities.step()
 
+    def _renew_own(self) -> None:
+        """After a denial of this manager itself. Certificates count in whole seconds: one of this
+        second would be denied as well.
+        """
+        if self.keeper is not None:
+            self.clock.sleep(1.0)
+            self.keeper.renew()
+
     def federation(self, parting: Parting) -> Federation:
         """What the services call."""
         return Federation(
@@ -50,7 +60,7 @@ class Members:
             providers=self.providers,
             bundle=self.bundle,
             parting=parting,
-            renew_own=self.keeper.renew if self.keeper else lambda: None,
+            renew_own=self._renew_own,
             own=self.own.spiffe_id,
         )
 
@@ -72,7 +82,7 @@ def assemble(
     keeper = None
     if settings.authority.folder is not None:
         keeper = Keeper(own, _OwnIssuer(own.spiffe_id, authorities, trusting), clock)
-    return Members(own, bundle, door, providers, teller, authorities, trusting, keeper)
+    return Members(own, bundle, door, providers, teller, authorities, trusting, clock, keeper)
 
 
 @dataclass(frozen=True)

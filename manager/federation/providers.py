@@ -41,6 +41,8 @@ class Providers:
         self._bundle = bundle
         self._invitations = invitations
         self._lock = threading.Lock()
+        self._folder = threading.Lock()
+        """Held over a change of rows and of the trust folder, so that they end up the same."""
         self._managers: dict[str, EndpointSettings] = {}
 
     def restore(self) -> None:
@@ -50,10 +52,13 @@ class Providers:
         with self._store.read() as connection:
             known = rows.providers(connection)
         for row in known:
-            if row.state is State.ACCEPTED:
-                bundles.put(self._own.trust.folder, row.bundle)
-            elif row.state is State.REMOVED:
-                bundles.drop(self._own.trust.folder, row.domain)
+            try:
+                if row.state is State.ACCEPTED:
+                    bundles.put(self._own.trust.folder, row.bundle)
+                elif row.state is State.REMOVED:
+                    bundles.drop(self._own.trust.folder, row.domain)
+            except errors.WatariError as error:  # of one provider: the others must go on
+                _log.error("provider not restored", domain=row.domain, problem=error.message)
         self._learn()
 
     def manager_of(self, cloud_id: str) -> EndpointSettings | None:
@@ -107,19 +112,18 @@ class Providers:
 
         Raises NotFound PROVIDER_NOT_FOUND, FailedPrecondition PROVIDER_STATE.
         """
-        with self._store.write() as connection:
+        with self._folder, self._store.write() as connection:
             row = _require(rows.provider(connection, domain), domain)
             if fingerprint(row.bundle) != ca_sha256:
                 raise _state(row, "its fingerprint is not the one that was confirmed")
             if row.state is State.REMOVED:
                 raise _state(row, "it was removed; let it join again by an invitation")
-            own_cloud = self._settings.cloud_id
-            documents.require_clouds_free(row.bundle, own_cloud, rows.providers(connection))
+            self._require_clouds_free(connection, row.bundle)
             if row.state is State.PENDING:
                 row = replace(row, state=State.ACCEPTED, state_changed_at=self._now())
                 rows.put_provider(connection, row)
                 self._note(connection, "provider.accepted", row, caller)
-        bundles.put(self._own.trust.folder, row.bundle)
+            bundles.put(self._own.trust.folder, row.bundle)
         self._invitations.close(domain)
         self._learn()
         _log.info("provider accepted", domain=domain)
@@ -130,24 +134,29 @@ class Providers:
         Unauthenticated SIGNATURE_INVALID, FailedPrecondition PROVIDER_STATE.
         """
         bundle = documents.renewed(document, caller, self._own.trust, self._clock.now())
-        with self._store.write() as connection:
+        with self._folder, self._store.write() as connection:
             row = _require(rows.provider(connection, bundle.domain), bundle.domain)
             if row.state is not State.ACCEPTED:
                 raise _state(row, "it is not accepted")
             if bundle.sequence <= row.bundle.sequence:
                 return row.bundle.sequence
-            own_cloud = self._settings.cloud_id
-            documents.require_clouds_free(bundle, own_cloud, rows.providers(connection))
-            rows.put_provider(connection, replace(row, bundle=bundle))
-            self._note(connection, "provider.bundle_taken", replace(row, bundle=bundle), caller)
-        bundles.put(self._own.trust.folder, bundle)
+            # Clouds are what an operator has seen and confirmed: no more of them come by the way.
+            confirmed = [each for each in bundle.cloud_ids if each in row.bundle.cloud_ids]
+            bundle.cloud_ids[:] = confirmed
+            same = _said(bundle) == _said(row.bundle)
+            row = replace(row, bundle=bundle)
+            rows.put_provider(connection, row)
+            if same:
+                return bundle.sequence
+            self._note(connection, "provider.bundle_taken", row, caller)
+            bundles.put(self._own.trust.folder, bundle)
         self._learn()
         _log.info("bundle taken", domain=bundle.domain, sequence=bundle.sequence)
         return bundle.sequence
 
     def remove(self, domain: str, caller: SpiffeId) -> ProviderRow:
         """Stops accepting a provider. Idempotent. Raises NotFound PROVIDER_NOT_FOUND."""
-        with self._store.write() as connection:
+        with self._folder, self._store.write() as connection:
             row = _require(rows.provider(connection, domain), domain)
             if row.state is not State.REMOVED:
                 row = replace(
@@ -155,7 +164,7 @@ class Providers:
                 )
                 rows.put_provider(connection, row)
                 self._note(connection, "provider.removed", row, caller)
-        bundles.drop(self._own.trust.folder, domain)
+            bundles.drop(self._own.trust.folder, domain)
         self._invitations.close(domain)
         self._learn()
         _log.info("provider removed", domain=domain)
@@ -187,6 +196,13 @@ class Providers:
         message.state_changed_at.FromDatetime(moment(row.state_changed_at))
         return message
 
+    def _require_clouds_free(self, connection: Connection, bundle: federation_pb2.Bundle) -> None:
+        elsewhere = rows.known_managers(connection) | {
+            cloud_id: endpoint.spiffe_id for cloud_id, endpoint in self._settings.peers.items()
+        }
+        own_cloud, others = self._settings.cloud_id, rows.providers(connection)
+        documents.require_clouds_free(bundle, own_cloud, others, elsewhere)
+
     def _require_meetable(self, bundle: federation_pb2.Bundle) -> None:
         with self._store.read() as connection:
             row = rows.provider(connection, bundle.domain)
@@ -199,7 +215,8 @@ class Providers:
         now = self._now()
         with self._store.write() as connection:
             row = rows.provider(connection, bundle.domain)
-            if row is None or row.state is not State.ACCEPTED:
+            known = row is not None and row.state is State.PENDING and row.bundle == bundle
+            if row is None or not (known or row.state is State.ACCEPTED):
                 row = ProviderRow(bundle.domain, State.PENDING, bundle, now, now)
                 rows.put_provider(connection, row)
                 self._note(connection, "provider.met", row, caller)
@@ -240,6 +257,14 @@ _STATES = {
     State.ACCEPTED: federation_pb2.PROVIDER_STATE_ACCEPTED,
     State.REMOVED: federation_pb2.PROVIDER_STATE_REMOVED,
 }
+
+
+def _said(bundle: federation_pb2.Bundle) -> federation_pb2.Bundle:
+    """What a bundle says, but for its number."""
+    said = federation_pb2.Bundle()
+    said.CopyFrom(bundle)
+    said.sequence = 0
+    return said
 
 
 def _require(row: ProviderRow | None, domain: str) -> ProviderRow:

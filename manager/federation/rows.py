@@ -91,6 +91,13 @@ def told(connection: Connection, domain: str, sequence: int) -> None:
     )
 
 
+def known_managers(connection: Connection) -> dict[str, str]:
+    """Managers (SPIFFE ids) of clouds, as the directory last told them."""
+    peers = tables.peers.c
+    rows = connection.execute(sa.select(peers.cloud_id, peers.spiffe_id))
+    return {row.cloud_id: row.spiffe_id for row in rows}
+
+
 def invitation(connection: Connection, invitation_id: str) -> InvitationRow | None:
     """An invitation by its id."""
     query = sa.select(_INVITATIONS).where(_INVITATIONS.c.invitation_id == invitation_id)

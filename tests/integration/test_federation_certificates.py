@@ -21,12 +21,18 @@ from watari.identity import (
     Identity,
     SpiffeId,
     TrustStore,
+    create_ca,
     leaves,
     requests,
     save_key,
 )
 from watari.rpc import client
-from watari.v1 import federation_pb2, federation_pb2_grpc
+from watari.v1 import (
+    federation_pb2,
+    federation_pb2_grpc,
+    manager_pb2,
+    manager_pb2_grpc,
+)
 
 TOKYO, OSAKA = "tokyo.example", "osaka.example"
 
@@ -304,7 +310,7 @@ def test_a_stream_of_a_removed_provider_is_cut(two):
 
 def test_an_authority_is_changed_while_both_are_accepted_for_a_time(two):
     tokyo, osaka = two
-    restart(tokyo, leaf_seconds=10)
+    restart(tokyo, leaf_seconds=10, overlap_seconds=10)
     join(tokyo, osaka)
     old = tokyo.authority
     agent = tokyo.party("agent", "host-1")
@@ -364,6 +370,58 @@ def test_a_change_of_authority_that_was_cut_off_is_finished(two):
     assert Authority.load(ca, tokyo.clock).fingerprint == following
     assert not (ca / "next").exists()
     assert tokyo.invite()
+
+
+def test_a_change_that_was_cut_off_before_anybody_was_told_goes_on_by_telling(two):
+    tokyo, osaka = two
+    join(tokyo, osaka)
+    osaka.stop()
+    following = create_ca(TOKYO, tokyo.clock)
+    following.save(tokyo.folder / "ca" / "next")
+    time.sleep(0.5)
+    waiting = tokyo.rotate()
+    assert (waiting.ca_sha256, waiting.issuing) == (following.fingerprint, False)
+    assert list(waiting.waiting_for) == [OSAKA]
+    osaka.start()
+    eventually(lambda: tokyo.rotate().issuing, "the new authority does not issue")
+    assert len(osaka.provider(TOKYO).bundle.authorities) == 2
+
+
+def test_a_wrong_passphrase_during_a_change_costs_no_key(two, tmp_path):
+    tokyo, osaka = two
+    join(tokyo, osaka)
+    osaka.stop()
+    tokyo.rotate()
+    tokyo.stop()
+    key = (tokyo.folder / "ca" / "ca.key").read_bytes()
+    save_key(tmp_path / "wrong", b"not encrypted at all\n")
+    tokyo.change(authority=replace(tokyo.settings.authority, passphrase_file=tmp_path / "wrong"))
+    with pytest.raises(errors.FailedPrecondition):
+        tokyo.start()
+    tokyo.stop()
+    assert (tokyo.folder / "ca" / "ca.key").read_bytes() == key
+    assert (tokyo.folder / "ca" / "next" / "ca.key").exists()
+    restart(tokyo, passphrase_file=None)
+    assert tokyo.invite()
+
+
+def test_a_manager_that_is_denied_itself_goes_on_with_a_new_certificate(two):
+    tokyo, osaka = two
+    join(tokyo, osaka)
+    stub = manager_pb2_grpc.ReservationServiceStub(
+        tokyo.channel(tokyo.party("manager"), osaka.target)
+    )
+    request = manager_pb2.ReserveRequest()
+    assert reason_of(lambda: client.call(stub.Reserve, request)) == "INVALID_ID"
+    before = serial(Identity.load_folder(tokyo.home(tokyo.manager)))
+    tokyo.revoke(tokyo.manager)
+    assert serial(Identity.load_folder(tokyo.home(tokyo.manager))) != before
+    assert tokyo.invite()
+    # The other provider is told over a connection that the new certificate makes.
+    denied = lambda: [each.spiffe_id for each in osaka.provider(TOKYO).bundle.denied]  # noqa: E731
+    eventually(lambda: denied() == [str(tokyo.manager)], "osaka was not told")
+    old = reason_of(lambda: client.call(stub.Reserve, request))
+    assert old in ("CERTIFICATE_DENIED", "INVALID_ID")  # the stub may show the new one
 
 
 def test_an_authority_with_an_encrypted_key_issues_with_its_passphrase(two, tmp_path):

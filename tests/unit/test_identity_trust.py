@@ -226,3 +226,22 @@ def test_of_two_denials_of_a_party_the_later_one_counts():
     early, late = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
     merged = denials.merged([Denial(party, late)], [Denial(party, early), Denial(other, early)])
     assert merged == [Denial(party, late), Denial(other, early)]
+
+
+def test_a_denial_that_is_heard_of_late_counts_for_what_was_shown_before(own_federation):
+    """Denied at T, proven here at T+1 by the old certificate, heard of at T+2."""
+    party = SpiffeId(TOKYO, "agent", "stolen")
+    authority = own_federation.authorities[TOKYO]
+    old, denied_at = own_federation.issue(party, authority), own_federation.clock.now()
+    trust = TrustStore(own_federation.trust_folder)
+    proven_at = denied_at + timedelta(seconds=1)
+    assert trust.verify_peer(old.cert_pem, proven_at) == party
+    assert not trust.refuses(party, proven_at)
+    denials.save(trust.folder, TOKYO, [Denial(party, denied_at)])
+    assert trust.refuses(party, proven_at)
+    # With a newer certificate it goes on.
+    later = replace(authority, clock=FakeClock(denied_at + timedelta(seconds=3)))
+    new = own_federation.issue(party, later)
+    now = denied_at + timedelta(seconds=4)
+    assert trust.verify_peer(new.cert_pem, now) == party
+    assert not trust.refuses(party, now)

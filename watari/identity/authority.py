@@ -240,7 +240,7 @@ def _requested_key(raw: bytes) -> ec.EllipticCurvePublicKey:
     try:
         request = x509.load_der_x509_csr(raw)
         key, signed = request.public_key(), request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise _bad_request("is no PKCS #10 request") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _bad_request("is not for an ECDSA P-256 key")

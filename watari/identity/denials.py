@@ -21,6 +21,9 @@ SUFFIX = ".denied.json"
 DENIALS_MAX = 1000
 """Of one provider; older ones are of certificates that have run out long ago."""
 
+FILE_BYTES_MAX = 4 * 1024 * 1024
+"""More than as many denials take, whatever their reasons are written with."""
+
 
 @dataclass(frozen=True)
 class Denial:
@@ -63,7 +66,7 @@ def load(folder: Path, domain: str) -> Mapping[SpiffeId, Denial]:
     path = path_of(folder, domain)
     if not path.exists():
         return {}
-    raw = files.load_certificate(path)
+    raw = files.load_certificate(path, FILE_BYTES_MAX)
     try:
         found = [_denial(row) for row in json.loads(raw)]
     except (ValueError, TypeError, KeyError, errors.InvalidArgument) as error:

@@ -27,18 +27,18 @@ def load_key(path: Path) -> bytes:
     Raises FailedPrecondition: KEY_FILE_TOO_OPEN when group or others have any access,
     CREDENTIALS_UNREADABLE when it cannot be read.
     """
-    return _read(path, private=True)
+    return _read(path, private=True, bytes_max=PEM_BYTES_MAX)
 
 
-def load_certificate(path: Path) -> bytes:
+def load_certificate(path: Path, bytes_max: int = PEM_BYTES_MAX) -> bytes:
     """The certificate or trust bundle at `path`, PEM.
 
     Raises FailedPrecondition CREDENTIALS_UNREADABLE.
     """
-    return _read(path, private=False)
+    return _read(path, private=False, bytes_max=bytes_max)
 
 
-def _read(path: Path, *, private: bool) -> bytes:
+def _read(path: Path, *, private: bool, bytes_max: int) -> bytes:
     try:
         with path.open("rb") as file:
             # The mode of what was opened, not of what the path names a moment later.
@@ -50,11 +50,11 @@ def _read(path: Path, *, private: bool) -> bytes:
                     hint=f"chmod 600 {path}; issue a new key if others may have read it",
                     path=path,
                 )
-            pem = file.read(PEM_BYTES_MAX + 1)
+            pem = file.read(bytes_max + 1)
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
-    if len(pem) > PEM_BYTES_MAX:
-        raise unreadable(path, f"larger than {PEM_BYTES_MAX} bytes")
+    if len(pem) > bytes_max:
+        raise unreadable(path, f"larger than {bytes_max} bytes")
     return pem
 
 

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from watari import errors
 from watari.identity.authority import BACKDATE_SECONDS
@@ -142,13 +142,20 @@ def fingerprint(pem: bytes) -> bytes:
     return hashlib.sha256(der(pem)).digest()
 
 
-def is_authority(certificate: bytes) -> bool:
-    """Whether a certificate is an authority's that can have signed a party's: a CA with a key that
-    we take, signed by itself.
+def is_authority(certificate: bytes, domain: str) -> bool:
+    """Whether a certificate (DER) is an authority's of this domain: a CA with a key that we take,
+    signed by itself, whose name is that of its domain and one more. TLS libraries look for issuers
+    by name: one provider's authority with another one's name would stand in that one's way.
     """
     try:
-        root = parse(certificate)
+        if len(certificate) > CERTIFICATE_BYTES_MAX:
+            return False
+        root = x509.load_der_x509_certificate(certificate)
         key(root)
+        named = [(each.oid, each.value) for each in root.subject]
+        oids = [NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME]
+        if [oid for oid, _ in named] != oids or named[0][1] != domain:
+            return False
         root.verify_directly_issued_by(root)
         return root.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (*_UNREADABLE, TypeError, InvalidSignature, errors.Unauthenticated):

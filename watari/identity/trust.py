@@ -70,6 +70,7 @@ class TrustStore:
 
         self._lock = threading.Lock()
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
+        self._newest: OrderedDict[SpiffeId, datetime] = OrderedDict()
         if not folder.is_dir():
             raise files.unreadable(folder, "is not a folder")
         signature = _signature(folder)
@@ -106,13 +107,20 @@ class TrustStore:
 
     def refuses(self, peer: SpiffeId, since: datetime) -> bool:
         """Whether a party that proved itself at `since` may not go on: its provider is not accepted
-        any more, or has denied it meanwhile.
+        any more, or has denied the certificate that it showed. A denial may be heard of late: of
+        before `since`, it counts while no newer certificate of the party was seen here.
         """
         root = self._current().by_domain.get(peer.domain)
         if root is None:
             return True
         denial = root.denied.get(peer)
-        return denial is not None and denial.issued_until >= since
+        if denial is None:
+            return False
+        with self._lock:
+            newest = self._newest.get(peer)
+        return denial.issued_until >= since or (
+            newest is not None and newest <= denial.issued_until
+        )
 
     def verify_peer(self, certificate: bytes, now: datetime) -> SpiffeId:
         """Who the certificate (PEM or DER) proves its holder to be at the moment `now`.
@@ -136,7 +144,17 @@ class TrustStore:
                 verified = leaves.verify(certificate, roots.of)
             self._remember(fingerprint, verified, roots)
         _require_not_denied(verified, roots.by_domain)
+        self._note_newest(verified)
         return verified.require_valid(now)
+
+    def _note_newest(self, verified: Verified) -> None:
+        peer = verified.spiffe_id
+        with self._lock:
+            known = self._newest.get(peer)
+            self._newest[peer] = max(known or verified.issued_at, verified.issued_at)
+            self._newest.move_to_end(peer)
+            if len(self._newest) > VERIFIED_PEERS_MAX:
+                self._newest.popitem(last=False)
 
     def _remember(self, fingerprint: bytes, verified: Verified, roots: _Roots) -> None:
         with self._lock:
