@@ -1,6 +1,7 @@
 """Puts a manager together: what knows what, and in which order it starts and stops."""
 
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import grpc
@@ -14,6 +15,7 @@ from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
 from manager.events import Board
 from manager.federation import joining
+from manager.federation.joining import Members
 from manager.federation.parting import Parting
 from manager.federation.service import Federation, FederationServicer, IdentityServicer
 from manager.handover import HandOvers
@@ -93,26 +95,39 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     server = _server(settings, context, domain, federation, members.door, refused)
 
     members.check()
-    stack.enter_context(
-        Periodic("federation", settings.federation.check_seconds, clock, members.check)
-    )
     hosts.poll()
+    audit.tell_head(store)
+    recurring = _recurring(settings, members, refused, store, hosts, janitor)
     if directories.configured:
-        publishing = Periodic("publish", settings.publish.check_seconds, clock, publisher.check)
-        stack.enter_context(publishing)
-        stack.enter_context(Periodic("learn", settings.publish.learn_seconds, clock, peers.learn))
-    stack.enter_context(Periodic("refusals", refusals.WRITE_SECONDS, clock, refused.write))
-    tell_head = partial(audit.tell_head, store)
-    tell_head()
-    stack.enter_context(Periodic("audit", audit.TELL_HEAD_SECONDS, clock, tell_head))
-    stack.enter_context(Periodic("poll", settings.hosts.poll_seconds, clock, hosts.poll))
-    stack.enter_context(Periodic("janitor", settings.janitor_seconds, clock, janitor.tidy))
-    stack.enter_context(
-        Periodic("orphans", settings.orphans_seconds, clock, janitor.discard_orphans)
-    )
+        recurring["publish"] = settings.publish.check_seconds, publisher.check
+        recurring["learn"] = settings.publish.learn_seconds, peers.learn
+    for name, (seconds, work) in recurring.items():
+        stack.enter_context(Periodic(name, seconds, clock, work))
     stack.callback(driver.stop)
     driver.start()
     return server
+
+
+def _recurring(
+    settings: Settings,
+    members: Members,
+    refused: refusals.Refusals,
+    store: Store,
+    hosts: Hosts,
+    janitor: Janitor,
+) -> dict[str, tuple[float, Callable[[], None]]]:
+    """What comes again: name of the thread, seconds in between, and what to do."""
+    federated = settings.federation.check_seconds
+    return {
+        "federation": (federated, members.check),
+        # Apart: others that do not answer must not keep the own certificate waiting.
+        "telling": (federated, members.teller.tell),
+        "refusals": (refusals.WRITE_SECONDS, refused.write),
+        "audit": (audit.TELL_HEAD_SECONDS, partial(audit.tell_head, store)),
+        "poll": (settings.hosts.poll_seconds, hosts.poll),
+        "janitor": (settings.janitor_seconds, janitor.tidy),
+        "orphans": (settings.orphans_seconds, janitor.discard_orphans),
+    }
 
 
 def _server(

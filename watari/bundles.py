@@ -5,12 +5,22 @@ from datetime import UTC
 from pathlib import Path
 
 from watari import errors
-from watari.identity import Denial, SpiffeId, denials, files, leaves, requests, validate_domain
+from watari.identity import (
+    Authority,
+    Denial,
+    SpiffeId,
+    denials,
+    files,
+    leaves,
+    requests,
+    validate_domain,
+)
 from watari.v1 import federation_pb2
 
 PURPOSE = "bundle"
 
 REASON_BYTES_MAX = 256
+"""Of a denial's reason."""
 
 AUTHORITIES_MAX = 4
 """Of one provider at a time: two while it changes its CA, and room for a second change."""
@@ -22,12 +32,12 @@ def write(folder: Path, own: str, bundles: Sequence[federation_pb2.Bundle]) -> N
     bundle raises.
     """
     told = {bundle.domain: bundle for bundle in bundles}
-    for bundle in told.values():
-        put(folder, bundle)
-    for path in folder.glob("*.pem"):
+    for path in folder.glob("*.pem"):  # first: whatever else is wrong, who left is out
         domain = path.name.removesuffix(".pem")
         if domain not in told and domain != own:
             drop(folder, domain)
+    for bundle in told.values():
+        put(folder, bundle)
 
 
 def put(folder: Path, bundle: federation_pb2.Bundle) -> None:
@@ -39,6 +49,17 @@ def put(folder: Path, bundle: federation_pb2.Bundle) -> None:
     path = folder / f"{bundle.domain}.pem"
     if not path.exists() or path.read_bytes() != pem:
         files.save_certificate(path, pem)
+
+
+def believe(folder: Path, authority: Authority) -> None:
+    """Makes an authority the first of its provider's in a trust folder: the one that issues. Those
+    that are there stay behind it. Raises OSError, FailedPrecondition CREDENTIALS_UNREADABLE.
+    """
+    path = folder / f"{authority.domain}.pem"
+    there = leaves.split(files.load_certificate(path)) if path.exists() else []
+    others = [pem for pem in there if leaves.fingerprint(pem) != authority.fingerprint]
+    if there[:1] != [authority.cert_pem]:
+        files.save_certificate(path, b"".join([authority.cert_pem, *others]))
 
 
 def drop(folder: Path, domain: str) -> None:
@@ -68,7 +89,7 @@ def denied_of(bundle: federation_pb2.Bundle) -> list[Denial]:
             for entry in bundle.denied
         ]
     except (ValueError, OverflowError):
-        raise _invalid("denies until a moment that there is not") from None
+        raise invalid("denies until a moment that there is not") from None
     return [each for each in found if each.spiffe_id.domain == bundle.domain]
 
 
@@ -84,18 +105,19 @@ def check(bundle: federation_pb2.Bundle) -> None:
     """Raises InvalidArgument INVALID_FIELD for a bundle that cannot be put into a trust folder."""
     validate_domain(bundle.domain)
     if not 1 <= len(bundle.authorities) <= AUTHORITIES_MAX:
-        raise _invalid(f"has {len(bundle.authorities)} authorities, 1 to {AUTHORITIES_MAX} may be")
+        raise invalid(f"has {len(bundle.authorities)} authorities, 1 to {AUTHORITIES_MAX} may be")
     if len(bundle.denied) > denials.DENIALS_MAX:
-        raise _invalid(f"denies more than {denials.DENIALS_MAX} parties")
+        raise invalid(f"denies more than {denials.DENIALS_MAX} parties")
     for authority in bundle.authorities:
         if not leaves.is_authority(authority, bundle.domain):
-            raise _invalid("names something as an authority that is none of its domain")
+            raise invalid("names something as an authority that is none of its domain")
     if any(len(entry.reason.encode()) > REASON_BYTES_MAX for entry in bundle.denied):
-        raise _invalid(f"has a reason of more than {REASON_BYTES_MAX} bytes")
+        raise invalid(f"has a reason of more than {REASON_BYTES_MAX} bytes")
     denied_of(bundle)
 
 
-def _invalid(what: str) -> errors.InvalidArgument:
+def invalid(what: str) -> errors.InvalidArgument:
+    """The error for a bundle that cannot be taken."""
     return errors.InvalidArgument(
         "INVALID_FIELD",
         f"the bundle {what}",

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from watari import bundles, errors, logs, metrics
 from watari.clock import Clock
-from watari.identity import Identity, requests
+from watari.identity import Identity, leaves, requests
 from watari.rpc import ChannelPool, Target, call
 from watari.v1 import federation_pb2, federation_pb2_grpc
 
@@ -23,7 +23,9 @@ ASK_SECONDS = 0.2
 """Between two questions because of providers that are not known."""
 
 RENEW_AFTER = 1 / 3
-"""The part of its life after which a certificate is renewed; the rest is for trying again."""
+"""The part of its life after which a certificate is renewed; the rest is for trying again. One that
+an authority made which issues no longer is renewed at once.
+"""
 
 RETRY_SECONDS = 15.0
 """Between two tries to renew; less of a certificate's life where that is short."""
@@ -67,8 +69,13 @@ class ManagerIssuer:
 
 def is_due(identity: Identity, clock: Clock) -> bool:
     """Whether it is time to renew a party's certificate."""
-    made, end = identity.current().validity
-    return clock.now() >= made + (end - made) * RENEW_AFTER
+    pair = identity.current()
+    made, end = pair.validity
+    roots = identity.trust.roots_for(identity.spiffe_id.domain)
+    issuing = leaves.parse(leaves.split(roots)[0])  # the first is the one that issues
+    return pair.certificate.issuer != issuing.subject or (
+        clock.now() >= made + (end - made) * RENEW_AFTER
+    )
 
 
 class Keeper:
@@ -103,8 +110,8 @@ class Keeper:
             if self._asked_at is None or now >= self._asked_at + ASK_SECONDS:
                 self._asked_at = now
                 self._follow_trust()
-        except errors.WatariError as error:
-            _log.debug("trust not asked for", reason=error.reason, problem=error.message)
+        except (errors.WatariError, OSError) as error:
+            _log.debug("trust not asked for", problem=str(error))
         finally:
             self._lock.release()
 

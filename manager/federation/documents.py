@@ -27,13 +27,13 @@ def introduced(
     """
     bundle = _parse(document)
     if bundle.domain == own_domain:
-        raise _invalid("names this very provider")
+        raise bundles.invalid("names this very provider")
     if len(bundle.authorities) != 1:
         # People compare one fingerprint: a second authority would be accepted unseen.
         raise errors.FailedPrecondition(
             "PROVIDER_STATE",
-            f"{bundle.domain} is changing its authority and shows {len(bundle.authorities)}",
-            hint="let it finish (`watari ca rotate` tells when), then join",
+            f"{bundle.domain} introduces itself with {len(bundle.authorities)} authorities",
+            hint="it tells of further ones when it is accepted",
         )
     roots = [x509.load_der_x509_certificate(der) for der in bundle.authorities]
     return _signed(document, bundle, leaves.FixedRoots(bundle.domain, roots), now)
@@ -45,7 +45,7 @@ def renewed(
     """The newer bundle of an accepted provider, brought by its manager. Raises as `introduced`."""
     bundle = _parse(document)
     if bundle.domain != caller.domain:
-        raise _invalid(f"is {bundle.domain}'s, brought by {caller}")
+        raise bundles.invalid(f"is {bundle.domain}'s, brought by {caller}")
     return _signed(document, bundle, trust, now)
 
 
@@ -92,10 +92,10 @@ def _parse(document: common_pb2.SignedDocument) -> federation_pb2.Bundle:
     try:
         bundle = federation_pb2.Bundle.FromString(document.payload)
     except DecodeError:
-        raise _invalid("cannot be read") from None
+        raise bundles.invalid("cannot be read") from None
     bundles.check(bundle)
     if SpiffeId.parse(bundle.manager.spiffe_id).role is not Role.MANAGER:
-        raise _invalid("names no manager")
+        raise bundles.invalid("names no manager")
     validate.require_address(bundle.manager.address, "bundle.manager.address")
     validate.require_count(len(bundle.cloud_ids), "bundle.cloud_ids", CLOUDS_MAX)
     for cloud_id in bundle.cloud_ids:
@@ -112,15 +112,6 @@ def _signed(
 ) -> federation_pb2.Bundle:
     manager = SpiffeId.parse(bundle.manager.spiffe_id)
     if manager.domain != bundle.domain:
-        raise _invalid("names another provider's manager")
+        raise bundles.invalid("names another provider's manager")
     identity.verify(trust, document, bundles.PURPOSE, manager, now=now)
     return bundle
-
-
-def _invalid(what: str) -> errors.InvalidArgument:
-    return errors.InvalidArgument(
-        "INVALID_FIELD",
-        f"the bundle {what}",
-        hint="the provider that made it has to mend it",
-        field="bundle",
-    )

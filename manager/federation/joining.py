@@ -36,12 +36,9 @@ class Members:
     """Of this manager's own certificate; None where somebody else renews it."""
 
     def check(self) -> None:
-        """What has to be done now and then: the own certificate, changes of the authority, news for
-        other providers.
-        """
+        """What has to be done now and then: the own certificate, and changes of the authority."""
         if self.keeper is not None:
             self.keeper.check()
-        self.teller.tell()
         self.authorities.step()
 
     def _renew_own(self) -> None:

@@ -41,6 +41,18 @@ class OwnBundle:
         payload = self.current().SerializeToString(deterministic=True)
         return identity.sign(self._own, payload, bundles.PURPOSE)
 
+    def introduction(self) -> common_pb2.SignedDocument:
+        """What a provider is shown that does not accept this one yet: the authority that issues
+        and no other, since people compare one fingerprint. Its number is below any other, so that
+        the whole bundle follows once they have confirmed.
+        """
+        shown = federation_pb2.Bundle()
+        shown.CopyFrom(self.current())
+        del shown.authorities[1:]
+        shown.sequence = 0
+        payload = shown.SerializeToString(deterministic=True)
+        return identity.sign(self._own, payload, bundles.PURPOSE)
+
     def _said(self) -> federation_pb2.Bundle:
         settings, domain = self._settings, self._own.spiffe_id.domain
         pem, denied = self._own.trust.accepted()[domain]

@@ -11,12 +11,11 @@ from manager.federation.parting import Parting
 from manager.federation.providers import Providers
 from manager.federation.rows import ProviderRow
 from manager.federation.trusting import Trusting
-from watari import paging, rpc, validate
+from watari import bundles, paging, rpc, validate
 from watari.identity import SpiffeId
 from watari.identity.invitation import FINGERPRINT_BYTES, TEXT_CHARS_MAX
 from watari.v1 import federation_pb2, federation_pb2_grpc
 
-REASON_BYTES_MAX = 256
 TTL_SECONDS = (60, 604_800)
 
 
@@ -56,7 +55,7 @@ class IdentityServicer(federation_pb2_grpc.IdentityServiceServicer):
     def RevokeParty(
         self, request: federation_pb2.RevokePartyRequest, _context: grpc.ServicerContext
     ) -> federation_pb2.RevokePartyResponse:
-        reason = validate.require_text(request.reason, "reason", bytes_max=REASON_BYTES_MAX)
+        reason = validate.require_text(request.reason, "reason", bytes_max=bundles.REASON_BYTES_MAX)
         party = SpiffeId.parse(request.spiffe_id)
         denial = self._federation.authorities.revoke(party, reason, rpc.current_peer())
         if party == self._federation.own:

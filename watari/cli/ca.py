@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from cryptography import x509
 
-from watari import errors, identity
+from watari import bundles, errors, identity
 from watari.cli import exits, views
 from watari.cli.exits import CALL_EPILOG, Exit
 from watari.cli.invocation import FEDERATION_PANEL, Invocation, command
 from watari.cli.output import facts
 from watari.cli.plain import plain
-from watari.cli.providers import fingerprint
+from watari.cli.providers import CloudOption, fingerprint
 from watari.identity import Authority, Identity, Role, SpiffeId, TrustStore
 from watari.identity.authority import CERTIFICATE_FILE, KEY_FILE, LEAF_SECONDS_DEFAULT
 
@@ -30,12 +30,6 @@ _app = typer.Typer(no_args_is_help=True, help="Make and use the provider's certi
 
 _Folder = Annotated[
     Path, typer.Option("--dir", metavar="DIR", help="Folder of the certificate authority.")
-]
-_Cloud = Annotated[
-    str | None,
-    typer.Option(
-        "--cloud", metavar="CLOUD", help="Cloud whose provider is meant; else the settings' first."
-    ),
 ]
 _Role = Annotated[Role, typer.Argument(metavar="ROLE", help="agent, manager, operator, user, ...")]
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name; a user's is its tenant.")]
@@ -95,7 +89,8 @@ def issue(
     """Issue a certificate for a party of the provider: certificate, key and trust in a folder.
 
     Servers renew theirs by themselves at their manager; so does the command
-    line. What is in the folder is replaced, its trust apart.
+    line. What is in the folder is replaced; whom it trusts stays, and this
+    authority comes first.
     """
     authority, _ = _load(invocation, folder)
     party = SpiffeId(authority.domain, role, name)
@@ -105,8 +100,7 @@ def issue(
         )
     target = out or Path(f"{role}-{name}")
     trust = target / "trust"
-    if not (trust / f"{authority.domain}.pem").exists():
-        identity.save_certificate(trust / f"{authority.domain}.pem", authority.cert_pem)
+    bundles.believe(trust, authority)
     own = Identity(party, *authority.issue(party, days * _DAY_SECONDS), TrustStore(trust))
     own.save(target)
     until = own.current().validity[1].isoformat()
@@ -121,7 +115,7 @@ def revoke(
     role: _Role,
     name: _Name,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the records.")] = "",
-    cloud: _Cloud = None,
+    cloud: CloudOption = None,
 ) -> None:
     """Deny every certificate that a party was issued until now, everywhere, at once.
 
@@ -137,7 +131,7 @@ def revoke(
 
 
 @command(_app, "rotate", epilog=CALL_EPILOG)
-def rotate(invocation: Invocation, cloud: _Cloud = None) -> None:
+def rotate(invocation: Invocation, cloud: CloudOption = None) -> None:
     """Change the authority of a running provider, without an interruption.
 
     The new one is accepted first, everywhere; then it issues; the old one goes

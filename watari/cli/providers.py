@@ -23,7 +23,7 @@ POLL_SECONDS = 1.0
 
 _app = typer.Typer(no_args_is_help=True, help="Join other providers, and leave them.")
 
-_Cloud = Annotated[
+CloudOption = Annotated[
     str | None,
     typer.Option(
         "--cloud", metavar="CLOUD", help="Cloud whose provider is meant; else the settings' first."
@@ -68,7 +68,7 @@ def invite(
         bool, typer.Option("--wait", help="Wait for who joins with it, and confirm them here.")
     ] = False,
     yes: _Yes = False,
-    cloud: _Cloud = None,
+    cloud: CloudOption = None,
 ) -> None:
     """Print an invitation for another provider's operator.
 
@@ -101,7 +101,7 @@ def join(
     wait: Annotated[
         str, typer.Option(metavar="TIME", help="How long to wait for the other operator.")
     ] = units.format_duration(JOINED_SECONDS_MAX),
-    cloud: _Cloud = None,
+    cloud: CloudOption = None,
 ) -> None:
     """Join the provider that made an invitation.
 
@@ -123,7 +123,7 @@ def join(
 
 @command(_app, "confirm", epilog=CALL_EPILOG)
 def confirm(
-    invocation: Invocation, domain: _Domain, yes: _Yes = False, cloud: _Cloud = None
+    invocation: Invocation, domain: _Domain, yes: _Yes = False, cloud: CloudOption = None
 ) -> None:
     """Accept a provider that has joined by an invitation of this one."""
     member = invocation.clients.membership(cloud)
@@ -132,7 +132,7 @@ def confirm(
 
 
 @command(_app, "list", epilog=exits.epilog(Exit.UNAVAILABLE))
-def list_providers(invocation: Invocation, cloud: _Cloud = None) -> None:
+def list_providers(invocation: Invocation, cloud: CloudOption = None) -> None:
     """List the providers that this one has met."""
     rows = [plain(each) for each in invocation.clients.membership(cloud).providers()]
     invocation.output.rows(
@@ -141,7 +141,7 @@ def list_providers(invocation: Invocation, cloud: _Cloud = None) -> None:
 
 
 @command(_app, "show", epilog=CALL_EPILOG)
-def show(invocation: Invocation, domain: _Domain, cloud: _Cloud = None) -> None:
+def show(invocation: Invocation, domain: _Domain, cloud: CloudOption = None) -> None:
     """Show one provider: its fingerprint, its clouds, and what it denies."""
     row = plain(invocation.clients.membership(cloud).provider(domain))
     invocation.output.record(row, facts(_facts(row)))
@@ -149,7 +149,7 @@ def show(invocation: Invocation, domain: _Domain, cloud: _Cloud = None) -> None:
 
 @command(_app, "remove", epilog=CALL_EPILOG)
 def remove(
-    invocation: Invocation, domain: _Domain, yes: _Yes = False, cloud: _Cloud = None
+    invocation: Invocation, domain: _Domain, yes: _Yes = False, cloud: CloudOption = None
 ) -> None:
     """Stop accepting a provider, at once.
 

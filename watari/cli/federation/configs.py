@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from watari import errors, identity, keeper
+from watari import bundles, errors, identity, keeper
 from watari.cli.federation import layout as layouts
 from watari.cli.federation.layout import CloudPlan, Layout, Plan, Process
 from watari.clock import Clock
@@ -124,7 +124,7 @@ def _make_identities(layout: Layout, plan: Plan, clock: Clock) -> None:
 
 def _trust(folder: Path, authority: Authority) -> TrustStore:
     trust = folder / "trust"
-    identity.save_certificate(trust / f"{authority.domain}.pem", authority.cert_pem)
+    bundles.believe(trust, authority)
     return TrustStore(trust)
 
 
@@ -135,7 +135,9 @@ def _renew(layout: Layout, clock: Clock) -> None:
     for domain in layout.plan.domains:
         authority = Authority.load(layout.authority(domain), clock)
         for party in _parties(layout.plan, domain):
-            own = Identity.load_folder(layout.credentials(party))
+            folder = layout.credentials(party)
+            _trust(folder, authority)  # which may have changed while the party was off
+            own = Identity.load_folder(folder)
             if keeper.is_due(own, clock):
                 own.replace(*authority.issue(party))
 
