@@ -13,6 +13,7 @@ from tests.support import directory_server, etcd_cluster
 from tests.support.broker_world import World
 from tests.support.clouds import VM, Cloud, two_clouds
 from tests.support.directory_server import TOKYO, Client, Running, Start
+from tests.support.providers import Provider, strangers
 from tests.support.rpc_catalogue import ALICE, DIRECTORY, Catalogue
 from watari import rpc
 from watari.v1 import directory_pb2_grpc
@@ -104,3 +105,17 @@ def on_etcd(federation: Federation, etcd: etcd_cluster.Cluster) -> Iterator[Star
             return directory_server.run(federation, None, stack, changed)
 
         yield run
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[list[Provider]]:
+    """Tokyo and Osaka, which have not met."""
+    with strangers(tmp_path, "tokyo.example", "osaka.example") as made:
+        yield made
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[list[Provider]]:
+    """Tokyo, Osaka and Kyoto, which have not met."""
+    with strangers(tmp_path, "tokyo.example", "osaka.example", "kyoto.example") as made:
+        yield made

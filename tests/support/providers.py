@@ -7,16 +7,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
+import pytest
 
 from manager.assembly import assemble
 from manager.settings import AuthoritySettings, FederationSettings, Settings, StoreSettings
 from tests.support import processes
-from watari import errors, identity, rpc, service
+from watari import errors, identity, keeper, rpc, service
 from watari.clock import SystemClock
 from watari.identity import Authority, Identity, SpiffeId, TrustStore
 from watari.rpc import Server, client
 from watari.settings import IdentitySettings
-from watari.v1 import federation_pb2, federation_pb2_grpc
+from watari.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
+    federation_pb2,
+    federation_pb2_grpc,
+    manager_pb2,
+    manager_pb2_grpc,
+)
+
+TOKYO, OSAKA, KYOTO = "tokyo.example", "osaka.example", "kyoto.example"
 
 WAIT_SECONDS_MAX = 15.0
 QUICK = FederationSettings(check_seconds=0.1, call_seconds_max=3.0, retry_max_seconds=0.5)
@@ -192,3 +202,42 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
             what = f"{what}: {error}"
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
+
+
+def reason_of(attempt: Callable[[], object]) -> str:
+    """Why an attempt is refused."""
+    with pytest.raises(errors.WatariError) as caught:
+        attempt()
+    return caught.value.reason
+
+
+def reserve(caller: Provider, at: Provider) -> str:
+    """What the other provider's manager says to a reservation: INVALID_ID means that it got in."""
+    channel = caller.channel(caller.party("manager"), at.target)
+    stub = manager_pb2_grpc.ReservationServiceStub(channel)
+    return reason_of(lambda: client.call(stub.Reserve, manager_pb2.ReserveRequest()))
+
+
+def keeping(provider: Provider, own: Identity) -> keeper.Keeper:
+    """What keeps a party's certificate, as in its own process."""
+    issuer = keeper.ManagerIssuer(rpc.ChannelPool(own), provider.target)
+    return keeper.Keeper(own, issuer, provider.clock)
+
+
+def restart(provider: Provider, **authority: object) -> None:
+    """Its manager with other settings of the authority."""
+    provider.stop()
+    provider.change(authority=replace(provider.settings.authority, **authority))  # type: ignore[arg-type]
+    provider.start()
+
+
+def serial(identity: Identity) -> int:
+    """The number of a party's certificate."""
+    return identity.current().certificate.serial_number
+
+
+def entries(provider: Provider) -> list[tuple[str, str, str]]:
+    """What the audit log says, oldest first: action, actor and subject."""
+    stub = audit_pb2_grpc.AuditServiceStub(provider.channel(provider.party("operator", "admin")))
+    listed = client.call(stub.ListAuditEntries, audit_pb2.ListAuditEntriesRequest()).entries
+    return [(each.action, each.actor, each.subject) for each in listed]
