@@ -12,7 +12,7 @@ from typing import Protocol
 
 from watari import bundles, errors, logs, metrics
 from watari.clock import Clock
-from watari.identity import Identity, leaves, requests
+from watari.identity import Identity, requests
 from watari.rpc import ChannelPool, Target, call
 from watari.v1 import federation_pb2, federation_pb2_grpc
 
@@ -23,9 +23,7 @@ ASK_SECONDS = 0.2
 """Between two questions because of providers that are not known."""
 
 RENEW_AFTER = 1 / 3
-"""The part of its life after which a certificate is renewed; the rest is for trying again. One that
-an authority made which issues no longer is renewed at once.
-"""
+"""The part of its life after which a certificate is renewed; the rest is for trying again."""
 
 RETRY_SECONDS = 15.0
 """Between two tries to renew; less of a certificate's life where that is short."""
@@ -69,13 +67,8 @@ class ManagerIssuer:
 
 def is_due(identity: Identity, clock: Clock) -> bool:
     """Whether it is time to renew a party's certificate."""
-    pair = identity.current()
-    made, end = pair.validity
-    roots = identity.trust.roots_for(identity.spiffe_id.domain)
-    issuing = leaves.parse(leaves.split(roots)[0])  # the first is the one that issues
-    return pair.certificate.issuer != issuing.subject or (
-        clock.now() >= made + (end - made) * RENEW_AFTER
-    )
+    made, end = identity.current().validity
+    return clock.now() >= made + (end - made) * RENEW_AFTER
 
 
 class Keeper:

@@ -1,12 +1,12 @@
 """Other providers' bundles: read from what was signed, and checked. Functions of values."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from cryptography import x509
 from google.protobuf.message import DecodeError
 
+from manager.federation.own import fingerprint
 from manager.federation.rows import ProviderRow, State
 from watari import bundles, errors, identity, validate
 from watari.identity import Role, SpiffeId, leaves
@@ -28,13 +28,6 @@ def introduced(
     bundle = _parse(document)
     if bundle.domain == own_domain:
         raise bundles.invalid("names this very provider")
-    if len(bundle.authorities) != 1:
-        # People compare one fingerprint: a second authority would be accepted unseen.
-        raise errors.FailedPrecondition(
-            "PROVIDER_STATE",
-            f"{bundle.domain} introduces itself with {len(bundle.authorities)} authorities",
-            hint="it tells of further ones when it is accepted",
-        )
     roots = [x509.load_der_x509_certificate(der) for der in bundle.authorities]
     return _signed(document, bundle, leaves.FixedRoots(bundle.domain, roots), now)
 
@@ -50,15 +43,15 @@ def renewed(
 
 
 def require_fingerprint(bundle: federation_pb2.Bundle, ca_sha256: bytes) -> None:
-    """Raises InvalidArgument INVITATION_INVALID unless the bundle's one authority has it."""
-    found = [hashlib.sha256(der).digest() for der in bundle.authorities]
-    if found != [ca_sha256]:
+    """Raises InvalidArgument INVITATION_INVALID unless it is that of the bundle's authorities."""
+    shown = fingerprint(bundle)
+    if shown != ca_sha256:
         raise errors.InvalidArgument(
             "INVITATION_INVALID",
             f"{bundle.domain} shows another authority than the one that was announced",
             hint="stop, and talk to its operator: somebody may stand between",
             announced=ca_sha256.hex(),
-            shown=found[0].hex(),
+            shown=shown.hex(),
         )
 
 

@@ -23,7 +23,7 @@ class OwnBundle:
 
     @property
     def fingerprint(self) -> bytes:
-        """SHA-256 of the certificate of the authority that issues."""
+        """What people compare."""
         return fingerprint(self.current())
 
     def current(self) -> federation_pb2.Bundle:
@@ -39,18 +39,6 @@ class OwnBundle:
     def signed(self) -> common_pb2.SignedDocument:
         """It, signed by this manager."""
         payload = self.current().SerializeToString(deterministic=True)
-        return identity.sign(self._own, payload, bundles.PURPOSE)
-
-    def introduction(self) -> common_pb2.SignedDocument:
-        """What a provider is shown that does not accept this one yet: the authority that issues
-        and no other, since people compare one fingerprint. Its number is below any other, so that
-        the whole bundle follows once they have confirmed.
-        """
-        shown = federation_pb2.Bundle()
-        shown.CopyFrom(self.current())
-        del shown.authorities[1:]
-        shown.sequence = 0
-        payload = shown.SerializeToString(deterministic=True)
         return identity.sign(self._own, payload, bundles.PURPOSE)
 
     def _said(self) -> federation_pb2.Bundle:
@@ -73,5 +61,8 @@ class OwnBundle:
 
 
 def fingerprint(bundle: federation_pb2.Bundle) -> bytes:
-    """SHA-256 of the certificate of the authority that issues: the first one."""
-    return hashlib.sha256(bundle.authorities[0]).digest()
+    """What people compare: SHA-256 of the authority's certificate; of several, while the provider
+    changes its authority, SHA-256 over theirs in order, so that none comes in unseen.
+    """
+    found = [hashlib.sha256(der).digest() for der in bundle.authorities]
+    return found[0] if len(found) == 1 else hashlib.sha256(b"".join(found)).digest()

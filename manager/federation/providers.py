@@ -84,7 +84,7 @@ class Providers:
             raise invitation.invalid("it is this provider's own")
         answer = visiting.exchange(
             invited,
-            self._bundle.introduction(),
+            self._bundle.signed(),
             self._clock,
             self._settings.federation.call_seconds_max,
         )
@@ -105,7 +105,7 @@ class Providers:
         self._require_meetable(bundle)
         self._invitations.use(invitee, bundle.domain, fingerprint(bundle))
         self._meet(bundle, invitee)
-        return self._bundle.introduction()
+        return self._bundle.signed()
 
     def confirm(self, domain: str, ca_sha256: bytes, caller: SpiffeId) -> ProviderRow:
         """Accepts a provider whose fingerprint an operator has compared. Idempotent.

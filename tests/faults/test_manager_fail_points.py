@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import Federation
 from tests.support import processes
-from tests.support.clouds import Cloud, assert_one_owner, eventually, two_clouds
+from tests.support.clouds import FORWARD, Cloud, assert_one_owner, eventually, two_clouds
 from tests.support.scripted_agent import HANGS
 from watari import errors, failpoint
 from watari.v1 import manager_pb2
@@ -254,15 +254,6 @@ def settle(cloud: Cloud, migration_id: str) -> None:
         time.sleep(0.03)
 
 
-FORWARD = [
-    "REQUESTED",
-    "RESERVING",
-    "COPYING",
-    "CONFIRMING",
-    "HANDED_OVER",
-    "RETIRING",
-    "SUCCEEDED",
-]
 ARRIVAL = [
     "reservation.made",
     "grant.issued",

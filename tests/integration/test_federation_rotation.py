@@ -7,12 +7,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.providers import (
+    KYOTO,
     OSAKA,
     TOKYO,
     eventually,
     join,
     keeping,
     reason_of,
+    reserve,
     restart,
     serial,
 )
@@ -151,3 +153,18 @@ def test_a_manager_without_an_authority_says_that_it_issues_nothing(two):
     restart(tokyo, folder=None)
     assert reason_of(keeping(tokyo, tokyo.party("agent", "host-1")).renew) == "NOT_SERVED"
     assert reason_of(tokyo.rotate) == "NOT_SERVED"
+
+
+def test_a_provider_joins_while_another_changes_its_authority(three):
+    """What people compare covers both authorities."""
+    tokyo, osaka, kyoto = three
+    join(tokyo, osaka)
+    following = tokyo.rotate().ca_sha256
+    eventually(lambda: tokyo.rotate().issuing, "the new authority does not issue")
+    shown = kyoto.accept(tokyo.invite()).provider
+    assert shown.ca_sha256 not in (tokyo.authority.fingerprint, following)
+    assert shown.code == tokyo.provider(KYOTO).code
+    kyoto.confirm(TOKYO)
+    tokyo.confirm(KYOTO)
+    assert reserve(kyoto, tokyo) == reserve(tokyo, kyoto) == "INVALID_ID"
+    assert len(kyoto.provider(TOKYO).bundle.authorities) == 2

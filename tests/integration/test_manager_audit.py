@@ -1,20 +1,18 @@
-"""The audit log of real managers over mTLS: what is in it, and what shows when it was touched."""
+"""The audit log of real managers over mTLS: what is in it, and who reads it."""
 
 import hashlib
-import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from manager import refusals
 from tests.conftest import OSAKA, TOKYO, Federation
-from tests.support.clouds import VM, Cloud, eventually, two_clouds
+from tests.support.audited import COLUMNS, USER, Clouds, listed, moved
+from tests.support.clouds import FORWARD, VM, eventually, two_clouds
 from tests.support.scripted_agent import HANGS
 from watari import audit, errors, failpoint
-from watari.audit import Noted
 from watari.identity import SpiffeId, denials
 from watari.identity.denials import Denial
 from watari.rpc import client
@@ -24,46 +22,17 @@ from watari.v1.audit_pb2 import AuditEntry
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "audit.md").read_text()
 
-Clouds = tuple[Cloud, Cloud]
-
-OPERATOR = f"spiffe://{TOKYO}/operator/admin"
 PERSON = f"spiffe://{TOKYO}/operator/main"
 """Who asks for what the tests ask for."""
 
-USER = f"spiffe://{TOKYO}/user/acme"
 TOKYO_MANAGER = f"spiffe://{TOKYO}/manager/main"
 OSAKA_MANAGER = f"spiffe://{OSAKA}/manager/main"
-FORWARD = [
-    "REQUESTED",
-    "RESERVING",
-    "COPYING",
-    "CONFIRMING",
-    "HANDED_OVER",
-    "RETIRING",
-    "SUCCEEDED",
-]
-
-
-def moved(clouds: Clouds) -> str:
-    """A migration that succeeded."""
-    tokyo, _ = clouds
-    migration_id = tokyo.migrate("web-1", "osaka").migration_id
-    tokyo.wait_state(migration_id, "SUCCEEDED")
-    return migration_id
 
 
 def told(entries: list[AuditEntry]) -> list[tuple[str, str]]:
     """What was done, and who did it."""
     assert {each.outcome for each in entries} == {audit.DONE}
     return [(each.action, each.actor) for each in entries]
-
-
-def listed(
-    cloud: Cloud, caller: str = OPERATOR, **request: int
-) -> audit_pb2.ListAuditEntriesResponse:
-    """One page."""
-    stub = audit_pb2_grpc.AuditServiceStub(cloud.channel(caller))
-    return client.call(stub.ListAuditEntries, audit_pb2.ListAuditEntriesRequest(**request))
 
 
 def test_a_migration_leaves_every_step_in_order_at_both_managers(clouds: Clouds) -> None:
@@ -275,130 +244,6 @@ def test_a_thousand_refused_calls_make_few_entries_that_count_them(clouds: Cloud
     windows = 1 if len(refused) <= refusals.NOTED_PER_WINDOW_MAX + 1 else 2
     assert len(refused) <= windows * (refusals.NOTED_PER_WINDOW_MAX + 1)
     assert sum(int(each.details.get("count", "1")) for each in refused) == 1000
-
-
-# ---- what is done to the file behind the manager's back ----
-
-
-@pytest.fixture
-def written(clouds: Clouds) -> Iterator[tuple[Cloud, sqlite3.Connection]]:
-    """tokyo after a migration, and its database."""
-    moved(clouds)
-    with clouds[0].database() as database:
-        yield clouds[0], database
-
-
-Written = tuple[Cloud, sqlite3.Connection]
-
-COLUMNS = "occurred_at, actor, action, subject, outcome, details, previous_hash, hash"
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE audit_entries SET actor = 'nobody' WHERE sequence = 3",
-        "UPDATE OR REPLACE audit_entries SET sequence = 3 WHERE sequence = 4",
-        "DELETE FROM audit_entries WHERE sequence = 3",
-        "DELETE FROM audit_entries",
-        "INSERT OR REPLACE INTO audit_entries SELECT 3, {} FROM audit_entries",
-        "INSERT INTO audit_entries SELECT 99, {} FROM audit_entries WHERE sequence = 3",
-        "INSERT INTO audit_entries SELECT NULL, {} FROM audit_entries WHERE sequence = 3",
-    ],
-)
-def test_the_database_refuses_all_but_appending(written: Written, statement: str) -> None:
-    cloud, database = written
-    before = cloud.audit()
-    with pytest.raises(sqlite3.IntegrityError, match="audit entries are"):
-        database.execute(statement.format(COLUMNS))
-    assert cloud.audit() == before
-
-
-def touch(database: sqlite3.Connection, statement: str) -> None:
-    """What somebody does who can write to the file: the triggers are dropped first."""
-    for each in ("in_order", "no_update", "no_delete"):
-        database.execute(f"DROP TRIGGER audit_entries_{each}")
-    database.execute(statement)
-    database.commit()
-
-
-def fault(cloud: Cloud, noted: Noted | None = None) -> tuple[str, int]:
-    """What verifying finds."""
-    with pytest.raises(errors.DataLoss) as caught:
-        audit.verify(listed(cloud, page_size=1000).entries, noted=noted)
-    assert caught.value.reason == "AUDIT_CHAIN_BROKEN"
-    return caught.value.metadata["fault"], int(caught.value.metadata["sequence"])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "actor = 'spiffe://tokyo.example/user/somebody'",
-        "actor = x'ff'",
-        "action = 'migration.other'",
-        "subject = ''",
-        "outcome = 2",
-        "outcome = 'x'",
-        "occurred_at = occurred_at + 1",
-        "occurred_at = 'never'",
-        "details = '{}'",
-        "details = 'no json'",
-        "details = '[1]'",
-        "details = replace(details, 'HANDED', 'TAKEN')",
-        "details = printf('{\"a\": \"%.*c\"}', 9000000, 'x')",
-        "previous_hash = zeroblob(32)",
-        "hash = zeroblob(32)",
-        "hash = 'x'",
-    ],
-)
-def test_a_changed_row_is_found_whatever_stands_there_now(written: Written, change: str) -> None:
-    cloud, database = written
-    touch(database, f"UPDATE audit_entries SET {change} WHERE sequence = 6")  # noqa: S608
-    assert fault(cloud) == ("altered", 6)
-
-
-def test_a_removed_row_is_found(written: Written) -> None:
-    cloud, database = written
-    touch(database, "DELETE FROM audit_entries WHERE sequence = 3")
-    assert fault(cloud) == ("missing", 3)
-
-
-def test_rows_that_changed_places_are_found(written: Written) -> None:
-    cloud, database = written
-    touch(database, "UPDATE audit_entries SET sequence = -sequence WHERE sequence IN (3, 4)")
-    database.execute("UPDATE audit_entries SET sequence = 7 + sequence WHERE sequence < 0")
-    database.commit()
-    assert fault(cloud) == ("altered", 3)
-
-
-def test_a_removed_end_is_found_with_a_head_that_was_noted_even_when_it_grew_again(
-    written: Written,
-) -> None:
-    cloud, database = written
-    last = cloud.audit()[-1]
-    noted = Noted(last.sequence, last.hash)
-    touch(database, "DELETE FROM audit_entries WHERE sequence > 5")
-    audit.verify(cloud.audit())  # Alone it does not show.
-    assert fault(cloud, noted) == ("cut_off", 6)
-    assert fault(cloud, Noted(hash=last.hash)) == ("cut_off", 6)
-    for _ in range(5):
-        with pytest.raises(errors.Denied):
-            listed(cloud, USER)
-    cloud.stop()
-    cloud.start()
-    eventually(lambda: cloud.audit()[-1].sequence == last.sequence, "it has grown again")
-    assert fault(cloud, noted) == ("replaced", last.sequence)
-
-
-def test_a_log_that_was_touched_is_still_read_and_appended_to(written: Written) -> None:
-    cloud, database = written
-    touch(database, "UPDATE audit_entries SET hash = 5, details = 7 WHERE sequence = 8")
-    with pytest.raises(errors.Denied):
-        listed(cloud, USER)
-    eventually(lambda: listed(cloud).last_sequence == 9, "it is written down")
-    assert fault(cloud) == ("altered", 8)
-
-
-# ---- docs/audit.md, carried out by somebody who has nothing of ours but the page ----
 
 
 def documented_hash(entry: AuditEntry) -> bytes:

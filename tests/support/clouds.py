@@ -49,6 +49,17 @@ FAST = MigrationSettings(
 IMPATIENT = replace(FAST, agent_wait_seconds_max=1.0, peer_wait_seconds_max=1.0)
 """Gives up soon on who does not answer."""
 
+FORWARD = [
+    "REQUESTED",
+    "RESERVING",
+    "COPYING",
+    "CONFIRMING",
+    "HANDED_OVER",
+    "RETIRING",
+    "SUCCEEDED",
+]
+"""The states of a migration that succeeds, in order."""
+
 VM = "6f1f2d2e-0000-4000-8000-000000000001"
 """The machine web-1 of most tests."""
 

@@ -311,8 +311,8 @@ class Clients:
 
 
 def _keep(own: Identity, settings: IdentitySettings, pool: rpc.ChannelPool) -> None:
-    """A person's certificate is renewed when it is used, and the own provider's manager is asked
-    about providers that are not known; one that is away is asked next time.
+    """A person's certificate is renewed when it is used, and whom to trust is asked of the own
+    provider's manager; one that is away is asked next time.
 
     Raises Unauthenticated PEER_UNAUTHENTICATED for one that has run out.
     """
@@ -327,7 +327,7 @@ def _keep(own: Identity, settings: IdentitySettings, pool: rpc.ChannelPool) -> N
     if settings.issuer is not None:
         target = rpc.Target(settings.issuer.address, SpiffeId.parse(settings.issuer.spiffe_id))
         keeper = Keeper(own, ManagerIssuer(pool, target), clock)
-        keeper.renew_if_due()
+        keeper.check()
         own.trust.ask = keeper.ask
 
 

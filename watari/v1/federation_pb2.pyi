@@ -162,7 +162,9 @@ class Provider(_message.Message):
     state: Global___ProviderState.ValueType
     """Whether it is accepted."""
     ca_sha256: _builtins.bytes
-    """SHA-256 of its (newest) authority's certificate, 32 bytes: what operators compare."""
+    """SHA-256 of its authority's certificate, 32 bytes: what operators compare. While it changes its
+    authority, SHA-256 over those of all of them, in order.
+    """
     code: _builtins.str
     """Sixteen digits made from both sides' fingerprints: the same at both when nobody stands between."""
     told_sequence: _builtins.int
