@@ -5,7 +5,7 @@ from datetime import timedelta
 from directory import filters
 from directory.records import Key, require_kind
 from directory.stores import DirectoryStore
-from watari import paging, validate
+from watari import errors, paging, validate
 from watari.v1 import directory_pb2
 
 SCANNED_MAX = 10_000
@@ -17,6 +17,9 @@ SCANNED_AT_ONCE_MAX = 500
 
 PAGE_BYTES_MAX = 2 * 1024 * 1024
 """A page ends when its records exceed this, well below what a message may have."""
+
+BEGUN_AGAIN_MAX = 3
+"""How often a first page begins again because its revision was dropped while it was put together."""
 
 _POSITION = (int, int, str, str)
 
@@ -33,8 +36,27 @@ def run(
     selection = Selection(request.kind, request.cloud_id, request.filter)
     query = paging.fingerprint(request)
     position = paging.decode(query, request.page_token, _POSITION)
-    revision = position[0] if position else store.revision()
-    after = Key(*position[1:]) if position else None
+    if position:
+        return _page(store, request, selection, size, query, position[0], Key(*position[1:]))
+    for _ in range(BEGUN_AGAIN_MAX):
+        try:
+            return _page(store, request, selection, size, query, store.revision(), None)
+        except errors.OutOfRange:
+            # The history was replaced between two reads. The caller named no revision: any will do.
+            continue
+    return _page(store, request, selection, size, query, store.revision(), None)
+
+
+def _page(
+    store: DirectoryStore,
+    request: directory_pb2.QueryRecordsRequest,
+    selection: "Selection",
+    size: int,
+    query: bytes,
+    revision: int,
+    after: Key | None,
+) -> directory_pb2.QueryRecordsResponse:
+    """The page at `revision` that begins after a record. Raises OutOfRange REVISION_COMPACTED."""
     page = directory_pb2.QueryRecordsResponse(revision=revision)
     tell_age(store, page)
     scanned, page_bytes = 0, 0
