@@ -54,7 +54,7 @@ def message(guest: Guest) -> agent_pb2.Guest:
         resources=common_pb2.Resources(
             vcpus=guest.vcpus,
             memory_bytes=guest.memory_bytes,
-            disk_bytes=sum(disk.size_bytes for disk in guest.disks),
+            disk_bytes=sum(disk.size_bytes for disk in guest.disks if not disk.kind),
         ),
         disks=[
             common_pb2.DiskSpec(
@@ -62,9 +62,11 @@ def message(guest: Guest) -> agent_pb2.Guest:
                 size_bytes=disk.size_bytes,
                 allocated_bytes=disk.allocated_bytes,
                 format=disk.format,
+                kind=disk.kind,
             )
             for disk in guest.disks
         ],
+        stopped_by_hold=guest.stopped_by_hold,
     )
     if guest.problem is not None:
         found.problem.CopyFrom(errors.to_problem(guest.problem))

@@ -7,7 +7,7 @@ from typing import TypeVar
 import grpc
 
 from agent import host
-from agent.hypervisors import Hypervisor, Retained, domain
+from agent.hypervisors import COLD, Hypervisor, Mode, Retained, domain
 from agent.transfer import geometry, keys, schedule
 from agent.transfer.flow import Failure
 from agent.transfer.jobs import Jobs
@@ -20,6 +20,7 @@ _Item = TypeVar("_Item")
 
 LEVELS = (-7, 19)
 EPOCH_MAX = 1 << 62
+STOP_SECONDS_MAX = 3600
 KEY_SHARES_MAX = 4
 
 
@@ -66,13 +67,14 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     def HoldGuest(
         self, request: agent_pb2.HoldGuestRequest, context: grpc.ServicerContext
     ) -> agent_pb2.HoldGuestResponse:
-        guest = self._hypervisor.hold(*_vm_and_migration(request))
+        guest = self._hypervisor.hold(*_vm_and_migration(request), _mode(request.mode))
         return agent_pb2.HoldGuestResponse(guest=host.message(guest))
 
     def UnholdGuest(
         self, request: agent_pb2.UnholdGuestRequest, context: grpc.ServicerContext
     ) -> agent_pb2.UnholdGuestResponse:
-        self._hypervisor.unhold(*_vm_and_migration(request))
+        epoch = validate.require_range(request.epoch, "epoch", 0, EPOCH_MAX)
+        self._hypervisor.unhold(*_vm_and_migration(request), epoch)
         return agent_pb2.UnholdGuestResponse()
 
     def RetireGuest(
@@ -96,11 +98,28 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._hypervisor.purge(migration_id)
         return agent_pb2.PurgeRetainedResponse()
 
+    def StartGuest(
+        self, request: agent_pb2.StartGuestRequest, context: grpc.ServicerContext
+    ) -> agent_pb2.StartGuestResponse:
+        guest = self._hypervisor.start(validate.require_uuid(request.vm_id, "vm_id"))
+        return agent_pb2.StartGuestResponse(guest=host.message(guest))
+
+    def StopGuest(
+        self, request: agent_pb2.StopGuestRequest, context: grpc.ServicerContext
+    ) -> agent_pb2.StopGuestResponse:
+        vm_id = validate.require_uuid(request.vm_id, "vm_id")
+        seconds = validate.require_range(
+            request.timeout_seconds, "timeout_seconds", 0, STOP_SECONDS_MAX
+        )
+        guest = self._hypervisor.stop(vm_id, seconds)
+        return agent_pb2.StopGuestResponse(guest=host.message(guest))
+
     def StartTransfer(
         self, request: agent_pb2.StartTransferRequest, context: grpc.ServicerContext
     ) -> agent_pb2.StartTransferResponse:
         _vm_and_migration(request)
         _check_options(request.options)
+        _mode(request.mode)
         return agent_pb2.StartTransferResponse(transfer=self._jobs.start(request))
 
     def EstimateTransfer(
@@ -108,6 +127,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     ) -> agent_pb2.EstimateTransferResponse:
         validate.require_uuid(request.vm_id, "vm_id")
         _check_options(request.options)
+        _mode(request.mode)
         failure = Failure()
         gone = errors.Cancelled("CANCELLED", "the caller went away")
         if not context.add_callback(lambda: failure.fail(gone)):
@@ -158,7 +178,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     ) -> agent_pb2.ActivateIncomingResponse:
         migration_id = validate.require_uuid(request.migration_id, "migration_id")
         epoch = validate.require_range(request.epoch, "epoch", 2, EPOCH_MAX)
-        guest = self._sessions.activate(migration_id, epoch)
+        guest = self._sessions.activate(migration_id, epoch, prepare=request.prepare)
         return agent_pb2.ActivateIncomingResponse(guest=host.message(guest))
 
     def DiscardIncoming(
@@ -208,8 +228,16 @@ def _check_options(options: common_pb2.TransferOptions) -> None:
     validate.require_range(options.compression_level, "options.compression_level", *LEVELS)
     validate.require_limit(options.limit_bytes_per_second, "options.limit_bytes_per_second")
     schedule.check(options.limit_schedule)
+    for name in ("downtime_seconds_target", "stop_seconds_max"):
+        validate.require_range(getattr(options, name), f"options.{name}", 0, STOP_SECONDS_MAX)
     if options.cipher_key_bits:
         keys.require_key_bits(options.cipher_key_bits)
+
+
+def _mode(mode: Mode) -> Mode:
+    if mode not in common_pb2.MigrationMode.values():
+        raise validate.invalid_field("mode", f"{mode} is no mode", "see MigrationMode")
+    return COLD if mode == common_pb2.MIGRATION_MODE_UNSPECIFIED else mode
 
 
 def _vm_and_migration(
@@ -230,6 +258,7 @@ def _retained(retained: Retained) -> agent_pb2.Retained:
         vm_id=retained.vm_id,
         migration_id=retained.migration_id,
         allocated_bytes=retained.allocated_bytes,
+        name=retained.name,
     )
     message.expires_at.FromMilliseconds(int(retained.expires_at_seconds * 1000))
     return message

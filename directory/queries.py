@@ -19,7 +19,7 @@ PAGE_BYTES_MAX = 2 * 1024 * 1024
 """A page ends when its records exceed this, well below what a message may have."""
 
 BEGUN_AGAIN_MAX = 3
-"""How often a first page begins again because its revision was dropped while it was put together."""
+"""How often a first page begins again because its history was replaced meanwhile."""
 
 _POSITION = (int, int, str, str)
 

@@ -73,6 +73,7 @@ TABLE = MappingProxyType(
         _TENANTS | _OPERATORS,
         *("GetCloudStatus", "ListVms", "EstimateMigration"),
         *("ListMigrations", "WatchMigration", "CancelMigration", "SetMigrationLimit"),
+        *("StartVm", "StopVm"),
     )
     # A broker begins the one migration that a tenant's delegation names, and looks at it.
     | _rules(
@@ -84,7 +85,7 @@ TABLE = MappingProxyType(
     | _rules(
         "watari.v1.ManagerService",
         _OPERATORS,
-        *("ListInventories", "ResolveMigration"),
+        *("ListInventories", "ResolveMigration", "ListRetainedVms", "PurgeVm"),
         *("StartEvacuation", "GetEvacuation", "WatchEvacuation", "CancelEvacuation"),
     )
     # Manager to manager; the operator may look and give back.

@@ -23,10 +23,21 @@ from typing import Any
 
 from agent import files
 from agent.disks import DiskFormat, raw, require_tools
-from agent.hypervisors import Disk, Guest, Retained, StoredDisk, domain, shelved
+from agent.disks.view import DiskView
+from agent.hypervisors import (
+    COLD,
+    Arrived,
+    Disk,
+    Guest,
+    Mode,
+    Retained,
+    StoredDisk,
+    domain,
+    shelved,
+)
 from agent.hypervisors.shelved import staged_disk
 from watari import clock, errors
-from watari.v1 import agent_pb2
+from watari.v1 import agent_pb2, common_pb2
 
 __all__ = ["Shelf", "staged_disk"]
 
@@ -75,9 +86,11 @@ class Shelf:
         with self._lock:
             return self._read(self._folder(vm_id))
 
-    def hold(self, vm_id: str, migration_id: str) -> Guest:
+    def hold(self, vm_id: str, migration_id: str, mode: Mode = COLD) -> Guest:
         """Writes the hold beside the definition."""
         with self._lock:
+            if mode == common_pb2.MIGRATION_MODE_SUSPEND:
+                raise _off(vm_id)
             folder = self._folder(vm_id)
             guest = self._read(folder)
             if guest.problem:
@@ -87,12 +100,80 @@ class Shelf:
             files.write_json(folder / _HOLD, {"migration_id": migration_id})
             return self._read(folder)
 
-    def unhold(self, vm_id: str, migration_id: str) -> None:
-        """Removes the hold."""
+    def running_view(self, vm_id: str, migration_id: str, number: int) -> DiskView | None:  # noqa: ARG002
+        """None: nothing runs here."""
+        return None
+
+    def quiesce(self, vm_id: str, migration_id: str, stop_seconds_max: float) -> Guest:  # noqa: ARG002
+        """The machine, which stands still always."""
+        guest = self.guest(vm_id)
+        if guest.held_by != migration_id:
+            raise _busy(guest.name, guest.held_by or "no migration holds it")
+        return guest
+
+    def still_view(self, vm_id: str, migration_id: str) -> DiskView:
+        """Its disks."""
+        return shelved.view(self.quiesce(vm_id, migration_id, 0).disks)
+
+    def unhold(self, vm_id: str, migration_id: str, epoch: int = 0) -> None:
+        """Removes the hold, after the epoch is noted."""
         with self._lock:
             folder = self._find(vm_id)
             if folder and _json(folder / _HOLD).get("migration_id") == migration_id:
+                if epoch:
+                    files.write_json(folder / _ORIGIN, _json(folder / _ORIGIN) | {"epoch": epoch})
                 files.remove(folder / _HOLD)
+
+    def start(self, vm_id: str) -> Guest:
+        """Refused: the shelf pretends no hypervisor."""
+        raise errors.Unimplemented(
+            "NOT_SERVED",
+            f"machine {self.guest(vm_id).name} is on a shelf, where none runs",
+            hint="migrate it to a cloud whose hosts have the libvirt driver",
+            vm=vm_id,
+        )
+
+    def stop(self, vm_id: str, stop_seconds_max: float) -> Guest:  # noqa: ARG002
+        """The machine, which is off."""
+        return self.guest(vm_id)
+
+    def prepare(self, vm_id: str) -> Guest:
+        """The machine as it is."""
+        return self.guest(vm_id)
+
+    def forget(self, migration_id: str) -> bool:
+        """Never: what was activated here is whole, and nothing can fail after it."""
+        return self.arrived_by(migration_id) is None
+
+    def obstacles(self, vm_id: str, mode: Mode) -> Sequence[agent_pb2.Finding]:
+        """None but the machine's own problem, and memory that it has not."""
+        guest = self.guest(vm_id)
+        found = [guest.problem] if guest.problem else []
+        if mode == common_pb2.MIGRATION_MODE_SUSPEND:
+            found.append(_off(vm_id))
+        return [
+            agent_pb2.Finding(severity=agent_pb2.SEVERITY_ERROR, problem=errors.to_problem(each))
+            for each in found
+        ]
+
+    def findings(
+        self,
+        definition_xml: str,  # noqa: ARG002
+        disks: Sequence[common_pb2.DiskSpec],
+        mode: Mode,  # noqa: ARG002
+    ) -> Sequence[agent_pb2.Finding]:
+        """A machine that ran cannot go on here."""
+        if not any(disk.kind for disk in disks):
+            return []
+        problem = errors.FailedPrecondition(
+            "HOST_INCOMPATIBLE",
+            "the destination is a shelf of machines that are off: saved memory is of no use",
+            hint="shut the machine down first, or name another destination",
+            requirement="hypervisor",
+        )
+        return [
+            agent_pb2.Finding(severity=agent_pb2.SEVERITY_ERROR, problem=errors.to_problem(problem))
+        ]
 
     def retire(self, vm_id: str, migration_id: str) -> Retained:
         """Moves the machine's folder to what is retained."""
@@ -154,21 +235,24 @@ class Shelf:
         folder = self._vms / vm_id
         return shelved.adapted(definition_xml, folder, lambda _disk_id: self._disk_format)
 
-    def activate(
-        self, staging: Path, vm_id: str, definition_xml: str, epoch: int, provider: str
-    ) -> Guest:
-        """Writes the definition and the origin into `staging` and renames it into place. A disk has
-        the format that it arrived in, whatever the setting has become since.
+    def activate(self, arrived: Arrived, *, provisional: bool) -> Guest:  # noqa: ARG002
+        """Writes the definition and the origin into the folder and renames it into place. A disk
+        has the format that it arrived in, whatever the setting has become since.
         """
+        staging, vm_id = arrived.staging, arrived.vm_id
         with self._lock:
             present = self._find(vm_id)
             if present:
                 raise _busy(vm_id, "it is on this host already")
             folder = self._vms / vm_id
             arrived_in = partial(shelved.staged_format, staging, default=self._disk_format)
-            xml = shelved.adapted(definition_xml, folder, arrived_in)
+            xml = shelved.adapted(arrived.definition_xml, folder, arrived_in)
             files.write_text(staging / DEFINITION, xml)
-            origin = {"migration_id": staging.name, "epoch": epoch, "provider": provider}
+            origin = {
+                "migration_id": staging.name,
+                "epoch": arrived.epoch,
+                "provider": arrived.provider,
+            }
             files.write_json(staging / _ORIGIN, origin)
             files.rename(staging, folder)
             return self._read(folder)
@@ -239,7 +323,17 @@ class Shelf:
             allocated_bytes=files.allocated_bytes(folder),
             expires_at_seconds=record.get("expires_at", 0.0),
             epoch=_json(folder / _ORIGIN).get("epoch", 0),
+            name=self._read(folder).name,
         )
+
+
+def _off(vm_id: str) -> errors.FailedPrecondition:
+    return errors.FailedPrecondition(
+        "VM_NOT_RUNNING",
+        f"machine {vm_id} is off: it has no memory that could be saved",
+        hint="migrate it in mode cold",
+        vm=vm_id,
+    )
 
 
 def _unreadable(folder: Path, xml: str, problem: errors.WatariError) -> Guest:

@@ -1,11 +1,12 @@
 """Disks as files of a machine's own folder: their names, their formats, and what they measure."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from agent.disks import FORMATS, DiskFormat, measure
+from agent.disks import FORMATS, DiskFormat, measure, open_reader
 from agent.disks.images import unreadable
+from agent.disks.view import OpenDisks, ViewedDisk
 from agent.hypervisors import Disk, domain
 from watari import errors
 
@@ -50,6 +51,16 @@ def disks(folder: Path, found: domain.Domain) -> tuple[tuple[Disk, ...], errors.
         except errors.WatariError as error:
             problem = problem or error
     return tuple(readable), problem
+
+
+def view(found: Iterable[Disk]) -> OpenDisks:
+    """Disks that nobody writes to, opened. Raises what opening raises; then nothing stays open."""
+    with contextlib.ExitStack() as opened:
+        disks = {
+            disk.disk_id: ViewedDisk(opened.enter_context(open_reader(disk.path, disk.format)))
+            for disk in found
+        }
+        return OpenDisks(disks, opened.pop_all())
 
 
 def _disk(folder: Path, disk: domain.DomainDisk) -> Disk:

@@ -6,7 +6,7 @@ In the order of what it costs. Nothing is written here.
 from dataclasses import dataclass
 
 from agent import grants
-from agent.hypervisors import Hypervisor, domain
+from agent.hypervisors import STATE_DISKS, Hypervisor, domain
 from agent.settings import Settings
 from agent.transfer import geometry, handshake
 from agent.transfer.arrivals import Arrivals
@@ -70,11 +70,14 @@ class Admission:
         still be one when the machine is activated: after the hand-over it is too late to find out.
         """
         found = domain.parse(definition_xml)
-        granted = sorted(disk.disk_id for disk in grant.disks)
+        granted = sorted(disk.disk_id for disk in grant.disks if not disk.kind)
+        for disk in grant.disks:
+            if disk.kind and STATE_DISKS.get(disk.kind) != disk.disk_id:
+                raise domain.invalid(f"{disk.disk_id} is no saved state that is known here")
         if found.vm_id != grant.vm_id or [disk.disk_id for disk in found.disks] != granted:
             raise domain.invalid("the definition is not that of the granted machine and disks")
-        if len(granted) > geometry.DISKS_MAX:
-            raise domain.invalid(f"{len(granted)} disks, at most {geometry.DISKS_MAX}")
+        if len(grant.disks) > geometry.DISKS_MAX:
+            raise domain.invalid(f"{len(grant.disks)} disks, at most {geometry.DISKS_MAX}")
         for disk in grant.disks:
             if disk.size_bytes > geometry.DISK_BYTES_MAX:
                 raise domain.invalid(f"disk {disk.disk_id} is larger than 16 TiB")

@@ -8,7 +8,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from agent import receipts
-from agent.hypervisors import Guest, Hypervisor, domain
+from agent.hypervisors import Arrived, Guest, Hypervisor, domain
 from agent.hypervisors.shelf import staged_disk
 from agent.seeds.catalogue import SeedCatalogue
 from agent.seeds.scopes import Scopes
@@ -171,26 +171,34 @@ class Sessions:
             progress=receiving.progress(),
         )
 
-    def activate(self, migration_id: str, epoch: int) -> Guest:
-        """Turns a complete arrival into a machine. Raises NotFound, FailedPrecondition."""
+    def activate(self, migration_id: str, epoch: int, *, prepare: bool = False) -> Guest:
+        """Turns a complete arrival into a machine, and with `prepare` into one that is ready to
+        run. Raises NotFound, FailedPrecondition.
+        """
         with self._migration(migration_id):
             present = self._hypervisor.arrived_by(migration_id)
-            if present is not None:
-                return present
-            found = self._arrivals.complete(migration_id, self._settings.discarded_kept_seconds)
-            self._spent.add(migration_id, replace(found.use, epoch=epoch))
-            return self._hypervisor.activate(
-                found.folder, found.use.vm_id, found.definition_xml, epoch, found.provider
-            )
+            if present is None:
+                present = self._activate(migration_id, epoch, provisional=prepare)
+            return self._hypervisor.prepare(present.vm_id) if prepare else present
+
+    def _activate(self, migration_id: str, epoch: int, *, provisional: bool) -> Guest:
+        found = self._arrivals.complete(migration_id, self._settings.discarded_kept_seconds)
+        self._spent.add(migration_id, replace(found.use, epoch=epoch))
+        arrived = Arrived(
+            found.folder, found.use.vm_id, found.definition_xml, epoch, found.provider
+        )
+        return self._hypervisor.activate(arrived, provisional=provisional)
 
     def discard(self, migration_id: str) -> None:
-        """Deletes an arrival and refuses it from now on. Raises FailedPrecondition."""
+        """Deletes an arrival, or what was made of it and never ran, and refuses it from now on.
+        Raises FailedPrecondition MIGRATION_COMMITTED.
+        """
         with self._migration(migration_id):
-            if self._hypervisor.arrived_by(migration_id) is not None:
+            self._arrivals.refuse(migration_id)
+            if not self._hypervisor.forget(migration_id):
                 raise errors.FailedPrecondition(
                     "MIGRATION_COMMITTED", f"migration {migration_id} was activated here"
                 )
-            self._arrivals.refuse(migration_id)
             self._close_migration(migration_id)
             self._arrivals.remove(migration_id)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import files
-from agent.hypervisors import domain
+from agent.hypervisors import Arrived, domain
 from agent.hypervisors.shelf import Shelf, staged_disk
 from tests.support.shelves import MIB, Content, definition, put_machine
 from watari import errors
@@ -156,7 +156,7 @@ def test_an_arrival_becomes_a_machine_with_its_own_paths_and_nothing_else_change
 ) -> None:
     vm_id = str(uuid.uuid4())
     staging, xml = staged(tmp_path, vm_id)
-    guest = shelf.activate(staging, vm_id, xml, 7, "elsewhere.example")
+    guest = shelf.activate(Arrived(staging, vm_id, xml, 7, "elsewhere.example"), provisional=False)
     assert guest.problem is None
     assert guest.epoch == 7
     assert guest.disks[0].path == tmp_path / "vms" / vm_id / "vda.raw"
@@ -173,7 +173,7 @@ def test_a_machine_does_not_arrive_over_one_that_is_there(shelf: Shelf, tmp_path
     vm_id = machine(tmp_path)
     staging, xml = staged(tmp_path, vm_id)
     with pytest.raises(errors.FailedPrecondition) as caught:
-        shelf.activate(staging, vm_id, xml, 2, "elsewhere.example")
+        shelf.activate(Arrived(staging, vm_id, xml, 2, "elsewhere.example"), provisional=False)
     assert caught.value.reason == "VM_BUSY"
     assert staging.exists()
 

@@ -48,10 +48,10 @@ EXPECTED = {
     },
     "ManagerService": {
         "GetCloudStatus ListVms EstimateMigration ListMigrations WatchMigration CancelMigration"
-        " SetMigrationLimit": {*USERS, *OPERATOR},
+        " SetMigrationLimit StartVm StopVm": {*USERS, *OPERATOR},
         "GetVm MigrateVm GetMigration": {*USERS, *OPERATOR, *BROKERS},
         "ListInventories ResolveMigration StartEvacuation GetEvacuation WatchEvacuation"
-        " CancelEvacuation": OPERATOR,
+        " CancelEvacuation ListRetainedVms PurgeVm": OPERATOR,
     },
     "ReservationService": {
         "Reserve GrantEstimate ExtendReservation ConfirmReservation HandOverVm": MANAGERS,

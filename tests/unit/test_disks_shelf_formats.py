@@ -9,7 +9,7 @@ import pytest
 
 from agent import files
 from agent.disks import DiskFormat, open_writer
-from agent.hypervisors import domain
+from agent.hypervisors import Arrived, domain
 from agent.hypervisors.shelf import Shelf, staged_disk
 from tests.support.disks import run
 from tests.support.shelves import MIB, definition
@@ -89,7 +89,7 @@ def test_an_arrival_gets_the_format_of_this_host_whatever_its_definition_names(
     xml = xml.replace("type='raw'", f"type='{named}'")
     (parsed,) = domain.parse(shelf.adapted(vm_id, xml)).disks
     assert parsed.format == disk_format
-    guest = shelf.activate(staging, vm_id, xml, epoch=7, provider="osaka.example")
+    guest = shelf.activate(Arrived(staging, vm_id, xml, 7, "osaka.example"), provisional=False)
     assert guest.problem is None
     (disk,) = guest.disks
     assert (disk.format, disk.size_bytes) == (disk_format, 3 * MIB)
@@ -104,7 +104,7 @@ def test_a_disk_that_arrived_before_the_setting_changed_is_found(
     staging = files.ensure_folder(tmp_path / "incoming" / MIGRATION)
     open_writer(staging / staged_disk("vda", other), other, 3 * MIB, keep=False).close()
     xml = definition(vm_id, "web", {"vda": "/elsewhere/disk.img"})
-    guest = shelf.activate(staging, vm_id, xml, epoch=7, provider="osaka.example")
+    guest = shelf.activate(Arrived(staging, vm_id, xml, 7, "osaka.example"), provisional=False)
     assert [(disk.format, disk.size_bytes) for disk in guest.disks] == [(other, 3 * MIB)]
     assert guest.problem is None
 

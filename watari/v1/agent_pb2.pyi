@@ -96,6 +96,30 @@ TRANSFER_STATE_CANCELLED: TransferState.ValueType  # 6
 """Final: cancelled."""
 Global___TransferState: _TypeAlias = TransferState  # noqa: Y015
 
+class _Severity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Severity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEVERITY_UNSPECIFIED: _Severity.ValueType  # 0
+    """Never sent."""
+    SEVERITY_WARNING: _Severity.ValueType  # 1
+    """Worth knowing; the migration works."""
+    SEVERITY_ERROR: _Severity.ValueType  # 2
+    """The migration would fail."""
+
+class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper):
+    """How bad a finding is."""
+
+SEVERITY_UNSPECIFIED: Severity.ValueType  # 0
+"""Never sent."""
+SEVERITY_WARNING: Severity.ValueType  # 1
+"""Worth knowing; the migration works."""
+SEVERITY_ERROR: Severity.ValueType  # 2
+"""The migration would fail."""
+Global___Severity: _TypeAlias = Severity  # noqa: Y015
+
 class _HostEventKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -243,6 +267,7 @@ class Guest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    STOPPED_BY_HOLD_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The domain's UUID."""
     name: _builtins.str
@@ -255,6 +280,8 @@ class Guest(_message.Message):
     """The epoch that this host was told the machine has; 0 when it was never migrated."""
     tenant: _builtins.str
     """The tenant, from the definition's metadata; "default" when it has none."""
+    stopped_by_hold: _builtins.bool
+    """Whether it is stopped for the migration that holds it, and will run again when the hold ends."""
     @_builtins.property
     def resources(self) -> _common_pb2.Resources:
         """What its definition asks for; `disk_bytes` is the sum of the disks."""
@@ -279,10 +306,11 @@ class Guest(_message.Message):
         epoch: _builtins.int = ...,
         problem: _common_pb2.Problem | None = ...,
         tenant: _builtins.str = ...,
+        stopped_by_hold: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disks", b"disks", "epoch", b"epoch", "held_by", b"held_by", "name", b"name", "problem", b"problem", "resources", b"resources", "state", b"state", "tenant", b"tenant", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disks", b"disks", "epoch", b"epoch", "held_by", b"held_by", "name", b"name", "problem", b"problem", "resources", b"resources", "state", b"state", "stopped_by_hold", b"stopped_by_hold", "tenant", b"tenant", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,6 +332,7 @@ class Transfer(_message.Message):
     PROBLEM_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
+    STOPPED_AT_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """The migration that it serves."""
     vm_id: _builtins.str
@@ -336,6 +365,10 @@ class Transfer(_message.Message):
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @_builtins.property
+    def stopped_at(self) -> _timestamp_pb2.Timestamp:
+        """When the machine was stopped for its last round; unset while it runs, and when it did not run."""
+
     def __init__(
         self,
         *,
@@ -349,10 +382,11 @@ class Transfer(_message.Message):
         problem: _common_pb2.Problem | None = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
+        stopped_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "problem", b"problem", "progress", b"progress", "receipt", b"receipt", "source_view", b"source_view", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "problem", b"problem", "progress", b"progress", "receipt", b"receipt", "source_view", b"source_view", "started_at", b"started_at", "stopped_at", b"stopped_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "migration_id", b"migration_id", "problem", b"problem", "progress", b"progress", "receipt", b"receipt", "sending", b"sending", "source_view", b"source_view", "started_at", b"started_at", "state", b"state", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "migration_id", b"migration_id", "problem", b"problem", "progress", b"progress", "receipt", b"receipt", "sending", b"sending", "source_view", b"source_view", "started_at", b"started_at", "state", b"state", "stopped_at", b"stopped_at", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,12 +402,15 @@ class Retained(_message.Message):
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The machine."""
     migration_id: _builtins.str
     """The migration that took it away."""
     allocated_bytes: _builtins.int
     """Allocated bytes on disk."""
+    name: _builtins.str
+    """The machine's name."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When it is deleted."""
@@ -385,10 +422,11 @@ class Retained(_message.Message):
         migration_id: _builtins.str = ...,
         allocated_bytes: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "expires_at", b"expires_at", "migration_id", b"migration_id", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "expires_at", b"expires_at", "migration_id", b"migration_id", "name", b"name", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,6 +465,34 @@ class Incoming(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Incoming: _TypeAlias = Incoming  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """What somebody noticed before anything moves. Every one says what to do about it (`hint`)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    severity: Global___Severity.ValueType
+    """How bad it is."""
+    @_builtins.property
+    def problem(self) -> _common_pb2.Problem:
+        """What it is."""
+
+    def __init__(
+        self,
+        *,
+        severity: Global___Severity.ValueType = ...,
+        problem: _common_pb2.Problem | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem", "severity", b"severity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class HostEvent(_message.Message):
@@ -627,19 +693,23 @@ class HoldGuestRequest(_message.Message):
 
     VM_ID_FIELD_NUMBER: _builtins.int
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The machine's UUID."""
     migration_id: _builtins.str
     """The migration that holds it."""
+    mode: _common_pb2.MigrationMode.ValueType
+    """How it is going to be moved; UNSPECIFIED is cold."""
     def __init__(
         self,
         *,
         vm_id: _builtins.str = ...,
         migration_id: _builtins.str = ...,
+        mode: _common_pb2.MigrationMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration_id", b"migration_id", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration_id", b"migration_id", "mode", b"mode", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -677,19 +747,25 @@ class UnholdGuestRequest(_message.Message):
 
     VM_ID_FIELD_NUMBER: _builtins.int
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The machine's UUID."""
     migration_id: _builtins.str
     """The migration that holds it."""
+    epoch: _builtins.int
+    """The epoch that the machine has from now on; 0 leaves it. Set when it came back after it had been
+    handed over.
+    """
     def __init__(
         self,
         *,
         vm_id: _builtins.str = ...,
         migration_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration_id", b"migration_id", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "migration_id", b"migration_id", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -967,10 +1043,13 @@ class StartTransferRequest(_message.Message):
     DESTINATION_CONTROL_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     DESTINATION_DATA_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """The migration."""
     vm_id: _builtins.str
     """The machine, held by this migration."""
+    mode: _common_pb2.MigrationMode.ValueType
+    """How it is moved; UNSPECIFIED is cold. As it was held."""
     @_builtins.property
     def grant(self) -> _common_pb2.SignedGrant:
         """The grant with both signatures."""
@@ -998,10 +1077,11 @@ class StartTransferRequest(_message.Message):
         destination_control: _common_pb2.Endpoint | None = ...,
         options: _common_pb2.TransferOptions | None = ...,
         destination_data: _common_pb2.Endpoint | None = ...,
+        mode: _common_pb2.MigrationMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "destination_data", b"destination_data", "grant", b"grant", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "destination_data", b"destination_data", "grant", b"grant", "migration_id", b"migration_id", "options", b"options", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "destination_data", b"destination_data", "grant", b"grant", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1237,8 +1317,11 @@ class EstimateTransferRequest(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     DESTINATION_CONTROL_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The machine."""
+    mode: _common_pb2.MigrationMode.ValueType
+    """How it would be moved; UNSPECIFIED is cold."""
     @_builtins.property
     def grant(self) -> _common_pb2.SignedGrant:
         """The grant with both signatures."""
@@ -1258,10 +1341,11 @@ class EstimateTransferRequest(_message.Message):
         grant: _common_pb2.SignedGrant | None = ...,
         destination_control: _common_pb2.Endpoint | None = ...,
         options: _common_pb2.TransferOptions | None = ...,
+        mode: _common_pb2.MigrationMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "grant", b"grant", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "grant", b"grant", "options", b"options", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_control", b"destination_control", "grant", b"grant", "mode", b"mode", "options", b"options", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1282,6 +1366,8 @@ class EstimateTransferResponse(_message.Message):
     DEDUPLICATED_BYTES_FIELD_NUMBER: _builtins.int
     RATE_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     ROUND_TRIP_SECONDS_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
     unique_bytes: _builtins.int
     """Content that the destination lacks."""
     wire_bytes: _builtins.int
@@ -1300,6 +1386,14 @@ class EstimateTransferResponse(_message.Message):
     """Bytes per second that the sample reached on the network, or the cap if that is lower."""
     round_trip_seconds: _builtins.float
     """Round trip between the agents in seconds."""
+    compared: _builtins.bool
+    """Whether the disks were compared: not where a disk could not be read as it is now."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """What both agents noticed about the machine and the host that it would go to, the worst first. At
+        most 64.
+        """
+
     def __init__(
         self,
         *,
@@ -1312,10 +1406,12 @@ class EstimateTransferResponse(_message.Message):
         deduplicated_bytes: _builtins.int = ...,
         rate_bytes_per_second: _builtins.int = ...,
         round_trip_seconds: _builtins.float = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        compared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deduplicated_bytes", b"deduplicated_bytes", "downtime_seconds", b"downtime_seconds", "duration_seconds", b"duration_seconds", "rate_bytes_per_second", b"rate_bytes_per_second", "round_trip_seconds", b"round_trip_seconds", "total_bytes", b"total_bytes", "unique_bytes", b"unique_bytes", "wire_bytes", b"wire_bytes", "zero_bytes", b"zero_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "deduplicated_bytes", b"deduplicated_bytes", "downtime_seconds", b"downtime_seconds", "duration_seconds", b"duration_seconds", "findings", b"findings", "rate_bytes_per_second", b"rate_bytes_per_second", "round_trip_seconds", b"round_trip_seconds", "total_bytes", b"total_bytes", "unique_bytes", b"unique_bytes", "wire_bytes", b"wire_bytes", "zero_bytes", b"zero_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1383,19 +1479,23 @@ class ActivateIncomingRequest(_message.Message):
 
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """The migration."""
     epoch: _builtins.int
     """The epoch that this cloud now holds."""
+    prepare: _builtins.bool
+    """Whether it is to be ready to run."""
     def __init__(
         self,
         *,
         migration_id: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        prepare: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "migration_id", b"migration_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "migration_id", b"migration_id", "prepare", b"prepare"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1674,6 +1774,7 @@ class OpenSessionRequest(_message.Message):
     STREAMS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     OFFER_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Made by the sender, one per attempt (UUID)."""
     migration_id: _builtins.str
@@ -1686,6 +1787,10 @@ class OpenSessionRequest(_message.Message):
     """Parallel data connections that the sender would like, 1 to 16."""
     dry_run: _builtins.bool
     """Whether this is an estimate: nothing is written, and the grant must be `estimate_only`."""
+    mode: _common_pb2.MigrationMode.ValueType
+    """How the machine is moved; UNSPECIFIED is cold. A receiver that could not run it refuses, before
+    anything moves and before the machine is stopped: FAILED_PRECONDITION with the first finding.
+    """
     @_builtins.property
     def grant(self) -> _common_pb2.SignedGrant:
         """The grant with both signatures."""
@@ -1710,10 +1815,11 @@ class OpenSessionRequest(_message.Message):
         streams: _builtins.int = ...,
         dry_run: _builtins.bool = ...,
         offer: _common_pb2.SignedDocument | None = ...,
+        mode: _common_pb2.MigrationMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "offer", b"offer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "definition_xml", b"definition_xml", "dry_run", b"dry_run", "grant", b"grant", "key_shares", b"key_shares", "migration_id", b"migration_id", "offer", b"offer", "session_id", b"session_id", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "definition_xml", b"definition_xml", "dry_run", b"dry_run", "grant", b"grant", "key_shares", b"key_shares", "migration_id", b"migration_id", "mode", b"mode", "offer", b"offer", "session_id", b"session_id", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1732,6 +1838,7 @@ class OpenSessionResponse(_message.Message):
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     DIGEST_KEY_FIELD_NUMBER: _builtins.int
     SEEDS_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     streams: _builtins.int
     """Parallel data connections that the receiver will take."""
     credit_bytes: _builtins.int
@@ -1758,6 +1865,12 @@ class OpenSessionResponse(_message.Message):
         any the sender sends data at once.
         """
 
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """What the receiving host noticed about the definition: warnings, and in a dry run errors too. At
+        most 32.
+        """
+
     def __init__(
         self,
         *,
@@ -1768,10 +1881,11 @@ class OpenSessionResponse(_message.Message):
         credit_bytes: _builtins.int = ...,
         digest_key: _builtins.bytes = ...,
         seeds: _abc.Iterable[Global___DiskSeed] | None = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "key_share", b"key_share", "transcript", b"transcript"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "data", b"data", "digest_key", b"digest_key", "key_share", b"key_share", "seeds", b"seeds", "streams", b"streams", "transcript", b"transcript"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "data", b"data", "digest_key", b"digest_key", "findings", b"findings", "key_share", b"key_share", "seeds", b"seeds", "streams", b"streams", "transcript", b"transcript"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

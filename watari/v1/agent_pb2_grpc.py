@@ -167,15 +167,19 @@ class AgentServiceServicer:
 
     def HoldGuest(self, request, context):
         """Holds a machine for a migration: it cannot be started, changed or held for another until it is
-        unheld or retired. Idempotent per migration. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
-        (VM_BUSY, VM_RUNNING, IMAGE_UNREADABLE, VM_DEFINITION_INVALID).
+        unheld or retired; one that runs goes on running until the transfer stops it. The answer's disks
+        are all that will move, saved state included. Idempotent per migration. NOT_FOUND (VM_NOT_FOUND),
+        FAILED_PRECONDITION (VM_BUSY, VM_NOT_RUNNING for mode suspend, VM_NOT_MOVABLE, IMAGE_UNREADABLE,
+        VM_DEFINITION_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnholdGuest(self, request, context):
-        """Ends a hold; the machine is as before. Succeeds when there is no such hold.
+        """Ends a hold; the machine is as before: one that was stopped for the migration runs again, from its
+        saved memory where there is any. Succeeds when there is no such hold. FAILED_PRECONDITION
+        (VM_LIFECYCLE_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,8 +209,9 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StartGuest(self, request, context):
-        """Starts a machine. FAILED_PRECONDITION (VM_BUSY, VM_RUNNING); the shelf driver, whose machines
-        are always off, answers UNIMPLEMENTED (NOT_SERVED).
+        """Starts a machine, or lets one go on that is paused. Succeeds when it runs. FAILED_PRECONDITION
+        (VM_BUSY when held, VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
+        UNIMPLEMENTED (NOT_SERVED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,6 +219,7 @@ class AgentServiceServicer:
 
     def StopGuest(self, request, context):
         """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off.
+        FAILED_PRECONDITION (VM_BUSY when held, VM_LIFECYCLE_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -275,16 +281,20 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ActivateIncoming(self, request, context):
-        """Turns a completely received machine into one of this host's, in one atomic step. Idempotent.
-        NOT_FOUND (TRANSFER_NOT_FOUND), FAILED_PRECONDITION (MIGRATION_STATE) when it is incomplete.
+        """Turns a completely received machine into one of this host's, in one atomic step. With `prepare` it
+        is also started as far as it can be without executing an instruction, from its saved memory where
+        that came along; StartGuest lets it go. Idempotent. NOT_FOUND (TRANSFER_NOT_FOUND),
+        FAILED_PRECONDITION (MIGRATION_STATE when it is incomplete, VM_LIFECYCLE_FAILED when it cannot be
+        started here).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DiscardIncoming(self, request, context):
-        """Deletes what has arrived for a migration and refuses further data for it. Succeeds when there is
-        nothing. FAILED_PRECONDITION (MIGRATION_COMMITTED) when it was activated.
+        """Deletes what has arrived for a migration and refuses further data for it, a machine that was made
+        of it and never ran included. Succeeds when there is nothing. FAILED_PRECONDITION
+        (MIGRATION_COMMITTED) when the machine may have run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,11 +52,16 @@ class AgentServiceStub:
     """Describes one machine with its disks and definition. NOT_FOUND (VM_NOT_FOUND)."""
     HoldGuest: _grpc.UnaryUnaryMultiCallable[_agent_pb2.HoldGuestRequest, _agent_pb2.HoldGuestResponse]
     """Holds a machine for a migration: it cannot be started, changed or held for another until it is
-    unheld or retired. Idempotent per migration. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
-    (VM_BUSY, VM_RUNNING, IMAGE_UNREADABLE, VM_DEFINITION_INVALID).
+    unheld or retired; one that runs goes on running until the transfer stops it. The answer's disks
+    are all that will move, saved state included. Idempotent per migration. NOT_FOUND (VM_NOT_FOUND),
+    FAILED_PRECONDITION (VM_BUSY, VM_NOT_RUNNING for mode suspend, VM_NOT_MOVABLE, IMAGE_UNREADABLE,
+    VM_DEFINITION_INVALID).
     """
     UnholdGuest: _grpc.UnaryUnaryMultiCallable[_agent_pb2.UnholdGuestRequest, _agent_pb2.UnholdGuestResponse]
-    """Ends a hold; the machine is as before. Succeeds when there is no such hold."""
+    """Ends a hold; the machine is as before: one that was stopped for the migration runs again, from its
+    saved memory where there is any. Succeeds when there is no such hold. FAILED_PRECONDITION
+    (VM_LIFECYCLE_FAILED).
+    """
     RetireGuest: _grpc.UnaryUnaryMultiCallable[_agent_pb2.RetireGuestRequest, _agent_pb2.RetireGuestResponse]
     """Moves a handed-over machine out of use and keeps its disks for the retention time. Idempotent.
     NOT_FOUND (VM_NOT_FOUND) when neither the machine nor its retained copy exists,
@@ -67,11 +72,14 @@ class AgentServiceStub:
     PurgeRetained: _grpc.UnaryUnaryMultiCallable[_agent_pb2.PurgeRetainedRequest, _agent_pb2.PurgeRetainedResponse]
     """Deletes a retained copy before its time. Succeeds when there is none."""
     StartGuest: _grpc.UnaryUnaryMultiCallable[_agent_pb2.StartGuestRequest, _agent_pb2.StartGuestResponse]
-    """Starts a machine. FAILED_PRECONDITION (VM_BUSY, VM_RUNNING); the shelf driver, whose machines
-    are always off, answers UNIMPLEMENTED (NOT_SERVED).
+    """Starts a machine, or lets one go on that is paused. Succeeds when it runs. FAILED_PRECONDITION
+    (VM_BUSY when held, VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
+    UNIMPLEMENTED (NOT_SERVED).
     """
     StopGuest: _grpc.UnaryUnaryMultiCallable[_agent_pb2.StopGuestRequest, _agent_pb2.StopGuestResponse]
-    """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off."""
+    """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off.
+    FAILED_PRECONDITION (VM_BUSY when held, VM_LIFECYCLE_FAILED).
+    """
     StartTransfer: _grpc.UnaryUnaryMultiCallable[_agent_pb2.StartTransferRequest, _agent_pb2.StartTransferResponse]
     """Starts sending a held machine to the granted agent, in the background. The same migration id
     joins a transfer that runs, returns one that succeeded, and starts a new attempt of one that
@@ -97,12 +105,16 @@ class AgentServiceStub:
     ListIncoming: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListIncomingRequest, _agent_pb2.ListIncomingResponse]
     """Lists what has arrived or is arriving and is not yet a machine."""
     ActivateIncoming: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ActivateIncomingRequest, _agent_pb2.ActivateIncomingResponse]
-    """Turns a completely received machine into one of this host's, in one atomic step. Idempotent.
-    NOT_FOUND (TRANSFER_NOT_FOUND), FAILED_PRECONDITION (MIGRATION_STATE) when it is incomplete.
+    """Turns a completely received machine into one of this host's, in one atomic step. With `prepare` it
+    is also started as far as it can be without executing an instruction, from its saved memory where
+    that came along; StartGuest lets it go. Idempotent. NOT_FOUND (TRANSFER_NOT_FOUND),
+    FAILED_PRECONDITION (MIGRATION_STATE when it is incomplete, VM_LIFECYCLE_FAILED when it cannot be
+    started here).
     """
     DiscardIncoming: _grpc.UnaryUnaryMultiCallable[_agent_pb2.DiscardIncomingRequest, _agent_pb2.DiscardIncomingResponse]
-    """Deletes what has arrived for a migration and refuses further data for it. Succeeds when there is
-    nothing. FAILED_PRECONDITION (MIGRATION_COMMITTED) when it was activated.
+    """Deletes what has arrived for a migration and refuses further data for it, a machine that was made
+    of it and never ran included. Succeeds when there is nothing. FAILED_PRECONDITION
+    (MIGRATION_COMMITTED) when the machine may have run.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListEventsRequest, _agent_pb2.ListEventsResponse]
     """Lists the host's durable event log (arrivals, departures, starts, stops) after a sequence
@@ -126,11 +138,16 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Describes one machine with its disks and definition. NOT_FOUND (VM_NOT_FOUND)."""
     HoldGuest: _aio.UnaryUnaryMultiCallable[_agent_pb2.HoldGuestRequest, _agent_pb2.HoldGuestResponse]  # type: ignore[assignment]
     """Holds a machine for a migration: it cannot be started, changed or held for another until it is
-    unheld or retired. Idempotent per migration. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
-    (VM_BUSY, VM_RUNNING, IMAGE_UNREADABLE, VM_DEFINITION_INVALID).
+    unheld or retired; one that runs goes on running until the transfer stops it. The answer's disks
+    are all that will move, saved state included. Idempotent per migration. NOT_FOUND (VM_NOT_FOUND),
+    FAILED_PRECONDITION (VM_BUSY, VM_NOT_RUNNING for mode suspend, VM_NOT_MOVABLE, IMAGE_UNREADABLE,
+    VM_DEFINITION_INVALID).
     """
     UnholdGuest: _aio.UnaryUnaryMultiCallable[_agent_pb2.UnholdGuestRequest, _agent_pb2.UnholdGuestResponse]  # type: ignore[assignment]
-    """Ends a hold; the machine is as before. Succeeds when there is no such hold."""
+    """Ends a hold; the machine is as before: one that was stopped for the migration runs again, from its
+    saved memory where there is any. Succeeds when there is no such hold. FAILED_PRECONDITION
+    (VM_LIFECYCLE_FAILED).
+    """
     RetireGuest: _aio.UnaryUnaryMultiCallable[_agent_pb2.RetireGuestRequest, _agent_pb2.RetireGuestResponse]  # type: ignore[assignment]
     """Moves a handed-over machine out of use and keeps its disks for the retention time. Idempotent.
     NOT_FOUND (VM_NOT_FOUND) when neither the machine nor its retained copy exists,
@@ -141,11 +158,14 @@ class AgentServiceAsyncStub(AgentServiceStub):
     PurgeRetained: _aio.UnaryUnaryMultiCallable[_agent_pb2.PurgeRetainedRequest, _agent_pb2.PurgeRetainedResponse]  # type: ignore[assignment]
     """Deletes a retained copy before its time. Succeeds when there is none."""
     StartGuest: _aio.UnaryUnaryMultiCallable[_agent_pb2.StartGuestRequest, _agent_pb2.StartGuestResponse]  # type: ignore[assignment]
-    """Starts a machine. FAILED_PRECONDITION (VM_BUSY, VM_RUNNING); the shelf driver, whose machines
-    are always off, answers UNIMPLEMENTED (NOT_SERVED).
+    """Starts a machine, or lets one go on that is paused. Succeeds when it runs. FAILED_PRECONDITION
+    (VM_BUSY when held, VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
+    UNIMPLEMENTED (NOT_SERVED).
     """
     StopGuest: _aio.UnaryUnaryMultiCallable[_agent_pb2.StopGuestRequest, _agent_pb2.StopGuestResponse]  # type: ignore[assignment]
-    """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off."""
+    """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off.
+    FAILED_PRECONDITION (VM_BUSY when held, VM_LIFECYCLE_FAILED).
+    """
     StartTransfer: _aio.UnaryUnaryMultiCallable[_agent_pb2.StartTransferRequest, _agent_pb2.StartTransferResponse]  # type: ignore[assignment]
     """Starts sending a held machine to the granted agent, in the background. The same migration id
     joins a transfer that runs, returns one that succeeded, and starts a new attempt of one that
@@ -171,12 +191,16 @@ class AgentServiceAsyncStub(AgentServiceStub):
     ListIncoming: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListIncomingRequest, _agent_pb2.ListIncomingResponse]  # type: ignore[assignment]
     """Lists what has arrived or is arriving and is not yet a machine."""
     ActivateIncoming: _aio.UnaryUnaryMultiCallable[_agent_pb2.ActivateIncomingRequest, _agent_pb2.ActivateIncomingResponse]  # type: ignore[assignment]
-    """Turns a completely received machine into one of this host's, in one atomic step. Idempotent.
-    NOT_FOUND (TRANSFER_NOT_FOUND), FAILED_PRECONDITION (MIGRATION_STATE) when it is incomplete.
+    """Turns a completely received machine into one of this host's, in one atomic step. With `prepare` it
+    is also started as far as it can be without executing an instruction, from its saved memory where
+    that came along; StartGuest lets it go. Idempotent. NOT_FOUND (TRANSFER_NOT_FOUND),
+    FAILED_PRECONDITION (MIGRATION_STATE when it is incomplete, VM_LIFECYCLE_FAILED when it cannot be
+    started here).
     """
     DiscardIncoming: _aio.UnaryUnaryMultiCallable[_agent_pb2.DiscardIncomingRequest, _agent_pb2.DiscardIncomingResponse]  # type: ignore[assignment]
-    """Deletes what has arrived for a migration and refuses further data for it. Succeeds when there is
-    nothing. FAILED_PRECONDITION (MIGRATION_COMMITTED) when it was activated.
+    """Deletes what has arrived for a migration and refuses further data for it, a machine that was made
+    of it and never ran included. Succeeds when there is nothing. FAILED_PRECONDITION
+    (MIGRATION_COMMITTED) when the machine may have run.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListEventsRequest, _agent_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists the host's durable event log (arrivals, departures, starts, stops) after a sequence
@@ -217,8 +241,10 @@ class AgentServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.HoldGuestResponse, _abc.Awaitable[_agent_pb2.HoldGuestResponse]]:
         """Holds a machine for a migration: it cannot be started, changed or held for another until it is
-        unheld or retired. Idempotent per migration. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
-        (VM_BUSY, VM_RUNNING, IMAGE_UNREADABLE, VM_DEFINITION_INVALID).
+        unheld or retired; one that runs goes on running until the transfer stops it. The answer's disks
+        are all that will move, saved state included. Idempotent per migration. NOT_FOUND (VM_NOT_FOUND),
+        FAILED_PRECONDITION (VM_BUSY, VM_NOT_RUNNING for mode suspend, VM_NOT_MOVABLE, IMAGE_UNREADABLE,
+        VM_DEFINITION_INVALID).
         """
 
     def UnholdGuest(
@@ -226,7 +252,10 @@ class AgentServiceServicer:
         request: _agent_pb2.UnholdGuestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.UnholdGuestResponse, _abc.Awaitable[_agent_pb2.UnholdGuestResponse]]:
-        """Ends a hold; the machine is as before. Succeeds when there is no such hold."""
+        """Ends a hold; the machine is as before: one that was stopped for the migration runs again, from its
+        saved memory where there is any. Succeeds when there is no such hold. FAILED_PRECONDITION
+        (VM_LIFECYCLE_FAILED).
+        """
 
     def RetireGuest(
         self,
@@ -257,8 +286,9 @@ class AgentServiceServicer:
         request: _agent_pb2.StartGuestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.StartGuestResponse, _abc.Awaitable[_agent_pb2.StartGuestResponse]]:
-        """Starts a machine. FAILED_PRECONDITION (VM_BUSY, VM_RUNNING); the shelf driver, whose machines
-        are always off, answers UNIMPLEMENTED (NOT_SERVED).
+        """Starts a machine, or lets one go on that is paused. Succeeds when it runs. FAILED_PRECONDITION
+        (VM_BUSY when held, VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
+        UNIMPLEMENTED (NOT_SERVED).
         """
 
     def StopGuest(
@@ -266,7 +296,9 @@ class AgentServiceServicer:
         request: _agent_pb2.StopGuestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.StopGuestResponse, _abc.Awaitable[_agent_pb2.StopGuestResponse]]:
-        """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off."""
+        """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off.
+        FAILED_PRECONDITION (VM_BUSY when held, VM_LIFECYCLE_FAILED).
+        """
 
     def StartTransfer(
         self,
@@ -332,8 +364,11 @@ class AgentServiceServicer:
         request: _agent_pb2.ActivateIncomingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ActivateIncomingResponse, _abc.Awaitable[_agent_pb2.ActivateIncomingResponse]]:
-        """Turns a completely received machine into one of this host's, in one atomic step. Idempotent.
-        NOT_FOUND (TRANSFER_NOT_FOUND), FAILED_PRECONDITION (MIGRATION_STATE) when it is incomplete.
+        """Turns a completely received machine into one of this host's, in one atomic step. With `prepare` it
+        is also started as far as it can be without executing an instruction, from its saved memory where
+        that came along; StartGuest lets it go. Idempotent. NOT_FOUND (TRANSFER_NOT_FOUND),
+        FAILED_PRECONDITION (MIGRATION_STATE when it is incomplete, VM_LIFECYCLE_FAILED when it cannot be
+        started here).
         """
 
     def DiscardIncoming(
@@ -341,8 +376,9 @@ class AgentServiceServicer:
         request: _agent_pb2.DiscardIncomingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.DiscardIncomingResponse, _abc.Awaitable[_agent_pb2.DiscardIncomingResponse]]:
-        """Deletes what has arrived for a migration and refuses further data for it. Succeeds when there is
-        nothing. FAILED_PRECONDITION (MIGRATION_COMMITTED) when it was activated.
+        """Deletes what has arrived for a migration and refuses further data for it, a machine that was made
+        of it and never ran included. Succeeds when there is nothing. FAILED_PRECONDITION
+        (MIGRATION_COMMITTED) when the machine may have run.
         """
 
     def ListEvents(

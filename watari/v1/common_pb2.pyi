@@ -134,6 +134,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Several virtual machines have this name; use the UUID."""
     ERROR_REASON_VM_RUNNING: _ErrorReason.ValueType  # 77
     """The virtual machine must be shut off for this."""
+    ERROR_REASON_VM_NOT_RUNNING: _ErrorReason.ValueType  # 78
+    """The virtual machine must run for this."""
+    ERROR_REASON_VM_NOT_MOVABLE: _ErrorReason.ValueType  # 79
+    """The virtual machine has a device that cannot be moved; metadata `device`."""
+    ERROR_REASON_VM_LIFECYCLE_FAILED: _ErrorReason.ValueType  # 80
+    """The hypervisor did not start, stop, save or restore the virtual machine."""
+    ERROR_REASON_HOST_INCOMPATIBLE: _ErrorReason.ValueType  # 81
+    """The host cannot run the virtual machine as it is defined; metadata `requirement`."""
+    ERROR_REASON_NETWORK_UNKNOWN: _ErrorReason.ValueType  # 82
+    """A network of the virtual machine has no counterpart at the host; metadata `network`."""
+    ERROR_REASON_HYPERVISOR_UNAVAILABLE: _ErrorReason.ValueType  # 83
+    """The host's hypervisor does not answer."""
+    ERROR_REASON_HOOK_FAILED: _ErrorReason.ValueType  # 84
+    """A hook of the host failed, or took too long; metadata `stage` and `hook`."""
     ERROR_REASON_INSUFFICIENT_CAPACITY: _ErrorReason.ValueType  # 90
     """No host of the cloud has room; metadata tells which resource, asked and free."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 91
@@ -156,6 +170,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The ownership epoch is not the one that this side holds."""
     ERROR_REASON_RECEIPT_MISMATCH: _ErrorReason.ValueType  # 114
     """The destination's receipt does not match what the source read."""
+    ERROR_REASON_VM_RELINQUISHED: _ErrorReason.ValueType  # 115
+    """The destination was handed the machine and gave it back without ever having started it."""
+    ERROR_REASON_MIGRATION_RESOLVED: _ErrorReason.ValueType  # 116
+    """An operator decided what becomes of the machine; the other side was not asked."""
+    ERROR_REASON_EVACUATION_NOT_FOUND: _ErrorReason.ValueType  # 117
+    """The evacuation is unknown."""
     ERROR_REASON_TRANSFER_NOT_FOUND: _ErrorReason.ValueType  # 130
     """The transfer is unknown to this agent."""
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 131
@@ -276,6 +296,20 @@ ERROR_REASON_VM_NAME_AMBIGUOUS: ErrorReason.ValueType  # 76
 """Several virtual machines have this name; use the UUID."""
 ERROR_REASON_VM_RUNNING: ErrorReason.ValueType  # 77
 """The virtual machine must be shut off for this."""
+ERROR_REASON_VM_NOT_RUNNING: ErrorReason.ValueType  # 78
+"""The virtual machine must run for this."""
+ERROR_REASON_VM_NOT_MOVABLE: ErrorReason.ValueType  # 79
+"""The virtual machine has a device that cannot be moved; metadata `device`."""
+ERROR_REASON_VM_LIFECYCLE_FAILED: ErrorReason.ValueType  # 80
+"""The hypervisor did not start, stop, save or restore the virtual machine."""
+ERROR_REASON_HOST_INCOMPATIBLE: ErrorReason.ValueType  # 81
+"""The host cannot run the virtual machine as it is defined; metadata `requirement`."""
+ERROR_REASON_NETWORK_UNKNOWN: ErrorReason.ValueType  # 82
+"""A network of the virtual machine has no counterpart at the host; metadata `network`."""
+ERROR_REASON_HYPERVISOR_UNAVAILABLE: ErrorReason.ValueType  # 83
+"""The host's hypervisor does not answer."""
+ERROR_REASON_HOOK_FAILED: ErrorReason.ValueType  # 84
+"""A hook of the host failed, or took too long; metadata `stage` and `hook`."""
 ERROR_REASON_INSUFFICIENT_CAPACITY: ErrorReason.ValueType  # 90
 """No host of the cloud has room; metadata tells which resource, asked and free."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 91
@@ -298,6 +332,12 @@ ERROR_REASON_EPOCH_MISMATCH: ErrorReason.ValueType  # 113
 """The ownership epoch is not the one that this side holds."""
 ERROR_REASON_RECEIPT_MISMATCH: ErrorReason.ValueType  # 114
 """The destination's receipt does not match what the source read."""
+ERROR_REASON_VM_RELINQUISHED: ErrorReason.ValueType  # 115
+"""The destination was handed the machine and gave it back without ever having started it."""
+ERROR_REASON_MIGRATION_RESOLVED: ErrorReason.ValueType  # 116
+"""An operator decided what becomes of the machine; the other side was not asked."""
+ERROR_REASON_EVACUATION_NOT_FOUND: ErrorReason.ValueType  # 117
+"""The evacuation is unknown."""
 ERROR_REASON_TRANSFER_NOT_FOUND: ErrorReason.ValueType  # 130
 """The transfer is unknown to this agent."""
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 131
@@ -329,6 +369,44 @@ ERROR_REASON_START_FAILED: ErrorReason.ValueType  # 151
 ERROR_REASON_TOOL_MISSING: ErrorReason.ValueType  # 152
 """An image or a tool that the command needs is missing on this machine."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
+
+class _DiskKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DiskKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISK_KIND_UNSPECIFIED: _DiskKind.ValueType  # 0
+    """A disk of the guest."""
+    DISK_KIND_MEMORY: _DiskKind.ValueType  # 1
+    """Saved memory (mode suspend): the hypervisor's own save format, then zeros up to the size. Its
+    `disk_id` is "memory".
+    """
+    DISK_KIND_NVRAM: _DiskKind.ValueType  # 2
+    """Variables of the firmware, as the hypervisor stores them. Its `disk_id` is "nvram"."""
+    DISK_KIND_TPM: _DiskKind.ValueType  # 3
+    """State of a software TPM: a tar archive of its folder, then zeros up to the size. Its `disk_id` is
+    "tpm".
+    """
+
+class DiskKind(_DiskKind, metaclass=_DiskKindEnumTypeWrapper):
+    """What a disk of a transfer is. State that is no disk of the guest travels as one all the same: in the
+    same frames, with the same digests, under the same receipt.
+    """
+
+DISK_KIND_UNSPECIFIED: DiskKind.ValueType  # 0
+"""A disk of the guest."""
+DISK_KIND_MEMORY: DiskKind.ValueType  # 1
+"""Saved memory (mode suspend): the hypervisor's own save format, then zeros up to the size. Its
+`disk_id` is "memory".
+"""
+DISK_KIND_NVRAM: DiskKind.ValueType  # 2
+"""Variables of the firmware, as the hypervisor stores them. Its `disk_id` is "nvram"."""
+DISK_KIND_TPM: DiskKind.ValueType  # 3
+"""State of a software TPM: a tar archive of its folder, then zeros up to the size. Its `disk_id` is
+"tpm".
+"""
+Global___DiskKind: _TypeAlias = DiskKind  # noqa: Y015
 
 class _Bottleneck:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -620,6 +698,7 @@ class DiskSpec(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     disk_id: _builtins.str
     """The target device in the domain definition ("vda"); unique in the machine. At most 32 bytes."""
     size_bytes: _builtins.int
@@ -628,6 +707,8 @@ class DiskSpec(_message.Message):
     """Bytes that the source's file system has allocated for it: what must at most be read."""
     format: _builtins.str
     """Format at the holder: "raw", "qcow2". The other side may choose another one."""
+    kind: Global___DiskKind.ValueType
+    """What it is."""
     def __init__(
         self,
         *,
@@ -635,10 +716,11 @@ class DiskSpec(_message.Message):
         size_bytes: _builtins.int = ...,
         allocated_bytes: _builtins.int = ...,
         format: _builtins.str = ...,
+        kind: Global___DiskKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "disk_id", b"disk_id", "format", b"format", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "disk_id", b"disk_id", "format", b"format", "kind", b"kind", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -949,10 +1031,13 @@ class HandOver(_message.Message):
     OWNERSHIP_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     COMMITTED_AT_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """The migration."""
     reservation_id: _builtins.str
     """The reservation that covers the machine at the destination."""
+    run: _builtins.bool
+    """Whether the machine ran until it was stopped for the migration: the destination is to start it."""
     @_builtins.property
     def ownership(self) -> Global___Ownership:
         """The new ownership: destination cloud, epoch n+1."""
@@ -973,10 +1058,11 @@ class HandOver(_message.Message):
         ownership: Global___Ownership | None = ...,
         receipt: Global___SignedDocument | None = ...,
         committed_at: _timestamp_pb2.Timestamp | None = ...,
+        run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["committed_at", b"committed_at", "ownership", b"ownership", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_at", b"committed_at", "migration_id", b"migration_id", "ownership", b"ownership", "receipt", b"receipt", "reservation_id", b"reservation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_at", b"committed_at", "migration_id", b"migration_id", "ownership", b"ownership", "receipt", b"receipt", "reservation_id", b"reservation_id", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1046,6 +1132,10 @@ class Progress(_message.Message):
     STREAMS_FIELD_NUMBER: _builtins.int
     COMPRESSION_LEVEL_FIELD_NUMBER: _builtins.int
     ROUND_TRIP_SECONDS_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    LAST_ROUND_FIELD_NUMBER: _builtins.int
+    CHANGED_BYTES_FIELD_NUMBER: _builtins.int
+    DOWNTIME_SECONDS_ESTIMATED_FIELD_NUMBER: _builtins.int
     total_bytes: _builtins.int
     """Sum of the disks' guest-visible sizes."""
     done_bytes: _builtins.int
@@ -1076,6 +1166,16 @@ class Progress(_message.Message):
     """zstd level in use."""
     round_trip_seconds: _builtins.float
     """Round trip between the agents in seconds, as measured; 0 while it is not known."""
+    round: _builtins.int
+    """Round of a warm migration, from 1; 0 where there are none. All other counts are of this round."""
+    last_round: _builtins.bool
+    """Whether this is the last round, with the machine stopped."""
+    changed_bytes: _builtins.int
+    """Content that changed since the round before, when this one began."""
+    downtime_seconds_estimated: _builtins.float
+    """How long the machine would stand still if the last round began after this one; 0 while it is not
+    known.
+    """
     @_builtins.property
     def measured_at(self) -> _timestamp_pb2.Timestamp:
         """When this was measured."""
@@ -1099,10 +1199,14 @@ class Progress(_message.Message):
         streams: _builtins.int = ...,
         compression_level: _builtins.int = ...,
         round_trip_seconds: _builtins.float = ...,
+        round: _builtins.int = ...,
+        last_round: _builtins.bool = ...,
+        changed_bytes: _builtins.int = ...,
+        downtime_seconds_estimated: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "bottleneck", b"bottleneck", "compression_level", b"compression_level", "deduplicated_bytes", b"deduplicated_bytes", "done_bytes", b"done_bytes", "eta_seconds", b"eta_seconds", "measured_at", b"measured_at", "needed_bytes", b"needed_bytes", "rate_bytes_per_second", b"rate_bytes_per_second", "read_bytes", b"read_bytes", "round_trip_seconds", b"round_trip_seconds", "sent_bytes", b"sent_bytes", "streams", b"streams", "total_bytes", b"total_bytes", "wire_bytes", b"wire_bytes", "zero_bytes", b"zero_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "bottleneck", b"bottleneck", "changed_bytes", b"changed_bytes", "compression_level", b"compression_level", "deduplicated_bytes", b"deduplicated_bytes", "done_bytes", b"done_bytes", "downtime_seconds_estimated", b"downtime_seconds_estimated", "eta_seconds", b"eta_seconds", "last_round", b"last_round", "measured_at", b"measured_at", "needed_bytes", b"needed_bytes", "rate_bytes_per_second", b"rate_bytes_per_second", "read_bytes", b"read_bytes", "round", b"round", "round_trip_seconds", b"round_trip_seconds", "sent_bytes", b"sent_bytes", "streams", b"streams", "total_bytes", b"total_bytes", "wire_bytes", b"wire_bytes", "zero_bytes", b"zero_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1120,6 +1224,8 @@ class TransferOptions(_message.Message):
     LIMIT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     FULL_READ_FIELD_NUMBER: _builtins.int
     LIMIT_SCHEDULE_FIELD_NUMBER: _builtins.int
+    DOWNTIME_SECONDS_TARGET_FIELD_NUMBER: _builtins.int
+    STOP_SECONDS_MAX_FIELD_NUMBER: _builtins.int
     streams: _builtins.int
     """Parallel data connections, 1 to 16."""
     compression_level: _builtins.int
@@ -1132,6 +1238,10 @@ class TransferOptions(_message.Message):
     """
     full_read: _builtins.bool
     """Read holes too instead of trusting SEEK_HOLE."""
+    downtime_seconds_target: _builtins.int
+    """Mode warm: the last round begins once it is expected to take no longer, 1 to 3,600."""
+    stop_seconds_max: _builtins.int
+    """Seconds that the guest has to shut down by itself before it is forced, 1 to 3,600."""
     @_builtins.property
     def limit_schedule(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitWindow]:
         """Other caps at certain times of the day. At most 16; the first window that covers the moment
@@ -1147,10 +1257,12 @@ class TransferOptions(_message.Message):
         limit_bytes_per_second: _builtins.int = ...,
         full_read: _builtins.bool = ...,
         limit_schedule: _abc.Iterable[Global___LimitWindow] | None = ...,
+        downtime_seconds_target: _builtins.int = ...,
+        stop_seconds_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "compression_level", b"compression_level", "full_read", b"full_read", "limit_bytes_per_second", b"limit_bytes_per_second", "limit_schedule", b"limit_schedule", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "compression_level", b"compression_level", "downtime_seconds_target", b"downtime_seconds_target", "full_read", b"full_read", "limit_bytes_per_second", b"limit_bytes_per_second", "limit_schedule", b"limit_schedule", "stop_seconds_max", b"stop_seconds_max", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,6 +12,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from watari.v1 import agent_pb2 as _agent_pb2
 from watari.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -52,6 +53,10 @@ class _MigrationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Migrat
     """Final: the machine is where it was; `problem` says why."""
     MIGRATION_STATE_CANCELLED: _MigrationState.ValueType  # 10
     """Final: cancelled; the machine is where it was."""
+    MIGRATION_STATE_TAKING_BACK: _MigrationState.ValueType  # 11
+    """The destination gave the machine back, or an operator decided so: it is ours again, at the next
+    epoch, and its hold is being ended. Becomes FAILED.
+    """
 
 class MigrationState(_MigrationState, metaclass=_MigrationStateEnumTypeWrapper):
     """States of a migration at the source's manager, in order. docs/migration.md has the table of
@@ -80,6 +85,10 @@ MIGRATION_STATE_FAILED: MigrationState.ValueType  # 9
 """Final: the machine is where it was; `problem` says why."""
 MIGRATION_STATE_CANCELLED: MigrationState.ValueType  # 10
 """Final: cancelled; the machine is where it was."""
+MIGRATION_STATE_TAKING_BACK: MigrationState.ValueType  # 11
+"""The destination gave the machine back, or an operator decided so: it is ours again, at the next
+epoch, and its hold is being ended. Becomes FAILED.
+"""
 Global___MigrationState: _TypeAlias = MigrationState  # noqa: Y015
 
 class _ReservationState:
@@ -100,6 +109,8 @@ class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rese
     """Final: given back."""
     RESERVATION_STATE_EXPIRED: _ReservationState.ValueType  # 5
     """Final: its time ran out."""
+    RESERVATION_STATE_RELINQUISHED: _ReservationState.ValueType  # 6
+    """Final: handed over, and given back without having run."""
 
 class ReservationState(_ReservationState, metaclass=_ReservationStateEnumTypeWrapper):
     """States of a reservation."""
@@ -116,6 +127,8 @@ RESERVATION_STATE_RELEASED: ReservationState.ValueType  # 4
 """Final: given back."""
 RESERVATION_STATE_EXPIRED: ReservationState.ValueType  # 5
 """Final: its time ran out."""
+RESERVATION_STATE_RELINQUISHED: ReservationState.ValueType  # 6
+"""Final: handed over, and given back without having run."""
 Global___ReservationState: _TypeAlias = ReservationState  # noqa: Y015
 
 class _UsageKind:
@@ -163,9 +176,14 @@ class _ResolutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resolution
     RESOLUTION_UNSPECIFIED: _Resolution.ValueType  # 0
     """Invalid."""
     RESOLUTION_KEEP_HERE: _Resolution.ValueType  # 1
-    """The machine is here: go back to the source's copy."""
+    """The machine lives here. At the source, in HANDED_OVER: it is taken back, at the next epoch. At the
+    destination, with a confirmed reservation that has arrived completely: it is taken over without a
+    hand-over. If the other side runs it after all, there are two.
+    """
     RESOLUTION_GIVE_UP_HERE: _Resolution.ValueType  # 2
-    """The machine is there: retire the source's copy."""
+    """The machine lives there. At the source, in HANDED_OVER: its copy is retired. At the destination: the
+    reservation and what has arrived are given up, which is safe, as a later hand-over is relinquished.
+    """
 
 class Resolution(_Resolution, metaclass=_ResolutionEnumTypeWrapper):
     """How an operator ends a migration whose peer is gone."""
@@ -173,9 +191,14 @@ class Resolution(_Resolution, metaclass=_ResolutionEnumTypeWrapper):
 RESOLUTION_UNSPECIFIED: Resolution.ValueType  # 0
 """Invalid."""
 RESOLUTION_KEEP_HERE: Resolution.ValueType  # 1
-"""The machine is here: go back to the source's copy."""
+"""The machine lives here. At the source, in HANDED_OVER: it is taken back, at the next epoch. At the
+destination, with a confirmed reservation that has arrived completely: it is taken over without a
+hand-over. If the other side runs it after all, there are two.
+"""
 RESOLUTION_GIVE_UP_HERE: Resolution.ValueType  # 2
-"""The machine is there: retire the source's copy."""
+"""The machine lives there. At the source, in HANDED_OVER: its copy is retired. At the destination: the
+reservation and what has arrived are given up, which is safe, as a later hand-over is relinquished.
+"""
 Global___Resolution: _TypeAlias = Resolution  # noqa: Y015
 
 @_typing.final
@@ -376,6 +399,7 @@ class Migration(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    DOWNTIME_SECONDS_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """Made by who asked for it (UUID)."""
     vm_id: _builtins.str
@@ -400,6 +424,10 @@ class Migration(_message.Message):
     """Who asked for it (SPIFFE id): the person, also where a broker did so on a delegation."""
     cancel_requested: _builtins.bool
     """Someone asked to cancel it."""
+    downtime_seconds: _builtins.float
+    """Seconds from the machine's stop at the source until the destination said that it runs; 0 while
+    that has not happened, and for a machine that did not run.
+    """
     @_builtins.property
     def progress(self) -> _common_pb2.Progress:
         """How far the transfer is."""
@@ -455,10 +483,11 @@ class Migration(_message.Message):
         generation: _builtins.int = ...,
         requested_by: _builtins.str = ...,
         cancel_requested: _builtins.bool = ...,
+        downtime_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "options", b"options", "problem", b"problem", "progress", b"progress", "receipt", b"receipt", "state_changed_at", b"state_changed_at", "waiting_for", b"waiting_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "created_at", b"created_at", "ended_at", b"ended_at", "from_cloud", b"from_cloud", "generation", b"generation", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "problem", b"problem", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "reservation_id", b"reservation_id", "source_epoch", b"source_epoch", "state", b"state", "state_changed_at", b"state_changed_at", "to_cloud", b"to_cloud", "vm_id", b"vm_id", "vm_name", b"vm_name", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "created_at", b"created_at", "downtime_seconds", b"downtime_seconds", "ended_at", b"ended_at", "from_cloud", b"from_cloud", "generation", b"generation", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "problem", b"problem", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "reservation_id", b"reservation_id", "source_epoch", b"source_epoch", "state", b"state", "state_changed_at", b"state_changed_at", "to_cloud", b"to_cloud", "vm_id", b"vm_id", "vm_name", b"vm_name", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1088,6 +1117,226 @@ class ListInventoriesResponse(_message.Message):
 Global___ListInventoriesResponse: _TypeAlias = ListInventoriesResponse  # noqa: Y015
 
 @_typing.final
+class StartVmRequest(_message.Message):
+    """Request of ManagerService.StartVm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """UUID or name of the machine."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartVmRequest: _TypeAlias = StartVmRequest  # noqa: Y015
+
+@_typing.final
+class StartVmResponse(_message.Message):
+    """Response of ManagerService.StartVm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """The machine, running."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartVmResponse: _TypeAlias = StartVmResponse  # noqa: Y015
+
+@_typing.final
+class StopVmRequest(_message.Message):
+    """Request of ManagerService.StopVm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """UUID or name of the machine."""
+    timeout_seconds: _builtins.int
+    """Seconds that the guest has to shut down by itself, 0 to 3,600."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+        timeout_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["timeout_seconds", b"timeout_seconds", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopVmRequest: _TypeAlias = StopVmRequest  # noqa: Y015
+
+@_typing.final
+class StopVmResponse(_message.Message):
+    """Response of ManagerService.StopVm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """The machine, off."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopVmResponse: _TypeAlias = StopVmResponse  # noqa: Y015
+
+@_typing.final
+class RetainedVm(_message.Message):
+    """What a host of the cloud keeps of a machine that went away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    RETAINED_FIELD_NUMBER: _builtins.int
+    host_id: _builtins.str
+    """The host."""
+    @_builtins.property
+    def retained(self) -> _agent_pb2.Retained:
+        """What it keeps."""
+
+    def __init__(
+        self,
+        *,
+        host_id: _builtins.str = ...,
+        retained: _agent_pb2.Retained | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retained", b"retained"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "retained", b"retained"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetainedVm: _TypeAlias = RetainedVm  # noqa: Y015
+
+@_typing.final
+class ListRetainedVmsRequest(_message.Message):
+    """Request of ManagerService.ListRetainedVms."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    """Only this machine's (UUID); empty is all."""
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRetainedVmsRequest: _TypeAlias = ListRetainedVmsRequest  # noqa: Y015
+
+@_typing.final
+class ListRetainedVmsResponse(_message.Message):
+    """Response of ManagerService.ListRetainedVms."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETAINED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def retained(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetainedVm]:
+        """What is kept, by host, then by migration. At most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        retained: _abc.Iterable[Global___RetainedVm] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["retained", b"retained"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRetainedVmsResponse: _TypeAlias = ListRetainedVmsResponse  # noqa: Y015
+
+@_typing.final
+class PurgeVmRequest(_message.Message):
+    """Request of ManagerService.PurgeVm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    """The machine (UUID)."""
+    migration_id: _builtins.str
+    """The migration that took it away; empty is all that is kept of the machine."""
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+        migration_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration_id", b"migration_id", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeVmRequest: _TypeAlias = PurgeVmRequest  # noqa: Y015
+
+@_typing.final
+class PurgeVmResponse(_message.Message):
+    """Response of ManagerService.PurgeVm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURGED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def purged(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetainedVm]:
+        """What was deleted."""
+
+    def __init__(
+        self,
+        *,
+        purged: _abc.Iterable[Global___RetainedVm] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purged", b"purged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeVmResponse: _TypeAlias = PurgeVmResponse  # noqa: Y015
+
+@_typing.final
 class MigrateVmRequest(_message.Message):
     """Request of ManagerService.MigrateVm."""
 
@@ -1214,6 +1463,7 @@ class EstimateMigrationResponse(_message.Message):
     DESTINATION_PRICE_FIELD_NUMBER: _builtins.int
     MACHINE_HOUR_FIELD_NUMBER: _builtins.int
     PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     unique_bytes: _builtins.int
     """Content that the destination lacks."""
     wire_bytes: _builtins.int
@@ -1254,6 +1504,10 @@ class EstimateMigrationResponse(_message.Message):
     def machine_hour(self) -> _common_pb2.Money:
         """What the machine costs an hour at the destination."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Problem]:
+        """What is worth knowing and keeps nothing from working. At most 16."""
+
     def __init__(
         self,
         *,
@@ -1272,10 +1526,11 @@ class EstimateMigrationResponse(_message.Message):
         destination_price: _common_pb2.Money | None = ...,
         machine_hour: _common_pb2.Money | None = ...,
         price_version: _builtins.int = ...,
+        warnings: _abc.Iterable[_common_pb2.Problem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["destination_price", b"destination_price", "machine_hour", b"machine_hour", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "deduplicated_bytes", b"deduplicated_bytes", "destination_price", b"destination_price", "downtime_seconds", b"downtime_seconds", "duration_seconds", b"duration_seconds", "findings", b"findings", "machine_hour", b"machine_hour", "price", b"price", "price_version", b"price_version", "rate_bytes_per_second", b"rate_bytes_per_second", "round_trip_seconds", b"round_trip_seconds", "total_bytes", b"total_bytes", "unique_bytes", b"unique_bytes", "wire_bytes", b"wire_bytes", "zero_bytes", b"zero_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "deduplicated_bytes", b"deduplicated_bytes", "destination_price", b"destination_price", "downtime_seconds", b"downtime_seconds", "duration_seconds", b"duration_seconds", "findings", b"findings", "machine_hour", b"machine_hour", "price", b"price", "price_version", b"price_version", "rate_bytes_per_second", b"rate_bytes_per_second", "round_trip_seconds", b"round_trip_seconds", "total_bytes", b"total_bytes", "unique_bytes", b"unique_bytes", "warnings", b"warnings", "wire_bytes", b"wire_bytes", "zero_bytes", b"zero_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1582,18 +1837,24 @@ class ResolveMigrationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MIGRATION_FIELD_NUMBER: _builtins.int
+    RESERVATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def migration(self) -> Global___Migration:
-        """The migration."""
+        """The migration, at its source."""
+
+    @_builtins.property
+    def reservation(self) -> Global___Reservation:
+        """The reservation, at the destination."""
 
     def __init__(
         self,
         *,
         migration: Global___Migration | None = ...,
+        reservation: Global___Reservation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "reservation", b"reservation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1613,6 +1874,17 @@ class Evacuation(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    TO_CLOUDS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     evacuation_id: _builtins.str
     """Made by the caller (UUID)."""
     host_id: _builtins.str
@@ -1627,9 +1899,47 @@ class Evacuation(_message.Message):
     """Machines that could not be moved."""
     done: _builtins.bool
     """Whether it has ended."""
+    mode: _common_pb2.MigrationMode.ValueType
+    """How."""
+    cancelled: _builtins.bool
+    """Whether no further migration is started."""
+    running: _builtins.int
+    """Migrations that have not ended."""
     @_builtins.property
     def migration_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The migrations that it has started."""
+
+    @_builtins.property
+    def to_clouds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where to: each machine goes to the first of these that has room."""
+
+    @_builtins.property
+    def first(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Machines, by UUID or name, that go first, in this order."""
+
+    @_builtins.property
+    def window(self) -> Global___MaintenanceWindow:
+        """The part of the day in which migrations are started; unset is all of it."""
+
+    @_builtins.property
+    def options(self) -> _common_pb2.TransferOptions:
+        """What each transfer may use."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvacuationFailure]:
+        """Why machines could not be moved, the latest last. At most 100."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    @_builtins.property
+    def waiting_for(self) -> _common_pb2.Problem:
+        """Why none is started at the moment, such as the window; unset when some run."""
 
     def __init__(
         self,
@@ -1642,14 +1952,89 @@ class Evacuation(_message.Message):
         succeeded: _builtins.int = ...,
         failed: _builtins.int = ...,
         done: _builtins.bool = ...,
+        to_clouds: _abc.Iterable[_builtins.str] | None = ...,
+        mode: _common_pb2.MigrationMode.ValueType = ...,
+        first: _abc.Iterable[_builtins.str] | None = ...,
+        window: Global___MaintenanceWindow | None = ...,
+        options: _common_pb2.TransferOptions | None = ...,
+        cancelled: _builtins.bool = ...,
+        running: _builtins.int = ...,
+        failures: _abc.Iterable[Global___EvacuationFailure] | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        waiting_for: _common_pb2.Problem | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "options", b"options", "waiting_for", b"waiting_for", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "done", b"done", "evacuation_id", b"evacuation_id", "failed", b"failed", "host_id", b"host_id", "migration_ids", b"migration_ids", "remaining", b"remaining", "succeeded", b"succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "concurrency", b"concurrency", "created_at", b"created_at", "done", b"done", "ended_at", b"ended_at", "evacuation_id", b"evacuation_id", "failed", b"failed", "failures", b"failures", "first", b"first", "host_id", b"host_id", "migration_ids", b"migration_ids", "mode", b"mode", "options", b"options", "remaining", b"remaining", "running", b"running", "succeeded", b"succeeded", "to_clouds", b"to_clouds", "waiting_for", b"waiting_for", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evacuation: _TypeAlias = Evacuation  # noqa: Y015
+
+@_typing.final
+class EvacuationFailure(_message.Message):
+    """A machine that an evacuation could not move."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    VM_NAME_FIELD_NUMBER: _builtins.int
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    """The machine."""
+    vm_name: _builtins.str
+    """Its name."""
+    migration_id: _builtins.str
+    """Its last migration; empty when it could not even begin one."""
+    @_builtins.property
+    def problem(self) -> _common_pb2.Problem:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+        vm_name: _builtins.str = ...,
+        migration_id: _builtins.str = ...,
+        problem: _common_pb2.Problem | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration_id", b"migration_id", "problem", b"problem", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvacuationFailure: _TypeAlias = EvacuationFailure  # noqa: Y015
+
+@_typing.final
+class MaintenanceWindow(_message.Message):
+    """A part of every day, in the local time of the manager's host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_MINUTE_FIELD_NUMBER: _builtins.int
+    TO_MINUTE_FIELD_NUMBER: _builtins.int
+    from_minute: _builtins.int
+    """Minutes after midnight at which it begins, 0 to 1,439."""
+    to_minute: _builtins.int
+    """Minutes after midnight at which it ends, 0 to 1,439; not after the beginning means that it ends on
+    the next day.
+    """
+    def __init__(
+        self,
+        *,
+        from_minute: _builtins.int = ...,
+        to_minute: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_minute", b"from_minute", "to_minute", b"to_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaintenanceWindow: _TypeAlias = MaintenanceWindow  # noqa: Y015
 
 @_typing.final
 class StartEvacuationRequest(_message.Message):
@@ -1661,14 +2046,37 @@ class StartEvacuationRequest(_message.Message):
     HOST_ID_FIELD_NUMBER: _builtins.int
     TO_CLOUD_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
+    TO_CLOUDS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     evacuation_id: _builtins.str
     """Made by the caller (UUID)."""
     host_id: _builtins.str
     """The host; empty is the whole cloud."""
     to_cloud: _builtins.str
-    """Where to; empty lets the broker place each machine."""
+    """Deprecated: `to_clouds`. Taken as its only element."""
     concurrency: _builtins.int
     """At most this many migrations at a time, 1 to 32."""
+    mode: _common_pb2.MigrationMode.ValueType
+    """How; UNSPECIFIED is cold."""
+    @_builtins.property
+    def to_clouds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where to: each machine goes to the first of these that has room. 1 to 16."""
+
+    @_builtins.property
+    def first(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Machines, by UUID or name, that go first, in this order. At most 1,000."""
+
+    @_builtins.property
+    def window(self) -> Global___MaintenanceWindow:
+        """The part of the day in which migrations are started; unset is all of it."""
+
+    @_builtins.property
+    def options(self) -> _common_pb2.TransferOptions:
+        """What each transfer may use."""
+
     def __init__(
         self,
         *,
@@ -1676,10 +2084,15 @@ class StartEvacuationRequest(_message.Message):
         host_id: _builtins.str = ...,
         to_cloud: _builtins.str = ...,
         concurrency: _builtins.int = ...,
+        to_clouds: _abc.Iterable[_builtins.str] | None = ...,
+        mode: _common_pb2.MigrationMode.ValueType = ...,
+        first: _abc.Iterable[_builtins.str] | None = ...,
+        window: Global___MaintenanceWindow | None = ...,
+        options: _common_pb2.TransferOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "evacuation_id", b"evacuation_id", "host_id", b"host_id", "to_cloud", b"to_cloud"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "evacuation_id", b"evacuation_id", "first", b"first", "host_id", b"host_id", "mode", b"mode", "options", b"options", "to_cloud", b"to_cloud", "to_clouds", b"to_clouds", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

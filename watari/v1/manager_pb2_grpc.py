@@ -58,6 +58,26 @@ class ManagerServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.ListInventoriesRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.ListInventoriesResponse.FromString,
                 _registered_method=True)
+        self.StartVm = channel.unary_unary(
+                '/watari.v1.ManagerService/StartVm',
+                request_serializer=watari_dot_v1_dot_manager__pb2.StartVmRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.StartVmResponse.FromString,
+                _registered_method=True)
+        self.StopVm = channel.unary_unary(
+                '/watari.v1.ManagerService/StopVm',
+                request_serializer=watari_dot_v1_dot_manager__pb2.StopVmRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.StopVmResponse.FromString,
+                _registered_method=True)
+        self.ListRetainedVms = channel.unary_unary(
+                '/watari.v1.ManagerService/ListRetainedVms',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ListRetainedVmsRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ListRetainedVmsResponse.FromString,
+                _registered_method=True)
+        self.PurgeVm = channel.unary_unary(
+                '/watari.v1.ManagerService/PurgeVm',
+                request_serializer=watari_dot_v1_dot_manager__pb2.PurgeVmRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.PurgeVmResponse.FromString,
+                _registered_method=True)
         self.MigrateVm = channel.unary_unary(
                 '/watari.v1.ManagerService/MigrateVm',
                 request_serializer=watari_dot_v1_dot_manager__pb2.MigrateVmRequest.SerializeToString,
@@ -156,6 +176,38 @@ class ManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartVm(self, request, context):
+        """Starts a machine, or lets one go on that is paused. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
+        (VM_BUSY, VM_LIFECYCLE_FAILED), UNIMPLEMENTED (NOT_SERVED) where the host's driver runs none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopVm(self, request, context):
+        """Stops a machine: asks the guest, then forces it. Errors as StartVm.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRetainedVms(self, request, context):
+        """Lists what the hosts of the cloud keep of machines that were handed over. UNAVAILABLE while a
+        host does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeVm(self, request, context):
+        """Deletes what is kept of a machine that was handed over, before its time: the way back to it is
+        gone then. Succeeds when nothing is kept. FAILED_PRECONDITION (MIGRATION_STATE while the migration
+        has not ended), UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MigrateVm(self, request, context):
         """Starts a migration to another cloud and returns at once; the caller makes the id. NOT_FOUND
         (VM_NOT_FOUND, CLOUD_NOT_FOUND), FAILED_PRECONDITION (VM_BUSY, VM_ALREADY_THERE), ALREADY_EXISTS
@@ -217,36 +269,40 @@ class ManagerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResolveMigration(self, request, context):
-        """Ends a migration whose peer is gone for good, on an operator's word. Dangerous: docs/migration.md
-        says what it costs. FAILED_PRECONDITION (MIGRATION_STATE), NOT_FOUND.
+        """Ends a migration whose peer is gone for good, on an operator's word, at the source or at the
+        destination. Dangerous: docs/migration.md says what it costs. Idempotent for the same resolution.
+        FAILED_PRECONDITION (MIGRATION_STATE), NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartEvacuation(self, request, context):
-        """Moves every machine of a host or of the whole cloud away; bounded concurrency, resumable.
+        """Moves every machine of a host or of the whole cloud away: bounded concurrency, in order of
+        priority, within a window of the day if one is given. Goes on after a restart. ALREADY_EXISTS
+        (ID_REUSED), NOT_FOUND (CLOUD_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetEvacuation(self, request, context):
-        """Gets an evacuation. NOT_FOUND (MIGRATION_NOT_FOUND).
+        """Gets an evacuation. NOT_FOUND (EVACUATION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvacuation(self, request, context):
-        """Streams an evacuation until it ends. NOT_FOUND (MIGRATION_NOT_FOUND).
+        """Streams an evacuation until it ends. NOT_FOUND (EVACUATION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelEvacuation(self, request, context):
-        """Stops starting further migrations of an evacuation; those that run go on.
+        """Stops starting further migrations of an evacuation; those that run go on. NOT_FOUND
+        (EVACUATION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -274,6 +330,26 @@ def add_ManagerServiceServicer_to_server(servicer, server):
                     servicer.ListInventories,
                     request_deserializer=watari_dot_v1_dot_manager__pb2.ListInventoriesRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.ListInventoriesResponse.SerializeToString,
+            ),
+            'StartVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartVm,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.StartVmRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.StartVmResponse.SerializeToString,
+            ),
+            'StopVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopVm,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.StopVmRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.StopVmResponse.SerializeToString,
+            ),
+            'ListRetainedVms': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRetainedVms,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ListRetainedVmsRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ListRetainedVmsResponse.SerializeToString,
+            ),
+            'PurgeVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeVm,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.PurgeVmRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.PurgeVmResponse.SerializeToString,
             ),
             'MigrateVm': grpc.unary_unary_rpc_method_handler(
                     servicer.MigrateVm,
@@ -448,6 +524,114 @@ class ManagerService:
             '/watari.v1.ManagerService/ListInventories',
             watari_dot_v1_dot_manager__pb2.ListInventoriesRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.ListInventoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.ManagerService/StartVm',
+            watari_dot_v1_dot_manager__pb2.StartVmRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.StartVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.ManagerService/StopVm',
+            watari_dot_v1_dot_manager__pb2.StopVmRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.StopVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRetainedVms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.ManagerService/ListRetainedVms',
+            watari_dot_v1_dot_manager__pb2.ListRetainedVmsRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ListRetainedVmsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.ManagerService/PurgeVm',
+            watari_dot_v1_dot_manager__pb2.PurgeVmRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.PurgeVmResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,21 @@ class ManagerServiceStub:
     """
     ListInventories: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListInventoriesRequest, _manager_pb2.ListInventoriesResponse]
     """Lists the hosts' inventories with what is allocated and reserved on them."""
+    StartVm: _grpc.UnaryUnaryMultiCallable[_manager_pb2.StartVmRequest, _manager_pb2.StartVmResponse]
+    """Starts a machine, or lets one go on that is paused. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
+    (VM_BUSY, VM_LIFECYCLE_FAILED), UNIMPLEMENTED (NOT_SERVED) where the host's driver runs none.
+    """
+    StopVm: _grpc.UnaryUnaryMultiCallable[_manager_pb2.StopVmRequest, _manager_pb2.StopVmResponse]
+    """Stops a machine: asks the guest, then forces it. Errors as StartVm."""
+    ListRetainedVms: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListRetainedVmsRequest, _manager_pb2.ListRetainedVmsResponse]
+    """Lists what the hosts of the cloud keep of machines that were handed over. UNAVAILABLE while a
+    host does not answer.
+    """
+    PurgeVm: _grpc.UnaryUnaryMultiCallable[_manager_pb2.PurgeVmRequest, _manager_pb2.PurgeVmResponse]
+    """Deletes what is kept of a machine that was handed over, before its time: the way back to it is
+    gone then. Succeeds when nothing is kept. FAILED_PRECONDITION (MIGRATION_STATE while the migration
+    has not ended), UNAVAILABLE.
+    """
     MigrateVm: _grpc.UnaryUnaryMultiCallable[_manager_pb2.MigrateVmRequest, _manager_pb2.MigrateVmResponse]
     """Starts a migration to another cloud and returns at once; the caller makes the id. NOT_FOUND
     (VM_NOT_FOUND, CLOUD_NOT_FOUND), FAILED_PRECONDITION (VM_BUSY, VM_ALREADY_THERE), ALREADY_EXISTS
@@ -81,17 +96,23 @@ class ManagerServiceStub:
     FAILED_PRECONDITION (MIGRATION_STATE).
     """
     ResolveMigration: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ResolveMigrationRequest, _manager_pb2.ResolveMigrationResponse]
-    """Ends a migration whose peer is gone for good, on an operator's word. Dangerous: docs/migration.md
-    says what it costs. FAILED_PRECONDITION (MIGRATION_STATE), NOT_FOUND.
+    """Ends a migration whose peer is gone for good, on an operator's word, at the source or at the
+    destination. Dangerous: docs/migration.md says what it costs. Idempotent for the same resolution.
+    FAILED_PRECONDITION (MIGRATION_STATE), NOT_FOUND.
     """
     StartEvacuation: _grpc.UnaryUnaryMultiCallable[_manager_pb2.StartEvacuationRequest, _manager_pb2.StartEvacuationResponse]
-    """Moves every machine of a host or of the whole cloud away; bounded concurrency, resumable."""
+    """Moves every machine of a host or of the whole cloud away: bounded concurrency, in order of
+    priority, within a window of the day if one is given. Goes on after a restart. ALREADY_EXISTS
+    (ID_REUSED), NOT_FOUND (CLOUD_NOT_FOUND).
+    """
     GetEvacuation: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GetEvacuationRequest, _manager_pb2.GetEvacuationResponse]
-    """Gets an evacuation. NOT_FOUND (MIGRATION_NOT_FOUND)."""
+    """Gets an evacuation. NOT_FOUND (EVACUATION_NOT_FOUND)."""
     WatchEvacuation: _grpc.UnaryStreamMultiCallable[_manager_pb2.WatchEvacuationRequest, _manager_pb2.WatchEvacuationResponse]
-    """Streams an evacuation until it ends. NOT_FOUND (MIGRATION_NOT_FOUND)."""
+    """Streams an evacuation until it ends. NOT_FOUND (EVACUATION_NOT_FOUND)."""
     CancelEvacuation: _grpc.UnaryUnaryMultiCallable[_manager_pb2.CancelEvacuationRequest, _manager_pb2.CancelEvacuationResponse]
-    """Stops starting further migrations of an evacuation; those that run go on."""
+    """Stops starting further migrations of an evacuation; those that run go on. NOT_FOUND
+    (EVACUATION_NOT_FOUND).
+    """
 
 @_typing.type_check_only
 class ManagerServiceAsyncStub(ManagerServiceStub):
@@ -112,6 +133,21 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     """
     ListInventories: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListInventoriesRequest, _manager_pb2.ListInventoriesResponse]  # type: ignore[assignment]
     """Lists the hosts' inventories with what is allocated and reserved on them."""
+    StartVm: _aio.UnaryUnaryMultiCallable[_manager_pb2.StartVmRequest, _manager_pb2.StartVmResponse]  # type: ignore[assignment]
+    """Starts a machine, or lets one go on that is paused. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
+    (VM_BUSY, VM_LIFECYCLE_FAILED), UNIMPLEMENTED (NOT_SERVED) where the host's driver runs none.
+    """
+    StopVm: _aio.UnaryUnaryMultiCallable[_manager_pb2.StopVmRequest, _manager_pb2.StopVmResponse]  # type: ignore[assignment]
+    """Stops a machine: asks the guest, then forces it. Errors as StartVm."""
+    ListRetainedVms: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListRetainedVmsRequest, _manager_pb2.ListRetainedVmsResponse]  # type: ignore[assignment]
+    """Lists what the hosts of the cloud keep of machines that were handed over. UNAVAILABLE while a
+    host does not answer.
+    """
+    PurgeVm: _aio.UnaryUnaryMultiCallable[_manager_pb2.PurgeVmRequest, _manager_pb2.PurgeVmResponse]  # type: ignore[assignment]
+    """Deletes what is kept of a machine that was handed over, before its time: the way back to it is
+    gone then. Succeeds when nothing is kept. FAILED_PRECONDITION (MIGRATION_STATE while the migration
+    has not ended), UNAVAILABLE.
+    """
     MigrateVm: _aio.UnaryUnaryMultiCallable[_manager_pb2.MigrateVmRequest, _manager_pb2.MigrateVmResponse]  # type: ignore[assignment]
     """Starts a migration to another cloud and returns at once; the caller makes the id. NOT_FOUND
     (VM_NOT_FOUND, CLOUD_NOT_FOUND), FAILED_PRECONDITION (VM_BUSY, VM_ALREADY_THERE), ALREADY_EXISTS
@@ -143,17 +179,23 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     FAILED_PRECONDITION (MIGRATION_STATE).
     """
     ResolveMigration: _aio.UnaryUnaryMultiCallable[_manager_pb2.ResolveMigrationRequest, _manager_pb2.ResolveMigrationResponse]  # type: ignore[assignment]
-    """Ends a migration whose peer is gone for good, on an operator's word. Dangerous: docs/migration.md
-    says what it costs. FAILED_PRECONDITION (MIGRATION_STATE), NOT_FOUND.
+    """Ends a migration whose peer is gone for good, on an operator's word, at the source or at the
+    destination. Dangerous: docs/migration.md says what it costs. Idempotent for the same resolution.
+    FAILED_PRECONDITION (MIGRATION_STATE), NOT_FOUND.
     """
     StartEvacuation: _aio.UnaryUnaryMultiCallable[_manager_pb2.StartEvacuationRequest, _manager_pb2.StartEvacuationResponse]  # type: ignore[assignment]
-    """Moves every machine of a host or of the whole cloud away; bounded concurrency, resumable."""
+    """Moves every machine of a host or of the whole cloud away: bounded concurrency, in order of
+    priority, within a window of the day if one is given. Goes on after a restart. ALREADY_EXISTS
+    (ID_REUSED), NOT_FOUND (CLOUD_NOT_FOUND).
+    """
     GetEvacuation: _aio.UnaryUnaryMultiCallable[_manager_pb2.GetEvacuationRequest, _manager_pb2.GetEvacuationResponse]  # type: ignore[assignment]
-    """Gets an evacuation. NOT_FOUND (MIGRATION_NOT_FOUND)."""
+    """Gets an evacuation. NOT_FOUND (EVACUATION_NOT_FOUND)."""
     WatchEvacuation: _aio.UnaryStreamMultiCallable[_manager_pb2.WatchEvacuationRequest, _manager_pb2.WatchEvacuationResponse]  # type: ignore[assignment]
-    """Streams an evacuation until it ends. NOT_FOUND (MIGRATION_NOT_FOUND)."""
+    """Streams an evacuation until it ends. NOT_FOUND (EVACUATION_NOT_FOUND)."""
     CancelEvacuation: _aio.UnaryUnaryMultiCallable[_manager_pb2.CancelEvacuationRequest, _manager_pb2.CancelEvacuationResponse]  # type: ignore[assignment]
-    """Stops starting further migrations of an evacuation; those that run go on."""
+    """Stops starting further migrations of an evacuation; those that run go on. NOT_FOUND
+    (EVACUATION_NOT_FOUND).
+    """
 
 class ManagerServiceServicer:
     """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
@@ -191,6 +233,41 @@ class ManagerServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.ListInventoriesResponse, _abc.Awaitable[_manager_pb2.ListInventoriesResponse]]:
         """Lists the hosts' inventories with what is allocated and reserved on them."""
+
+    def StartVm(
+        self,
+        request: _manager_pb2.StartVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.StartVmResponse, _abc.Awaitable[_manager_pb2.StartVmResponse]]:
+        """Starts a machine, or lets one go on that is paused. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
+        (VM_BUSY, VM_LIFECYCLE_FAILED), UNIMPLEMENTED (NOT_SERVED) where the host's driver runs none.
+        """
+
+    def StopVm(
+        self,
+        request: _manager_pb2.StopVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.StopVmResponse, _abc.Awaitable[_manager_pb2.StopVmResponse]]:
+        """Stops a machine: asks the guest, then forces it. Errors as StartVm."""
+
+    def ListRetainedVms(
+        self,
+        request: _manager_pb2.ListRetainedVmsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.ListRetainedVmsResponse, _abc.Awaitable[_manager_pb2.ListRetainedVmsResponse]]:
+        """Lists what the hosts of the cloud keep of machines that were handed over. UNAVAILABLE while a
+        host does not answer.
+        """
+
+    def PurgeVm(
+        self,
+        request: _manager_pb2.PurgeVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.PurgeVmResponse, _abc.Awaitable[_manager_pb2.PurgeVmResponse]]:
+        """Deletes what is kept of a machine that was handed over, before its time: the way back to it is
+        gone then. Succeeds when nothing is kept. FAILED_PRECONDITION (MIGRATION_STATE while the migration
+        has not ended), UNAVAILABLE.
+        """
 
     def MigrateVm(
         self,
@@ -262,8 +339,9 @@ class ManagerServiceServicer:
         request: _manager_pb2.ResolveMigrationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.ResolveMigrationResponse, _abc.Awaitable[_manager_pb2.ResolveMigrationResponse]]:
-        """Ends a migration whose peer is gone for good, on an operator's word. Dangerous: docs/migration.md
-        says what it costs. FAILED_PRECONDITION (MIGRATION_STATE), NOT_FOUND.
+        """Ends a migration whose peer is gone for good, on an operator's word, at the source or at the
+        destination. Dangerous: docs/migration.md says what it costs. Idempotent for the same resolution.
+        FAILED_PRECONDITION (MIGRATION_STATE), NOT_FOUND.
         """
 
     def StartEvacuation(
@@ -271,28 +349,33 @@ class ManagerServiceServicer:
         request: _manager_pb2.StartEvacuationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.StartEvacuationResponse, _abc.Awaitable[_manager_pb2.StartEvacuationResponse]]:
-        """Moves every machine of a host or of the whole cloud away; bounded concurrency, resumable."""
+        """Moves every machine of a host or of the whole cloud away: bounded concurrency, in order of
+        priority, within a window of the day if one is given. Goes on after a restart. ALREADY_EXISTS
+        (ID_REUSED), NOT_FOUND (CLOUD_NOT_FOUND).
+        """
 
     def GetEvacuation(
         self,
         request: _manager_pb2.GetEvacuationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.GetEvacuationResponse, _abc.Awaitable[_manager_pb2.GetEvacuationResponse]]:
-        """Gets an evacuation. NOT_FOUND (MIGRATION_NOT_FOUND)."""
+        """Gets an evacuation. NOT_FOUND (EVACUATION_NOT_FOUND)."""
 
     def WatchEvacuation(
         self,
         request: _manager_pb2.WatchEvacuationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_manager_pb2.WatchEvacuationResponse], _abc.AsyncIterator[_manager_pb2.WatchEvacuationResponse]]:
-        """Streams an evacuation until it ends. NOT_FOUND (MIGRATION_NOT_FOUND)."""
+        """Streams an evacuation until it ends. NOT_FOUND (EVACUATION_NOT_FOUND)."""
 
     def CancelEvacuation(
         self,
         request: _manager_pb2.CancelEvacuationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.CancelEvacuationResponse, _abc.Awaitable[_manager_pb2.CancelEvacuationResponse]]:
-        """Stops starting further migrations of an evacuation; those that run go on."""
+        """Stops starting further migrations of an evacuation; those that run go on. NOT_FOUND
+        (EVACUATION_NOT_FOUND).
+        """
 
 def add_ManagerServiceServicer_to_server(servicer: ManagerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
