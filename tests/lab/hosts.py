@@ -106,10 +106,15 @@ class Host:
         return namespaces.members(self.pid_namespace)
 
     def start(self) -> None:
-        """Makes the namespaces and starts libvirtd. Raises RuntimeError when that fails."""
-        self._prepare_folder()
+        """Makes the namespaces and starts libvirtd, as far as they are not there. Raises
+        RuntimeError when that fails.
+        """
+        if self._init is not None and self._init.poll() is not None:
+            self.close()
         try:
-            self._start_init()
+            if self._init is None:
+                self._prepare_folder()
+                self._start_init()
             self.start_libvirtd()
         except BaseException:
             self.close()
@@ -193,6 +198,13 @@ class Host:
         if self._libvirtd is not None:
             self._libvirtd.kill()
             self._libvirtd.wait(START_SECONDS_MAX)
+
+    def end_processes(self) -> None:
+        """Kills what `popen` started and still runs, and not libvirtd or guests."""
+        for process in self._started:
+            if process is not self._libvirtd:
+                process.kill()
+                process.wait(START_SECONDS_MAX)
 
     @property
     def _socket(self) -> Path:

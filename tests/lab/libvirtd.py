@@ -51,7 +51,7 @@ def users(passwd: str, group: str) -> tuple[str, str]:
 def command(address: str) -> list[str]:
     """The command line of the daemon, in the foreground."""
     listen = ["--listen"] if address else []
-    return ["libvirtd", *listen, "--pid-file", "/run/libvirt/libvirtd.pid"]
+    return ["/usr/sbin/libvirtd", *listen, "--pid-file", "/run/libvirt/libvirtd.pid"]
 
 
 def _libvirtd_conf(name: str, address: str) -> str:
