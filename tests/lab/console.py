@@ -1,7 +1,7 @@
 """What a guest has said, and what may not be true of it. Pure but for `Console`.
 
-`guest_init.c` has the lines. To judge a guest that has moved, concatenate the events of the hosts in
-the order in which it was there.
+`guest_init.c` has the lines. To judge a guest that has moved, concatenate the events of the
+hosts in the order in which it was there.
 """
 
 import re

@@ -212,7 +212,7 @@ class Host:
 
     def _prepare_folder(self) -> None:
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES_MAX:
-            raise RuntimeError(f"no socket fits into this folder, whose path is long: {self._socket}")
+            raise RuntimeError(f"a path too long for a socket: {self._socket}")
         shutil.rmtree(self.folder / "run", ignore_errors=True)  # a boot empties it
         for name in (*init.PRIVATE, "work"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
