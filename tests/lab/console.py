@@ -170,7 +170,7 @@ def _events(lines: Sequence[str]) -> Iterator[Event]:
         elif found := _UNTIMED.fullmatch(line):
             yield (Boot if found[1] == "BOOT" else Down)(found[2], int(found[3]))
         elif found := _DISK.fullmatch(line):
-            flags = (found[each] == "1" for each in (3, 4, 5))
-            yield Mounted(found[1], int(found[2]), *flags, int(found[6]))
+            clean, needed, recovered = (found[each] == "1" for each in (3, 4, 5))
+            yield Mounted(found[1], int(found[2]), clean, needed, recovered, int(found[6]))
         elif line.startswith("FAIL "):
             yield Failure(line)

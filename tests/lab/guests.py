@@ -83,6 +83,14 @@ class Guest:
         """Returns when QEMU runs; `console.wait_ack()` when the guest does."""
         self.host.virsh("start", self.spec.name)
 
+    def boot(self) -> float:
+        """Starts it, and returns the seconds until it has counted once."""
+        began = time.monotonic()
+        known = self.console.last_n
+        self.start()
+        self.console.wait_ack(more_than=known)
+        return time.monotonic() - began
+
     def shutdown(self, seconds: float = SHUTDOWN_SECONDS_MAX) -> None:
         """Presses the power button and waits. Raises TimeoutError."""
         self.host.virsh("shutdown", self.spec.name, "--mode", "acpi")

@@ -168,7 +168,8 @@ class Host:
         """Runs a command in the host to its end. Raises RuntimeError with what it said when it
         fails and `check` is set.
         """
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipes["stdin"] = subprocess.DEVNULL
         with self.popen(argv, text=True, **{**pipes, **options}) as process:
             try:
                 output, errors = process.communicate(timeout=timeout_seconds)
@@ -189,8 +190,9 @@ class Host:
         if self.libvirtd_pid:
             return
         with (self.log / "libvirtd.log").open("ab") as log:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            self._libvirtd = self.popen(libvirtd.command(self.address), **streams)
+            self._libvirtd = self.popen(
+                libvirtd.command(self.address), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         self._await(lambda: self.run(["virsh", "version"], check=False).returncode == 0)
 
     def kill_libvirtd(self) -> None:
