@@ -24,6 +24,8 @@ from tests.lab import init, libvirtd, namespaces
 START_SECONDS_MAX = 30.0
 RUN_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.02
+LOG_CHARACTERS_MAX = 2000
+"""Of a log's end, in an error."""
 
 _SOCKET_PATH_BYTES_MAX = 107
 _NAMESPACES = ("mount", "uts", "ipc", "pid")
@@ -242,7 +244,8 @@ class Host:
             )
         assert self._init.stdout is not None
         if self._init.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"host {self.name} does not start; it needs root and namespaces")
+            said = (self.log / "init.log").read_text(errors="replace")[-LOG_CHARACTERS_MAX:]
+            raise RuntimeError(f"host {self.name} does not start as root in namespaces: {said}")
         children = Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text()
         self._init_pid = int(children.split()[0])
 
@@ -250,6 +253,6 @@ class Host:
         deadline = time.monotonic() + START_SECONDS_MAX
         while not done():
             if not self.libvirtd_pid or time.monotonic() > deadline:
-                said = (self.log / "libvirtd.log").read_text(errors="replace")
-                raise RuntimeError(f"libvirtd of {self.name} does not start: {said[-2000:]}")
+                said = (self.log / "libvirtd.log").read_text(errors="replace")[-LOG_CHARACTERS_MAX:]
+                raise RuntimeError(f"libvirtd of {self.name} does not start: {said}")
             time.sleep(POLL_SECONDS)
