@@ -44,6 +44,7 @@ def main() -> None:
         if Path(target).is_dir():
             _mount("-t", "tmpfs", "tmpfs", target)
     for source, target in FILES.items():
+        Path(target).touch()  # a small system has no /etc/hosts
         _mount("--bind", str(folder / source), target)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     signal.signal(signal.SIGCHLD, _reap)
