@@ -230,13 +230,13 @@ class Host:
             (self.folder / file).write_text(text)
 
     def _start_init(self) -> None:
-        # Dies with us: by its stdin, and where somebody else holds that, by the signal.
-        dies = ("setpriv", "--pdeathsig", "KILL")
+        # It dies with us by its stdin. Not by a signal at the parent's death: that is the death of
+        # the thread that started it.
         unshare = ("unshare", *(f"--{each}" for each in _NAMESPACES), "--fork", "--kill-child=KILL")
         program = (sys.executable, "-I", init.__file__, self.name, str(self.folder.resolve()))
         with (self.log / "init.log").open("ab") as log:
             self._init = subprocess.Popen(
-                [*dies, *self._network, *unshare, *program],
+                [*self._network, *unshare, *program],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

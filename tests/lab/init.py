@@ -44,7 +44,8 @@ def main() -> None:
         if Path(target).is_dir():
             _mount("-t", "tmpfs", "tmpfs", target)
     for source, target in FILES.items():
-        Path(target).touch()  # a small system has no /etc/hosts
+        if not Path(target).exists():  # a small system has no /etc/hosts
+            Path(target).touch()
         _mount("--bind", str(folder / source), target)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     signal.signal(signal.SIGCHLD, _reap)
