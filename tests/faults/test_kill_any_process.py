@@ -43,6 +43,8 @@ ON_THE_WAY = {
     ],
     "tokyo-agent": [
         "agent.attempt.session_opened",
+        "agent.attempt.before_stop",
+        "agent.attempt.after_stop",
         "agent.sending.frame_sent",
         "agent.attempt.completed",
     ],
@@ -73,8 +75,11 @@ ELSEWHERE = {
     "directory.store.before_commit",
     "directory.store.after_commit",
     "directory.etcd.after_commit",
+    "agent.attempt.after_round",
 }
-"""Fail points that no migration passes; directory and manager have tests of their own for them."""
+"""Fail points that no migration of a machine that is off passes; directory, manager and lab have
+tests of their own for them.
+"""
 
 
 def cases(points: dict[str, list[str]]) -> list[tuple[str, str]]:
