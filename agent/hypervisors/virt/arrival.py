@@ -174,11 +174,13 @@ class Arrival:
         )
 
     def _here(self, vm_id: str) -> bool:
-        return (
-            self._machines.seen(vm_id) is not None
-            or self._folder.hold(vm_id) is not None
-            or self._folder.origin(vm_id) is not None
-        )
+        """Also when libvirt was not told yet; one that an operator has taken out of it is not."""
+        origin = self._folder.origin(vm_id)
+        known = self._machines.seen(vm_id) is not None or self._folder.hold(vm_id) is not None
+        if origin is not None and origin.defined and not known:
+            self._folder.drop_origin(origin.migration_id)
+            return False
+        return known or origin is not None
 
     def _define(self, origin: Origin) -> None:
         """What is still to be done after the rename of `activate`."""

@@ -19,7 +19,7 @@ def check(
 ) -> Iterator[Note]:
     """Beyond what `policy` says of the definition itself."""
     root = domain.tree(xml)
-    known = host.capabilities()
+    known = host.capabilities(root.get("type", ""))
     suspended = mode == common_pb2.MIGRATION_MODE_SUSPEND
     yield from board(root, known)
     yield from processor(root, known, suspended=suspended)
@@ -84,7 +84,7 @@ def processor(root: ET.Element, known: Capabilities, *, suspended: bool) -> Iter
             "cpu",
             f"this host cannot give it the processor {notes.shown(model)!r} as it is",
             "give the machine a model that both hosts have: virsh hypervisor-cpu-baseline",
-            fatal=known.virt_types[0] != "qemu",
+            fatal=known.virt_type != "qemu",
         )
 
 
@@ -113,10 +113,10 @@ def room(
 def _compared(root: ET.Element, known: Capabilities, host: Host) -> Iterator[Note]:
     """Features of a named model, by libvirt's comparison; for accelerated machines only."""
     cpu = root.find("cpu")
-    if cpu is None or cpu.get("mode", "custom") != "custom" or known.virt_types[0] == "qemu":
+    if cpu is None or cpu.get("mode", "custom") != "custom" or known.virt_type == "qemu":
         return
     text = ET.tostring(cpu, encoding="unicode")
-    if not host.runs_processor(text):
+    if not host.runs_processor(known.virt_type, text):
         yield notes.incompatible(
             "cpu features",
             "the saved memory needs processor features that this host has not",

@@ -24,6 +24,9 @@ REOPEN_SECONDS, REOPEN_SECONDS_MAX = 0.05, 1.0
 LOOK_SECONDS = 5.0
 """Events tell of changes; this often a waiter looks all the same, should one be lost."""
 
+JOB_LOOK_SECONDS = 0.02
+"""The same for what libvirt does with a machine, of whose end no event tells."""
+
 _log = logs.get(__name__)
 _loop_lock = threading.Lock()
 _loop: threading.Thread | None = None
@@ -56,8 +59,12 @@ class Connection:
                 raise faults.unavailable(self.uri, faults.text(error)) from error
             raise faults.mapped(error, what, vm_id) from error
 
-    def wait_until(self, done: Callable[[], bool], seconds_max: float) -> bool:
-        """Asks again after each change of a machine's life; tells whether it came to be in time."""
+    def wait_until(
+        self, done: Callable[[], bool], seconds_max: float, look_seconds: float = LOOK_SECONDS
+    ) -> bool:
+        """Asks again after each change of a machine's life, and every `look_seconds`; tells whether
+        it came to be in time.
+        """
         deadline = time.monotonic() + seconds_max
         while True:
             with self._changed:
@@ -69,7 +76,7 @@ class Connection:
                 return False
             with self._changed:
                 if seen == self._changes:
-                    self._changed.wait(min(left, LOOK_SECONDS))
+                    self._changed.wait(min(left, look_seconds))
 
     def close(self) -> None:
         """Lets libvirtd go; calls afterwards fail."""

@@ -35,7 +35,7 @@ class Libvirt:
         self._machines = Machines(self._connection, self._folder)
         self._host = Host(self._connection, options)
         self._views = Views(self._host, self._machines)
-        self._stopping = stopping.Stopping(self._host, self._machines, self._views)
+        self._stopping = stopping.Stopping(self._host, self._machines, self._views, time)
         self._arrival = Arrival(self._host, self._machines)
         self._retiring = Retiring(self._host, self._machines, time)
 
@@ -59,6 +59,10 @@ class Libvirt:
     def hold(self, vm_id: str, migration_id: str, mode: Mode = COLD) -> Guest:
         """Notes the hold, after looking for obstacles."""
         return self._stopping.hold(vm_id, migration_id, mode)
+
+    def glimpse(self, vm_id: str) -> DiskView | None:
+        """By a backup without a checkpoint; None while another one runs."""
+        return self._views.glimpse(vm_id)
 
     def running_view(self, vm_id: str, migration_id: str, number: int) -> DiskView | None:
         """By a pull-mode backup; without those (Xen) the raw files in use."""

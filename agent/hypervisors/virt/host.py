@@ -39,8 +39,10 @@ class Options:
 class Capabilities:
     """What libvirt told."""
 
+    virt_type: str
+    """For which `<domain type=...>` this is."""
     virt_types: tuple[str, ...]
-    """Best first: kvm, qemu; or xen."""
+    """All that there are, best first: kvm, qemu; or xen."""
     arch: str
     emulator: str
     loaders: frozenset[str]
@@ -65,16 +67,18 @@ class Host:
         self.options = options
         self._connection = connection
         self._lock = threading.Lock()
-        self._known: Capabilities | None = None
-        self._asked_at = 0.0
+        self._known: dict[str, tuple[float, Capabilities]] = {}
 
-    def capabilities(self) -> Capabilities:
-        """Raises Unavailable HYPERVISOR_UNAVAILABLE."""
+    def capabilities(self, virt_type: str = "") -> Capabilities:
+        """What the host can do for machines of a `<domain type=...>`; of the best one that it has
+        without it, or where it has not that one. Raises Unavailable HYPERVISOR_UNAVAILABLE.
+        """
         with self._lock:
-            if self._known is None or time.monotonic() - self._asked_at > KNOWN_SECONDS_MAX:
-                self._known = self._ask()
-                self._asked_at = time.monotonic()
-            return self._known
+            asked_at, known = self._known.get(virt_type, (0.0, None))
+            if known is None or time.monotonic() - asked_at > KNOWN_SECONDS_MAX:
+                known = self._ask(virt_type)
+                self._known[virt_type] = time.monotonic(), known
+            return known
 
     def free_memory_bytes(self) -> int:
         """What a machine could take now."""
@@ -85,12 +89,12 @@ class Host:
             except libvirt.libvirtError:  # Xen tells one number
                 return int(opened.getFreeMemory())
 
-    def runs_processor(self, cpu_xml: str) -> bool:
+    def runs_processor(self, virt_type: str, cpu_xml: str) -> bool:
         """Whether the hypervisor gives machines all features of a `<cpu>`."""
-        known = self.capabilities()
+        known = self.capabilities(virt_type)
         with self._connection.asked("the processor cannot be compared") as opened:
             found = opened.compareHypervisorCPU(
-                self.options.emulator or None, known.arch, None, known.virt_types[0], cpu_xml, 0
+                self.options.emulator or None, known.arch, None, known.virt_type, cpu_xml, 0
             )
         return found in {libvirt.VIR_CPU_COMPARE_IDENTICAL, libvirt.VIR_CPU_COMPARE_SUPERSET}
 
@@ -134,17 +138,19 @@ class Host:
             return {}
         return {each.name: each.absolute() for each in folder.iterdir() if each.is_file()}
 
-    def _ask(self) -> Capabilities:
+    def _ask(self, virt_type: str) -> Capabilities:
         with self._connection.asked("the host's capabilities are not known") as opened:
             general = ET.fromstring(opened.getCapabilities())  # noqa: S314  libvirt's own
             xen = opened.getType() == "Xen"
             arch = general.findtext("host/cpu/arch") or "x86_64"
             types = _virt_types(general, arch, xen=xen)
+            kind = virt_type if virt_type in types else types[0]
             emulator = self.options.emulator or None
-            text = opened.getDomainCapabilities(emulator, arch, None, types[0], 0)
+            text = opened.getDomainCapabilities(emulator, arch, None, kind, 0)
             info = opened.getInfo()
         found = ET.fromstring(text)  # noqa: S314
         return Capabilities(
+            virt_type=kind,
             virt_types=types,
             arch=arch,
             emulator=found.findtext("path") or "",

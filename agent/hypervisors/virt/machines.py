@@ -128,6 +128,7 @@ class Machines:
                 state=seen.state,
                 problem=error,
             )
+        stopped = bool(hold and hold.stage != "held" and hold.was_running and not seen.active)
         return Guest(
             vm_id=found.vm_id,
             name=found.name,
@@ -140,9 +141,8 @@ class Machines:
             epoch=epoch,
             state=seen.state,
             problem=problem,
-            stopped_by_hold=bool(
-                hold and hold.stage != "held" and hold.was_running and not seen.active
-            ),
+            stopped_by_hold=stopped,
+            stopped_at_seconds=hold.stopped_at if hold and stopped else 0.0,
         )
 
 

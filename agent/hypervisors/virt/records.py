@@ -41,6 +41,8 @@ class Hold:
     shown: str = ""
     """The same without secrets."""
     was_running: bool = False
+    stopped_at: float = 0.0
+    """POSIX time of the first `quiesce`."""
     autostart: bool = False
     memory_bytes: int = 0
     """Size of the disk "memory"."""

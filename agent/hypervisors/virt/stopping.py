@@ -23,12 +23,13 @@ from agent import files
 from agent.disks import raw
 from agent.hypervisors import Guest, Mode
 from agent.hypervisors.virt import definition, faults, machines, saveimage, tpm
+from agent.hypervisors.virt.connection import JOB_LOOK_SECONDS
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines, Seen
 from agent.hypervisors.virt.notes import Note
 from agent.hypervisors.virt.records import Folder, Hold
 from agent.hypervisors.virt.views import Views
-from watari import errors, logs
+from watari import clock, errors, logs
 from watari.v1 import agent_pb2, common_pb2
 
 SUSPEND = common_pb2.MIGRATION_MODE_SUSPEND
@@ -54,7 +55,8 @@ _log = logs.get(__name__)
 class Stopping:
     """Holds, quiesce and unhold."""
 
-    def __init__(self, host: Host, found: Machines, views: Views) -> None:
+    def __init__(self, host: Host, found: Machines, views: Views, time: clock.Clock) -> None:
+        self._clock = time
         self._host = host
         self._machines = found
         self._folder: Folder = found.folder
@@ -142,6 +144,7 @@ class Stopping:
                 hold,
                 stage="stopping",
                 was_running=seen.active,
+                stopped_at=self._clock.now().timestamp(),
                 autostart=bool(found.isPersistent() and found.autostart()),
                 definition=machines.secret_xml(found),
                 shown=machines.shown_xml(found),
@@ -211,7 +214,7 @@ class Stopping:
             except errors.FailedPrecondition:  # it went off between the two questions
                 return True
 
-        if not self._machines.connection.wait_until(idle, SAVE_SECONDS_MAX):
+        if not self._machines.connection.wait_until(idle, SAVE_SECONDS_MAX, JOB_LOOK_SECONDS):
             raise faults.failed("libvirt has been busy with the machine", "for an hour")
 
     def _back(self, vm_id: str, first: errors.WatariError) -> None:

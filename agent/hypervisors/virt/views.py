@@ -10,9 +10,9 @@ Libvirt: https://libvirt.org/kbase/live_full_disk_backup.html; QEMU: docs/intero
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from agent.disks import open_reader
 from agent.disks.live import ExportReader, LiveRawReader
 from agent.disks.qcow2 import Qcow2Reader
 from agent.disks.view import DiskView, OpenDisks, ViewedDisk
-from agent.hypervisors import Disk
+from agent.hypervisors import Disk, shelved
 from agent.hypervisors.virt import bitmaps, definition, faults, machines
+from agent.hypervisors.virt.connection import JOB_LOOK_SECONDS
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines, Seen
 from agent.hypervisors.virt.records import Hold
@@ -43,6 +44,21 @@ def prefix(migration_id: str) -> str:
     return f"watari-{migration_id}-"
 
 
+@dataclass(frozen=True)
+class _Backup:
+    """What a backup is to be like."""
+
+    folder: str
+    base: str = ""
+    """Checkpoint since which it tells what has changed"""
+    told: Collection[str] = ()
+    """on these disks."""
+    name: str = ""
+    """Checkpoint that begins with it"""
+    marked: Collection[str] = ()
+    """on these disks."""
+
+
 class Views:
     """Opens views. What is needed for them is gone when `clean` returns."""
 
@@ -59,15 +75,36 @@ class Views:
             if seen is None or seen.state != agent_pb2.GUEST_STATE_RUNNING or hold.stage != "held":
                 return None
             disks = self._disks(vm_id)
-            if not self._host.capabilities().backups:
+            if not self._backups():
                 return _live(disks)
             # Until all is open, nothing is known of what the next view could tell.
             base = hold.checkpoint if number > 1 else ""
             hold = replace(hold, checkpoint="", serial=hold.serial + 1)
             self._folder.put_hold(vm_id, hold)
-            view, checkpoint = self._begin(seen, hold, disks, base)
-            self._folder.put_hold(vm_id, replace(hold, checkpoint=checkpoint))
+            with self._machines.domain(vm_id, "the disks in use cannot be read") as found:
+                self._end_job(found, vm_id)
+                self._drop_checkpoints(found, migration_id, keep=base)
+                marked = {each.disk_id for each in disks if _markable(each)}
+                name = f"{prefix(migration_id)}{hold.serial}" if marked else ""
+                backup = _Backup(vm_id, base, _told(found, base) & marked, name, marked)
+            view = self._begin(seen, backup, disks)
+            self._folder.put_hold(vm_id, replace(hold, checkpoint=name))
             return view
+
+    def glimpse(self, vm_id: str) -> DiskView | None:
+        """See `Hypervisor.glimpse`."""
+        with self._machines.alone(vm_id):
+            guest = self._machines.guest(vm_id)
+            disks = self._disks(vm_id)
+            if guest.state == agent_pb2.GUEST_STATE_SHUT_OFF:
+                return shelved.view(disks)
+            if all(each.format == "raw" for each in disks) or not self._backups():
+                return _live(disks)
+            seen = self._machines.seen(vm_id)
+            with self._machines.domain(vm_id, "the disks in use cannot be read") as found:
+                if seen is None or _job(found) is not None:
+                    return None
+            return self._begin(seen, _Backup(f"{vm_id}-glimpse"), disks)
 
     def still(self, vm_id: str, migration_id: str) -> DiskView:
         """See `Hypervisor.still_view`; the machine stands still."""
@@ -109,32 +146,30 @@ class Views:
             raise guest.problem
         return tuple(each for each in guest.disks if not each.kind)
 
-    def _begin(
-        self, seen: Seen, hold: Hold, disks: tuple[Disk, ...], base: str
-    ) -> tuple[DiskView, str]:
-        """The view, and the checkpoint that begins with it, if one does."""
-        vm_id, name = seen.vm_id, f"{prefix(hold.migration_id)}{hold.serial}"
-        marked = {each.disk_id for each in disks if _markable(each)}
+    def _backups(self) -> bool:
+        return self._host.capabilities().backups
+
+    def _begin(self, seen: Seen, backup: "_Backup", disks: tuple[Disk, ...]) -> DiskView:
+        """The view of a backup; whatever fails, nothing of it stays but its checkpoint."""
+        vm_id, base, told = seen.vm_id, backup.base, backup.told
         with ExitStack() as stack:
-            folder = self._fresh_folder(vm_id)
+            folder = self._fresh_folder(backup.folder)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             with self._machines.domain(vm_id, "the disks in use cannot be read") as found:
-                self._end_job(found, vm_id)
-                self._drop_checkpoints(found, hold.migration_id, keep=base)
-                told = _told(found, base) & marked
                 plan: dict[str, str | None] = dict.fromkeys(definition.targets(seen.xml))
                 plan |= {each.disk_id: base if each.disk_id in told else "" for each in disks}
-                backup = definition.backup(plan, folder / "s", folder)
-                check = definition.checkpoint(name, {each: each in marked for each in plan})
+                text = definition.backup(plan, folder / "s", folder)
+                marks = {each: each in backup.marked for each in plan}
+                mark = definition.checkpoint(backup.name, marks) if backup.name else None
                 with _frozen(found):
-                    found.backupBegin(backup, check if marked else None)
+                    found.backupBegin(text, mark)
             stack.callback(self._end_quietly, vm_id)
             viewed = {each.disk_id: _exported(each, folder, told, stack) for each in disks}
-            return OpenDisks(viewed, stack.pop_all()), name if marked else ""
+            return OpenDisks(viewed, stack.pop_all())
 
-    def _fresh_folder(self, vm_id: str) -> Path:
+    def _fresh_folder(self, name: str) -> Path:
         """For socket and scratch files; QEMU makes them, so it is QEMU's."""
-        folder = self._folder.views / vm_id
+        folder = self._folder.views / name
         shutil.rmtree(folder, ignore_errors=True)
         files.ensure_folder(folder)
         owner = self._host.capabilities().owner
@@ -157,7 +192,9 @@ class Views:
             raise machines.busy(found.name(), "a backup of another program runs")
         with contextlib.suppress(libvirt.libvirtError):
             found.abortJob()
-        self._machines.connection.wait_until(lambda: _job(found) is None, JOB_END_SECONDS_MAX)
+        self._machines.connection.wait_until(
+            lambda: _job(found) is None, JOB_END_SECONDS_MAX, JOB_LOOK_SECONDS
+        )
 
     def _drop_checkpoints(self, found: Any, migration_id: str, keep: str) -> None:
         """Deletes this migration's but one; a checkpoint whose bitmap is lost goes by its name."""
@@ -194,7 +231,7 @@ def _still(disk: Disk, hold: Hold, stack: ExitStack) -> ViewedDisk:
     return ViewedDisk(stack.enter_context(open_reader(disk.path, disk.format)))
 
 
-def _exported(disk: Disk, folder: Path, told: set[str], stack: ExitStack) -> ViewedDisk:
+def _exported(disk: Disk, folder: Path, told: Collection[str], stack: ExitStack) -> ViewedDisk:
     bitmap = f"backup-{disk.disk_id}" if disk.disk_id in told else ""
     reader = stack.enter_context(ExportReader(folder / "s", disk.disk_id, bitmap))
     return ViewedDisk(reader, reader.dirty() if bitmap else None)
