@@ -12,11 +12,11 @@ FOLDER/held/<vm id>.json          while a migration holds a machine: how it was 
             <vm id>.<token>.memory, <vm id>.tpm    what quiesce saved
 FOLDER/retained/<migration id>/   record of what was handed over; its disks stay where they are
 FOLDER/epochs/<vm id>.json        epoch of a machine that was made here, and did not arrive
-FOLDER/views/<vm id>/             socket and scratch files while disks in use are read
+FOLDER/views/<of vm id>/          socket and scratch files while disks in use are read
 FOLDER/incoming/<migration id>/   what arrives (agent.transfer); becomes machines/ by rename
 ```
 
-`policy`, `devices` and `movable` decide about definitions, `records` is what is durable,
+`policy`, `devices` and `compat` decide about definitions, `records` is what is durable,
 `connection` speaks with libvirtd; `stopping`, `arrival`, `views` and `retiring` do the duties of
 `driver`.
 """

@@ -14,6 +14,11 @@ from typing import Any, Literal, TypeVar
 
 from agent import files
 from agent.hypervisors import COLD, Disk, Mode
+from watari import errors
+
+SOCKET_PATH_BYTES_MAX = 107
+VIEW_NAME_BYTES = 16
+"""Of a machine's UUID in the path of a socket: 64 bits tell the machines of one host apart."""
 
 PASSABLE_MODE = 0o711
 """Of folders on the way to disks: QEMU runs as another user, who must get through."""
@@ -95,18 +100,30 @@ class Folder:
     """The agent's folder. One agent each: it is locked until `close`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises FailedPrecondition CONFIG_INVALID when another agent has it."""
+        """Raises FailedPrecondition CONFIG_INVALID when another agent has it, or its path is too
+        long.
+        """
         self.path = path
         self.machines = files.ensure_folder(path / "machines")
         self.held = files.ensure_folder(path / "held")
         self.kept = files.ensure_folder(path / "retained")
         self.epochs = files.ensure_folder(path / "epochs")
         self.views = files.ensure_folder(path / "views")
+        if len(os.fsencode(self.view("0" * 32, "-g") / "s")) > SOCKET_PATH_BYTES_MAX:
+            raise errors.FailedPrecondition(
+                "CONFIG_INVALID",
+                "the agent's folder has too long a name for a socket in it",
+                hint="set shelf to a shorter path",
+            )
         for each in (path, self.machines, self.views):
             each.chmod(each.stat().st_mode | PASSABLE_MODE)
         self._lock = files.claim(path / ".lock")
         for each in self.machines.glob(f"{_GOING}*"):
             shutil.rmtree(each)
+
+    def view(self, vm_id: str, suffix: str = "") -> Path:
+        """For what a view of this machine needs; the name is short, as it is of a socket's path."""
+        return self.views / f"{vm_id.replace('-', '')[:VIEW_NAME_BYTES]}{suffix}"
 
     def close(self) -> None:
         """Lets another agent have it."""

@@ -48,7 +48,7 @@ def prefix(migration_id: str) -> str:
 class _Backup:
     """What a backup is to be like."""
 
-    folder: str
+    folder: Path
     base: str = ""
     """Checkpoint since which it tells what has changed"""
     told: Collection[str] = ()
@@ -86,7 +86,7 @@ class Views:
                 self._drop_checkpoints(found, migration_id, keep=base)
                 marked = {each.disk_id for each in disks if _markable(each)}
                 name = f"{prefix(migration_id)}{hold.serial}" if marked else ""
-                backup = _Backup(vm_id, base, _told(found, base) & marked, name, marked)
+                backup = _Backup(self._folder.view(vm_id), base, _told(found, base) & marked, name, marked)
             view = self._begin(seen, backup, disks)
             self._folder.put_hold(vm_id, replace(hold, checkpoint=name))
             return view
@@ -104,7 +104,7 @@ class Views:
             with self._machines.domain(vm_id, "the disks in use cannot be read") as found:
                 if seen is None or _job(found) is not None:
                     return None
-            return self._begin(seen, _Backup(f"{vm_id}-glimpse"), disks)
+            return self._begin(seen, _Backup(self._folder.view(vm_id, "-g")), disks)
 
     def still(self, vm_id: str, migration_id: str) -> DiskView:
         """See `Hypervisor.still_view`; the machine stands still."""
@@ -167,9 +167,8 @@ class Views:
             viewed = {each.disk_id: _exported(each, folder, told, stack) for each in disks}
             return OpenDisks(viewed, stack.pop_all())
 
-    def _fresh_folder(self, name: str) -> Path:
+    def _fresh_folder(self, folder: Path) -> Path:
         """For socket and scratch files; QEMU makes them, so it is QEMU's."""
-        folder = self._folder.views / name
         shutil.rmtree(folder, ignore_errors=True)
         files.ensure_folder(folder)
         owner = self._host.capabilities().owner
@@ -188,7 +187,7 @@ class Views:
         text = _job(found)
         if text is None:
             return
-        if str(self._folder.views / vm_id) not in text:
+        if str(self._folder.view(vm_id)) not in text:
             raise machines.busy(found.name(), "a backup of another program runs")
         with contextlib.suppress(libvirt.libvirtError):
             found.abortJob()
