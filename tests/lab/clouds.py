@@ -10,6 +10,7 @@ neither directory nor broker is needed to move a machine by hand.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -151,7 +152,11 @@ class Cloud:
         return agent_pb2_grpc.AgentServiceStub(self.channels.get(target))
 
     def write_settings(self) -> None:
-        """The settings of both servers."""
+        """The settings of both servers, and what guests may boot from."""
+        boot = self.folder / "boot"
+        boot.mkdir(exist_ok=True)
+        for each in (self.image.kernel, self.image.initrd):
+            shutil.copyfile(each, boot / each.name)
         (self.folder / "manager.toml").write_text(self._manager_settings())
         (self.folder / "agent.toml").write_text(self._agent_settings())
 
@@ -224,7 +229,7 @@ manager = "{self.manager_id}"
 driver = "libvirt"
 libvirt_uri = "qemu:///system"
 shelf = "{self.state}"
-boot_files = "{self.image.kernel.parent}"
+boot_files = "{self.folder / "boot"}"
 address = "0.0.0.0:{AGENT_PORT}"
 data_address = "0.0.0.0:{DATA_PORT}"
 advertised_address = "{self.host.address}:{AGENT_PORT}"
