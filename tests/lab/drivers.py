@@ -64,6 +64,10 @@ class Agent:
         """Where its disks are to be put."""
         return files.ensure_folder(self.folder / "incoming" / migration_id)
 
+    def stage_path(self, migration_id: str) -> Path:
+        """The same, whether it is there or not."""
+        return self.folder / "incoming" / migration_id
+
     def _new(self) -> Libvirt:
         return Libvirt(self.host.uri, self.folder, SystemClock(), self.options)
 

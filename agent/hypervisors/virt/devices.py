@@ -61,6 +61,7 @@ def adapt(element: ET.Element, place: Place) -> Iterator[Note]:
             yield from _character(device, place, serial)
             serial += tag == "serial"
         elif _REFUSED.get(tag):
+            element.remove(device)
             yield notes.unmovable(_named(device), _REFUSED[tag])
         elif rule is not None:
             keep = True

@@ -14,9 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from agent import files
 from agent.hypervisors import COLD, Disk, Mode
-from watari import errors
 
-SOCKET_PATH_BYTES_MAX = 107
 VIEW_NAME_BYTES = 16
 """Of a machine's UUID in the path of a socket: 64 bits tell the machines of one host apart."""
 
@@ -46,6 +44,8 @@ class Hold:
     shown: str = ""
     """The same without secrets."""
     was_running: bool = False
+    asked: bool = False
+    """Whether the guest may have been asked to shut down, which cannot be taken back."""
     stopped_at: float = 0.0
     """POSIX time of the first `quiesce`."""
     autostart: bool = False
@@ -100,21 +100,13 @@ class Folder:
     """The agent's folder. One agent each: it is locked until `close`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises FailedPrecondition CONFIG_INVALID when another agent has it, or its path is too
-        long.
-        """
-        self.path = path
+        """Raises FailedPrecondition CONFIG_INVALID when another agent has it."""
+        self.path = files.ensure_folder(path)
         self.machines = files.ensure_folder(path / "machines")
         self.held = files.ensure_folder(path / "held")
         self.kept = files.ensure_folder(path / "retained")
         self.epochs = files.ensure_folder(path / "epochs")
         self.views = files.ensure_folder(path / "views")
-        if len(os.fsencode(self.view("0" * 32, "-g") / "s")) > SOCKET_PATH_BYTES_MAX:
-            raise errors.FailedPrecondition(
-                "CONFIG_INVALID",
-                "the agent's folder has too long a name for a socket in it",
-                hint="set shelf to a shorter path",
-            )
         for each in (path, self.machines, self.views):
             each.chmod(each.stat().st_mode | PASSABLE_MODE)
         self._lock = files.claim(path / ".lock")

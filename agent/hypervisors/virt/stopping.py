@@ -160,6 +160,7 @@ class Stopping:
             if hold.mode == SUSPEND:
                 hold = self._save(vm_id, hold)
             else:
+                hold = self._folder.put_hold(vm_id, replace(hold, asked=hold.was_running))
                 shut_down(self._machines, vm_id, stop_seconds_max)
             undefine(self._machines, vm_id)
         elif hold.mode == SUSPEND and not hold.memory:
@@ -232,19 +233,19 @@ class Stopping:
             _log.warning("a machine could not be brought back", vm=vm_id, error=str(error))
 
     def _resume(self, vm_id: str, hold: Hold) -> None:
-        asked = hold.stage == "stopping" and hold.mode != SUSPEND and hold.was_running
         hold = self._folder.put_hold(vm_id, replace(hold, stage="resuming"))
         if self._machines.seen(vm_id) is not None:
             self._await_job(vm_id)
         self._views.end_jobs(vm_id)
         what = f"machine {hold.name} could not be started again"
         seen = self._machines.seen(vm_id)
-        if asked and seen is not None and seen.active:
+        if hold.asked and seen is not None and seen.active:
             self._machines.connection.wait_until(
                 lambda: not _active(self._machines, vm_id), SHUTDOWN_SECONDS_MAX
             )
         if not _active(self._machines, vm_id):
             self._views.clean_images(vm_id, hold)
+            hold = self._folder.put_hold(vm_id, replace(hold, asked=False))
         with self._machines.connection.asked(what, vm_id) as opened:
             found = define(opened, hold.definition)
             _redefine_checkpoints(found, hold)
@@ -401,7 +402,7 @@ def _pad(path: Path, size: int, name: str) -> None:
 
 
 def _untouched(hold: Hold) -> Hold:
-    return replace(hold, stage="held", saves=(), memory="", serial=0, checkpoint="")
+    return replace(hold, stage="held", asked=False, saves=(), memory="", serial=0, checkpoint="")
 
 
 def _foreign_checkpoints(found: Any, migration_id: str) -> tuple[str, ...]:

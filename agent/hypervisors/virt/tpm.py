@@ -72,11 +72,15 @@ def _read(source: Path) -> dict[str, bytes]:
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for member in archive:
-                found[_name(member)] = _data(archive, member)
+                name = _name(member)
+                found[name] = _data(archive, member)
                 if len(found) > MEMBERS_MAX:
                     raise ValueError("it has too many files")  # noqa: TRY301
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise unreadable(source, f"it is no archive of a TPM: {error}") from error
+    parents = {each.as_posix() for name in found for each in PurePosixPath(name).parents}
+    if parents & found.keys():
+        raise unreadable(source, "a file in it is a folder too")
     return found
 
 

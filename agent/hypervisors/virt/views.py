@@ -10,6 +10,7 @@ Libvirt: https://libvirt.org/kbase/live_full_disk_backup.html; QEMU: docs/intero
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ FREEZE_SECONDS_MAX = 5
 """How long the guest's agent may take to answer; without an answer nothing is frozen."""
 
 JOB_END_SECONDS_MAX = 30.0
+SOCKET_PATH_BYTES_MAX = 107
 _log = logs.get(__name__)
 
 
@@ -86,7 +88,9 @@ class Views:
                 self._drop_checkpoints(found, migration_id, keep=base)
                 marked = {each.disk_id for each in disks if _markable(each)}
                 name = f"{prefix(migration_id)}{hold.serial}" if marked else ""
-                backup = _Backup(self._folder.view(vm_id), base, _told(found, base) & marked, name, marked)
+                backup = _Backup(
+                    self._folder.view(vm_id), base, _told(found, base) & marked, name, marked
+                )
             view = self._begin(seen, backup, disks)
             self._folder.put_hold(vm_id, replace(hold, checkpoint=name))
             return view
@@ -155,22 +159,33 @@ class Views:
         with ExitStack() as stack:
             folder = self._fresh_folder(backup.folder)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            socket = self._socket(folder, stack)
             with self._machines.domain(vm_id, "the disks in use cannot be read") as found:
                 plan: dict[str, str | None] = dict.fromkeys(definition.targets(seen.xml))
                 plan |= {each.disk_id: base if each.disk_id in told else "" for each in disks}
-                text = definition.backup(plan, folder / "s", folder)
+                text = definition.backup(plan, socket, folder)
                 marks = {each: each in backup.marked for each in plan}
                 mark = definition.checkpoint(backup.name, marks) if backup.name else None
                 with _frozen(found):
                     found.backupBegin(text, mark)
             stack.callback(self._end_quietly, vm_id)
-            viewed = {each.disk_id: _exported(each, folder, told, stack) for each in disks}
+            viewed = {each.disk_id: _exported(each, socket, told, stack) for each in disks}
             return OpenDisks(viewed, stack.pop_all())
 
     def _fresh_folder(self, folder: Path) -> Path:
-        """For socket and scratch files; QEMU makes them, so it is QEMU's."""
+        """For socket and scratch files."""
         shutil.rmtree(folder, ignore_errors=True)
-        files.ensure_folder(folder)
+        return self._qemus(files.ensure_folder(folder))
+
+    def _socket(self, folder: Path, stack: ExitStack) -> Path:
+        """In the folder, or a temporary one where that has too long a path for a socket."""
+        if len(os.fsencode(folder / "s")) > SOCKET_PATH_BYTES_MAX:
+            folder = self._qemus(Path(tempfile.mkdtemp(prefix="watari-view-")))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        return folder / "s"
+
+    def _qemus(self, folder: Path) -> Path:
+        """QEMU makes what is in it."""
         owner = self._host.capabilities().owner
         if owner is not None and os.geteuid() == 0:
             os.chown(folder, *owner)
@@ -230,9 +245,9 @@ def _still(disk: Disk, hold: Hold, stack: ExitStack) -> ViewedDisk:
     return ViewedDisk(stack.enter_context(open_reader(disk.path, disk.format)))
 
 
-def _exported(disk: Disk, folder: Path, told: Collection[str], stack: ExitStack) -> ViewedDisk:
+def _exported(disk: Disk, socket: Path, told: Collection[str], stack: ExitStack) -> ViewedDisk:
     bitmap = f"backup-{disk.disk_id}" if disk.disk_id in told else ""
-    reader = stack.enter_context(ExportReader(folder / "s", disk.disk_id, bitmap))
+    reader = stack.enter_context(ExportReader(socket, disk.disk_id, bitmap))
     return ViewedDisk(reader, reader.dirty() if bitmap else None)
 
 
