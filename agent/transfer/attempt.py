@@ -12,7 +12,7 @@ read.
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -91,9 +91,12 @@ class Attempt:
         grant = checked_grant(self.request, self.guest, self.own, self.settings, self.clock)
         target = client.Target.of(self.request.destination_control)
         line = Line(target, self.own, self.settings, self.clock, self.channels)
-        warm = self.request.mode == common_pb2.MIGRATION_MODE_WARM
-        known = self._rounds(line, grant) if warm else None
-        return self._last_round(line, grant, known)
+        with closing(line):
+            if self.request.destination_data.address:
+                line.connections.aim(self.request.destination_data, ahead=CONNECTIONS_AHEAD)
+            warm = self.request.mode == common_pb2.MIGRATION_MODE_WARM
+            known = self._rounds(line, grant) if warm else None
+            return self._last_round(line, grant, known)
 
     def _rounds(self, line: Line, grant: common_pb2.Grant) -> opening.Known | None:
         """Sends what changes while the machine runs, until the rest is little enough. What the last
@@ -119,15 +122,14 @@ class Attempt:
         known: opening.Known | None,
         rounds: Rounds,
     ) -> opening.Known:
+        """Sends what differs. The session is left to the next one, which takes its place."""
         began = self.clock.monotonic()
-        with ExitStack() as stack:
-            opened = self._opened(line, stack)
-            rounds.round_trip_seconds = opened.round_trip_seconds
-            source = opened.source(_ordered(grant), view.disks, known, full_read=self._full_read)
-            meter = self._meter(source, opened)
-            meter.round, meter.expected_seconds = rounds.number, rounds.expected_seconds
-            self._send(line, source, opened, meter, lambda _frames: None)
-            line.close(opened.route.session_id)
+        opened = self._opened(line)
+        rounds.round_trip_seconds = opened.round_trip_seconds
+        source = opened.source(_ordered(grant), view.disks, known, full_read=self._full_read)
+        meter = self._meter(source, opened)
+        meter.round, meter.expected_seconds = rounds.number, rounds.expected_seconds
+        self._send(line, source, opened, meter, lambda _frames: None)
         seconds = self.clock.monotonic() - began
         reading = (meter.busy.read + meter.busy.cpu) / self.settings.transfer.workers
         rounds.ended(Ran(seconds, reading, meter.needed_bytes, meter.sent_bytes, source.whole))
@@ -144,18 +146,17 @@ class Attempt:
         self, line: Line, grant: common_pb2.Grant, known: opening.Known | None
     ) -> Outcome:
         """The session comes first: its receiver looks at the machine before that is stopped."""
-        with ExitStack() as stack:
-            opened = self._opened(line, stack)
-            began = self.clock.monotonic()
-            try:
-                guest = self._stand_still(grant)
-            except errors.WatariError as error:
-                line.close(opened.route.session_id, error)
-                raise
+        opened = self._opened(line)
+        began = self.clock.monotonic()
+        try:
+            guest = self._stand_still(grant)
+            view = self.hypervisor.still_view(guest.vm_id, grant.migration_id)
+        except errors.WatariError as error:
+            line.end(opened.route.session_id, error)
+            raise
+        with view:
             if self.clock.monotonic() - began > STOP_UNNOTICED_SECONDS_MAX:
-                line.close(opened.route.session_id)
-                opened = self._opened(line, stack)
-            view = stack.enter_context(self.hypervisor.still_view(guest.vm_id, grant.migration_id))
+                opened = self._opened(line)
             source = opened.source(_ordered(grant), view.disks, known, full_read=self._full_read)
             meter = self._meter(source, opened)
             meter.last_round = known is not None
@@ -192,18 +193,14 @@ class Attempt:
         failpoint.hit(AFTER_STOP)
         return guest
 
-    def _opened(self, line: Line, stack: ExitStack) -> opening.Opened:
-        connections = line.connections()
-        stack.callback(connections.close)
-        if self.request.destination_data.address:
-            connections.aim(self.request.destination_data, ahead=CONNECTIONS_AHEAD)
+    def _opened(self, line: Line) -> opening.Opened:
         asked = agent_pb2.OpenSessionRequest(
             migration_id=self.request.migration_id,
             grant=self.request.grant,
             definition_xml=self.guest.definition_xml,
             mode=self.request.mode,
         )
-        return line.open(asked, self.request.options, connections)
+        return line.open(asked, self.request.options)
 
     def _send(
         self,
@@ -237,7 +234,7 @@ class Attempt:
         try:
             return sending.run(opened.route, complete)
         except errors.WatariError as error:
-            raise line.close(opened.route.session_id, error) or error from error
+            raise line.end(opened.route.session_id, error) or error from error
 
     def _meter(self, source: Source, opened: opening.Opened) -> Meter:
         """What this round is measured with."""

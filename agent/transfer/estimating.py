@@ -101,18 +101,17 @@ class Estimate:
         target = client.Target.of(self.request.destination_control)
         line = Line(target, self.own, self.settings, self.clock, self.channels)
         with ExitStack() as stack:
-            connections = line.connections()
-            stack.callback(connections.close)
-            opened = line.open(self._open_request(grant), self.request.options, connections)
+            stack.callback(line.close)
+            opened = line.open(self._open_request(grant), self.request.options)
             try:
                 view = self.hypervisor.glimpse(self.guest.vm_id)
                 if view is None:
                     return self._answer(opened)
                 return self._survey(grant, opened, stack.enter_context(view))
             except errors.WatariError as error:
-                raise line.close(opened.route.session_id, error) or error from error
+                raise line.end(opened.route.session_id, error) or error from error
             finally:
-                line.close(opened.route.session_id)
+                line.end(opened.route.session_id)
 
     def _survey(
         self, grant: common_pb2.Grant, opened: opening.Opened, view: DiskView

@@ -40,18 +40,15 @@ class Line:
         self._own = own
         self._settings = settings
         self._clock = time
+        self.connections = Connections(own, time, settings.transfer.connect_seconds_max)
+        """For the data of one session after another."""
         self._channel = channels.get(target)
         self._stub = agent_pb2_grpc.TransferServiceStub(self._channel)
-
-    def connections(self) -> Connections:
-        """Data connections to be made."""
-        return Connections(self._own, self._clock, self._settings.transfer.connect_seconds_max)
 
     def open(
         self,
         asked: agent_pb2.OpenSessionRequest,
         options: common_pb2.TransferOptions,
-        connections: Connections,
     ) -> opening.Opened:
         """Opens a session, which gets an id of its own. Raises WatariError."""
         transfer = self._settings.transfer
@@ -65,7 +62,7 @@ class Line:
                 self._stub,
                 self.receiver,
                 request,
-                connections,
+                self.connections,
                 self._own,
                 self._settings,
                 self._clock,
@@ -82,7 +79,11 @@ class Line:
         failpoint.hit(COMPLETED)
         return response.receipt
 
-    def close(
+    def close(self) -> None:
+        """Lets the data connections go."""
+        self.connections.close()
+
+    def end(
         self, session_id: str, error: errors.WatariError | None = None
     ) -> errors.WatariError | None:
         """Ends a session; where a stream broke, the receiver's own word for why, if any."""

@@ -5,8 +5,8 @@
     broker --+    |   +-------- osaka-manager --- osaka-agent
              directory ---------+
 
-A process stops itself where it is told to (fail point `stop`); what happens to the others meanwhile is
-the test's choice, and nothing depends on luck.
+A process stops itself where it is told to (fail point `stop`); what happens to the others meanwhile
+is the test's choice, and nothing depends on luck.
 """
 
 import os

@@ -9,6 +9,7 @@ Providers are the two of `tests.conftest.Federation`; managers know each other b
 neither directory nor broker is needed to move a machine by hand.
 """
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -39,6 +40,8 @@ START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 20.0
 MIGRATION_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.05
+
+_numbers = itertools.count(1)
 
 FINAL = (
     manager_pb2.MIGRATION_STATE_SUCCEEDED,
@@ -122,14 +125,11 @@ class Cloud:
         self.agent_id = f"spiffe://{self.domain}/agent/host1"
         self.operator = self.federation.party(f"spiffe://{self.domain}/operator/main")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.state = self.host.work / f"agent{next(_numbers)}"
+        """The agent's folder; its path is short, for there are sockets in it."""
         self.manager = self._server("manager", MANAGER_PORT, self.manager_id)
         self.agent = self._server("agent", AGENT_PORT, self.agent_id)
         self.channels = client.ChannelPool(self.operator)
-
-    @property
-    def state(self) -> Path:
-        """The agent's folder."""
-        return self.folder / "agent"
 
     @property
     def servers(self) -> dict[str, Server]:
@@ -249,7 +249,7 @@ advertise_address = "{self.host.address}:{MANAGER_PORT}"
 janitor_seconds = 0.3
 orphans_seconds = 3.0
 [manager.agents.host1]
-address = "127.0.0.1:{AGENT_PORT}"
+address = "{self.host.address}:{AGENT_PORT}"
 spiffe_id = "{self.agent_id}"
 [manager.peers.{other}]
 address = "{address}:{MANAGER_PORT}"

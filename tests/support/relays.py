@@ -1,7 +1,7 @@
 """Relays of TCP on loopback, one for each pair of processes, that can be cut like a cable.
 
-While one is cut nothing passes and nobody is told: connections stay, bytes wait, new connections are
-taken and hear nothing. That is what a network that drops everything looks like to both ends.
+While one is cut nothing passes and nobody is told: connections stay, bytes wait, new connections
+are taken and hear nothing. That is what a network that drops everything looks like to both ends.
 """
 
 import contextlib
