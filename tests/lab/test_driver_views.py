@@ -1,4 +1,4 @@
-"""Views of disks in use: rounds and what they tell as changed are the stopped disk, byte by byte."""
+"""Views of disks in use: rounds and the changes that they tell are the stopped disk."""
 
 import time
 from collections.abc import Iterator

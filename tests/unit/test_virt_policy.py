@@ -1,7 +1,6 @@
-"""Definitions from elsewhere: what is kept, replaced, dropped and refused, hostile ones above all."""
+"""Definitions from elsewhere: what is kept, replaced, dropped and refused; hostile ones too."""
 
 import re
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +23,9 @@ TARGET = Target(
     virt_types=("kvm", "qemu"),
 )
 
-TYPICAL = (
-    """
+TYPICAL = """
 <domain type='kvm' id='7' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
-  <name>web</name><uuid>%s</uuid><genid>f2a7b3b0-3f36-4f0c-9d1e-2f6f3a0f6e11</genid>
+  <name>web</name><uuid>VM_ID</uuid><genid>f2a7b3b0-3f36-4f0c-9d1e-2f6f3a0f6e11</genid>
   <title>/not/a/path</title><description>see /etc/motd</description>
   <metadata><watari:vm xmlns:watari='https://watari.dev/ns/domain/1' tenant='acme'/>
     <libosinfo:libosinfo xmlns:libosinfo='http://libosinfo.org/xmlns/libvirt/domain/1.0'>
@@ -73,9 +71,7 @@ TYPICAL = (
   </devices>
   <seclabel type='none'/>
 </domain>
-"""
-    % VM_ID
-)
+""".replace("VM_ID", VM_ID)
 
 
 def adapt(xml: str, target: Target = TARGET) -> Adapted:
@@ -95,10 +91,10 @@ def device(text: str) -> str:
 def test_a_typical_machine_comes_along_and_names_nothing_of_its_host() -> None:
     found = adapt(TYPICAL, replace(TARGET, nvram=True))
     assert fatal(found) == []
-    for strange in ("/etc", "/root", "/tmp", "/var/lib", "/run", "secret", "0.0.0.0", "hwrng"):
+    for strange in ("/etc", "/root", "/tmp", "/var/lib", "/run", "secret", "0.0.0", "hwrng"):
         plain = found.xml.replace("see /etc/motd", "")
         assert strange not in plain, strange
-    root = ET.fromstring(found.xml)
+    root = domain.tree(found.xml)
     assert root.attrib == {"type": "kvm"}
     assert root.findtext("os/nvram") == str(FOLDER / policy.VARIABLES)
     assert root.find("os/nvram").attrib == {}  # type: ignore[union-attr]
@@ -166,8 +162,7 @@ def test_devices_of_a_host_keep_the_machine_there(text: str, named: str) -> None
         "<serial type='pipe'><source path='/run/x'/></serial>",
         "<parallel type='dev'><source path='/dev/parport0'/></parallel>",
         "<console type='stdio'><target type='virtio'/></console>",
-        "<channel type='unix'><source path='/run/docker.sock' mode='connect'/>"
-        "<target type='guestfwd' address='10.0.2.1' port='80'/></channel>",
+        "<channel type='unix'><source path='/run/x'/><target type='guestfwd' port='1'/></channel>",
         "<rng model='virtio'><backend model='egd' type='unix'><source path='/x'/></backend></rng>",
         "<smartcard mode='host'/>",
         "<redirdev bus='usb' type='tcp'><source mode='connect' host='x' service='1'/></redirdev>",
@@ -177,8 +172,7 @@ def test_devices_of_a_host_keep_the_machine_there(text: str, named: str) -> None
         "<crypto model='virtio'><backend model='lkcf'/></crypto>",
         "<newdevice path='/etc/x'/>",
         "<disk type='file' device='floppy'><source file='/etc/x'/><target dev='fda'/></disk>",
-        "<disk type='network' device='cdrom'><source protocol='http' name='x'><host name='x'/>"
-        "</source><target dev='sdb'/></disk>",
+        "<disk type='network' device='cdrom'><source name='x'/><target dev='sdb'/></disk>",
     ],
 )
 def test_what_leads_to_a_host_is_cut_off_with_a_word(text: str) -> None:
@@ -237,7 +231,7 @@ def test_a_machine_boots_only_files_that_the_host_offers(part: str, path: str, g
     found = adapt(xml)
     assert bool(fatal(found)) != good
     if good:
-        assert ET.fromstring(found.xml).findtext(f"os/{part}") == "/srv/boot/vmlinuz"
+        assert domain.tree(found.xml).findtext(f"os/{part}") == "/srv/boot/vmlinuz"
     else:
         assert fatal(found)[0][0] == "HOST_INCOMPATIBLE"
 
@@ -246,7 +240,7 @@ def test_firmware_is_the_hosts_own() -> None:
     xml = TYPICAL.replace("/usr/share/OVMF/OVMF_CODE_4M.fd", "/home/me/evil.fd")
     assert fatal(adapt(xml))[0][0] == "HOST_INCOMPATIBLE"
     assert "evil" not in adapt(xml).xml
-    root = ET.fromstring(adapt(TYPICAL).xml)
+    root = domain.tree(adapt(TYPICAL).xml)
     assert root.find("os/nvram") is None
 
 
@@ -271,7 +265,7 @@ def test_a_network_has_the_counterpart_that_the_operator_named(
         assert fatal(adapt(device(source), anywhere)) == []
         return
     assert fatal(found) == []
-    interface = ET.fromstring(found.xml).findall("devices/interface")[-1]
+    interface = domain.tree(found.xml).findall("devices/interface")[-1]
     assert interface.get("type") == expected[0]
     assert interface.find("source").attrib == dict([expected])  # type: ignore[union-attr]
 
@@ -298,13 +292,13 @@ def test_the_hypervisor_must_be_of_the_same_kind(
         assert fatal(found)[0][0] == "HOST_INCOMPATIBLE"
     else:
         assert fatal(found) == []
-        assert ET.fromstring(found.xml).get("type") == becomes
+        assert domain.tree(found.xml).get("type") == becomes
 
 
 def test_an_emulator_is_named_only_by_the_operator() -> None:
     found = adapt(TYPICAL, replace(TARGET, emulator="/opt/qemu"))
     assert fatal(found) == []
-    assert ET.fromstring(found.xml).findtext("devices/emulator") == "/opt/qemu"
+    assert domain.tree(found.xml).findtext("devices/emulator") == "/opt/qemu"
 
 
 @pytest.mark.parametrize("bad", ["", "<x/>", "<domain/>", "<!DOCTYPE d [<!ENTITY a SYSTEM '/x'>]>"])

@@ -1,4 +1,4 @@
-"""What the libvirt driver keeps, and files that strangers send: records, saved memory, TPM state."""
+"""What the libvirt driver keeps: records, saved memory, TPM state; hostile files too."""
 
 import io
 import struct
