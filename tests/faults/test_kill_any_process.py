@@ -43,6 +43,8 @@ ON_THE_WAY = {
     ],
     "tokyo-agent": [
         "agent.attempt.session_opened",
+        "agent.attempt.before_stop",
+        "agent.attempt.after_stop",
         "agent.sending.frame_sent",
         "agent.attempt.completed",
     ],
@@ -73,6 +75,7 @@ ELSEWHERE = {
     "directory.store.before_commit",
     "directory.store.after_commit",
     "directory.etcd.after_commit",
+    "agent.attempt.after_round",
     # A shelf's machines are off, and it takes whatever has arrived.
     "manager.handover.after_start",
     "manager.handover.before_relinquish",
@@ -85,7 +88,9 @@ ELSEWHERE = {
     "manager.saga.after_resolve",
     "manager.resolutions.after_decided",
 }
-"""Fail points that no migration passes here; directory and manager have tests of their own."""
+"""Fail points that no migration of a machine that is off passes; directory, manager and lab have
+tests of their own for them.
+"""
 
 
 def cases(points: dict[str, list[str]]) -> list[tuple[str, str]]:
