@@ -76,6 +76,17 @@ ELSEWHERE = {
     "directory.store.after_commit",
     "directory.etcd.after_commit",
     "agent.attempt.after_round",
+    # A shelf's machines are off, and it takes whatever has arrived.
+    "manager.handover.after_start",
+    "manager.handover.before_relinquish",
+    "manager.handover.after_relinquish",
+    "manager.saga.after_relinquished",
+    "manager.saga.in_taking_back",
+    "manager.saga.after_taking_back",
+    "manager.saga.after_unhold",
+    # An operator's word.
+    "manager.saga.after_resolve",
+    "manager.resolutions.after_decided",
 }
 """Fail points that no migration of a machine that is off passes; directory, manager and lab have
 tests of their own for them.
