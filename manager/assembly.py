@@ -13,6 +13,7 @@ from manager.callers import Callers
 from manager.directories import Directories
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
+from manager.evacuations.running import Evacuations
 from manager.events import Board
 from manager.federation import joining
 from manager.federation.joining import Members
@@ -77,13 +78,16 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         store, clock, reservations, hand_overs, OwedCalls(store, agents, peers), agents
     )
 
+    migrations = Migrations(settings, store, clock, agents, peers, driver, board)
+    evacuations = Evacuations(settings, own.spiffe_id, store, clock, migrations, peers)
     stopping = threading.Event()
     domain = Domain(
         settings=settings,
         provider_domain=own.spiffe_id.domain,
         callers=Callers(own, clock, settings.cloud_id, settings.brokers),
         store=store,
-        migrations=Migrations(settings, store, clock, agents, peers, driver, board),
+        migrations=migrations,
+        evacuations=evacuations,
         estimates=Estimates(settings, own, store, clock, agents, peers),
         reservations=reservations,
         estimate_grants=EstimateGrants(store, clock, own, settings, peers.known),
@@ -98,6 +102,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     hosts.poll()
     audit.tell_head(store)
     recurring = _recurring(settings, members, refused, store, hosts, janitor)
+    recurring["evacuations"] = settings.evacuations.check_seconds, evacuations.check
     if directories.configured:
         recurring["publish"] = settings.publish.check_seconds, publisher.check
         recurring["learn"] = settings.publish.learn_seconds, peers.learn
@@ -182,11 +187,13 @@ def check(settings: Settings, own: SpiffeId) -> None:
             SpiffeId.parse(endpoint.spiffe_id)
             validate.require_address(endpoint.address, "address")
         catalogue.price_sheet(settings.prices)
-        if settings.watchers_max + settings.migrations.estimates_max >= settings.rpc.workers_max:
+        watchers = settings.watchers_max + settings.evacuations.watchers_max
+        if watchers + settings.migrations.estimates_max >= settings.rpc.workers_max:
             raise validate.invalid_field(
                 "watchers_max",
                 "leaves no thread for calls",
-                "with migrations.estimates_max less than rpc.workers_max",
+                "with evacuations.watchers_max and migrations.estimates_max less than "
+                "rpc.workers_max",
             )
     except errors.InvalidArgument as error:
         raise errors.InvalidArgument(

@@ -10,6 +10,8 @@ from manager import inventories, requests, usage, vms
 from manager.callers import Callers
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
+from manager.evacuations.running import Evacuations
+from manager.evacuations.service import EvacuationCalls
 from manager.handover import HandOvers
 from manager.migrations import Migrations
 from manager.ownership import View
@@ -30,6 +32,7 @@ class Domain:
     callers: Callers
     store: Store
     migrations: Migrations
+    evacuations: Evacuations
     estimates: Estimates
     reservations: Reservations
     estimate_grants: EstimateGrants
@@ -38,10 +41,11 @@ class Domain:
     stopping: threading.Event
 
 
-class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
+class ManagerServicer(EvacuationCalls, manager_pb2_grpc.ManagerServiceServicer):
     """ManagerService. The contract is in the proto."""
 
     def __init__(self, domain: Domain) -> None:
+        EvacuationCalls.__init__(self, domain.evacuations, self._gone)
         self._domain = domain
 
     def GetCloudStatus(
