@@ -70,11 +70,16 @@ ON_THE_WAY_BACK = {
 
 ELSEWHERE = {
     "manager.publisher.after_lease",
+    "manager.evacuation.after_request",
+    "manager.evacuation.after_cancel",
+    "manager.evacuation.after_claim",
+    "manager.evacuation.after_start",
     "directory.store.before_commit",
     "directory.store.after_commit",
     "directory.etcd.after_commit",
 }
-"""Fail points that no migration passes; directory and manager have tests of their own for them."""
+"""Fail points that no migration passes; directory, manager and evacuations have tests of their own
+for them."""
 
 
 def cases(points: dict[str, list[str]]) -> list[tuple[str, str]]:

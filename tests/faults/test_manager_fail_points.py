@@ -59,8 +59,14 @@ DESTINATION_BACK = [
     "manager.reservation.after_release",
     "manager.janitor.after_owed_call",
 ]
-ELSEWHERE = ["manager.publisher.after_lease"]
-"""Tested with the publisher."""
+ELSEWHERE = [
+    "manager.publisher.after_lease",
+    "manager.evacuation.after_request",
+    "manager.evacuation.after_cancel",
+    "manager.evacuation.after_claim",
+    "manager.evacuation.after_start",
+]
+"""Tested with the publisher, and in test_evacuation.py."""
 
 Clouds = tuple[Cloud, Cloud]
 
