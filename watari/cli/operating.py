@@ -5,6 +5,7 @@ those that went away, decisions in the place of a peer that is gone, and evacuat
 from collections.abc import Iterator
 
 from watari import errors, rpc
+from watari.cli.calls import PAGE_SIZE, pages
 from watari.cli.clients import Manager
 from watari.v1 import manager_pb2, manager_pb2_grpc
 
@@ -59,6 +60,17 @@ class Operating:
         )
         peer = self._peer.patient(HOSTS_SECONDS_MAX)
         return peer.change(self._stub.ResolveMigration, request)
+
+    def reservations(self) -> list[manager_pb2.Reservation]:
+        """What arrives or has arrived in the cloud, newest first."""
+        stub = manager_pb2_grpc.ReservationServiceStub(self._peer.channel)
+        return pages(
+            lambda token: self._peer.read(
+                stub.ListReservations,
+                manager_pb2.ListReservationsRequest(page_size=PAGE_SIZE, page_token=token),
+            ),
+            lambda page: page.reservations,
+        )
 
     def evacuate(self, request: manager_pb2.StartEvacuationRequest) -> manager_pb2.Evacuation:
         """Starts an evacuation; repeating it with the same id is safe."""
