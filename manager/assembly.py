@@ -8,9 +8,11 @@ import grpc
 
 from manager import audit, catalogue, refusals
 from manager.agents import Agents
+from manager.arriving import Arriving
 from manager.audit_service import AuditServicer
 from manager.callers import Callers
 from manager.directories import Directories
+from manager.domain import Domain
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
 from manager.evacuations.running import Evacuations
@@ -22,14 +24,20 @@ from manager.federation.service import Federation, FederationServicer, IdentityS
 from manager.handover import HandOvers
 from manager.hosts import Hosts
 from manager.janitor import Janitor
+from manager.lifecycle import Lifecycle
 from manager.migrations import Migrations
 from manager.owed import OwedCalls
+from manager.peer_service import AccountingServicer, ReservationServicer
 from manager.peers import Peers
 from manager.publisher import Publisher
 from manager.reservations import Reservations
+from manager.resolutions import Resolutions
+from manager.retained import RetainedCopies
 from manager.saga.actions import Actions
 from manager.saga.driver import Driver
-from manager.service import AccountingServicer, Domain, ManagerServicer, ReservationServicer
+from manager.saga.recording import Recorder
+from manager.saga.resolving import Resolving
+from manager.service import ManagerServicer
 from manager.settings import Settings
 from manager.store import Store
 from watari import errors, service, validate
@@ -66,17 +74,15 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         settings.migrations,
     )
     board = Board(clock, settings.watchers_max)
-    actions = Actions(
-        settings.cloud_id, own, clock, store, agents, peers, board, settings.migrations
-    )
+    owed = OwedCalls(settings.cloud_id, store, agents, peers)
+    recorder = Recorder(settings.cloud_id, own, clock, store, board)
+    actions = Actions(recorder, agents, peers, owed, board, settings.migrations)
     driver = Driver(store, clock, actions, board, settings.migrations)
     reservations = Reservations(store, clock, own, settings, peers.known)
-    hand_overs = HandOvers(store, clock, own, settings.cloud_id, agents)
+    arriving = Arriving(store, clock, own, settings.cloud_id, agents, owed, settings.reservations)
     publisher = Publisher(settings, store, clock, own, directories)
     hosts = Hosts(settings, own.spiffe_id.domain, store, clock, agents)
-    janitor = Janitor(
-        store, clock, reservations, hand_overs, OwedCalls(store, agents, peers), agents
-    )
+    janitor = Janitor(store, clock, reservations, arriving, owed, agents)
 
     migrations = Migrations(settings, store, clock, agents, peers, driver, board)
     evacuations = Evacuations(settings, own.spiffe_id, store, clock, migrations, peers)
@@ -91,7 +97,10 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         estimates=Estimates(settings, own, store, clock, agents, peers),
         reservations=reservations,
         estimate_grants=EstimateGrants(store, clock, own, settings, peers.known),
-        hand_overs=hand_overs,
+        resolutions=Resolutions(store, clock, own, agents, arriving, Resolving(recorder, driver)),
+        lifecycle=Lifecycle(settings.cloud_id, store, clock, agents),
+        retained=RetainedCopies(store, clock, agents),
+        hand_overs=HandOvers(store, clock, own, settings.cloud_id, arriving),
         publisher=publisher,
         stopping=stopping,
     )

@@ -6,7 +6,7 @@ is shown and never who owns what.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -26,6 +26,16 @@ POLLS_CONCURRENT_MAX = 8
 
 _HOSTS = tables.hosts.c
 _log = logs.get(__name__)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is to be done with a machine that a migration still holds that has ended."""
+
+    vm_id: str
+    migration_id: str
+    epoch: int = 0
+    retire: bool = False
 
 
 class Hosts:
@@ -59,8 +69,8 @@ class Hosts:
             with self._store.write() as connection:
                 self._seen(connection, host)
                 stale = self._reconcile(connection, host_id, guests, asked_at)
-            for guest in stale:
-                self._unhold(host_id, guest)
+            for order in stale:
+                self._settle(host_id, order)
 
     def _require_ours(self, host_id: str, host: agent_pb2.Host) -> None:
         """A wrong address in the settings must not mix up two hosts."""
@@ -110,8 +120,10 @@ class Hosts:
         host_id: str,
         guests: list[agent_pb2.Guest],
         asked_at: int,
-    ) -> list[agent_pb2.Guest]:
-        """Bring the rows in line; returns the guests that ended migrations still hold."""
+    ) -> list["_Order"]:
+        """Bring the rows in line; returns what is to be done with guests that ended migrations
+        still hold.
+        """
         known = {row.vm_id: row for row in vms.on_host(connection, self._cloud_id, host_id)}
         for guest in guests:
             if not guest.vm_id:
@@ -126,7 +138,8 @@ class Hosts:
             # One that arrived after the host was asked is not missing.
             if row.seen_at < asked_at:
                 self._missing(connection, row)
-        return [guest for guest in guests if self._held_in_vain(connection, guest)]
+        orders = [self._held_in_vain(connection, guest) for guest in guests]
+        return [order for order in orders if order is not None]
 
     def _adopt(self, connection: Connection, host_id: str, guest: agent_pb2.Guest) -> None:
         # What is arriving becomes a machine by its hand-over, and by nothing else.
@@ -167,18 +180,33 @@ class Hosts:
         )
         _log.warning("machine is gone from its host", vm_id=row.vm_id)
 
-    def _held_in_vain(self, connection: Connection, guest: agent_pb2.Guest) -> bool:
-        if not guest.held_by:
-            return False
-        record = records.get(connection, guest.held_by)
-        return record is not None and record.state in (State.FAILED, State.CANCELLED)
+    def _held_in_vain(self, connection: Connection, guest: agent_pb2.Guest) -> "_Order | None":
+        """A migration that has ended holds nothing: here is its machine as before, or, where the
+        host was away when it succeeded, put out of use.
+        """
+        record = records.get(connection, guest.held_by) if guest.held_by else None
+        row = vms.get(connection, guest.vm_id)
+        if record is None or row is None:
+            return None
+        ours = row.cloud_id == self._cloud_id
+        if record.state in (State.FAILED, State.CANCELLED) and ours:
+            # It has come back to a later epoch than the host may know of.
+            came_back = record.taken_back_epoch is not None
+            return _Order(guest.vm_id, guest.held_by, row.epoch if came_back else 0)
+        if record.state is State.SUCCEEDED and not ours:
+            return _Order(guest.vm_id, guest.held_by, retire=True)
+        return None
 
-    def _unhold(self, host_id: str, guest: agent_pb2.Guest) -> None:
+    def _settle(self, host_id: str, order: "_Order") -> None:
         try:
-            self._agents.unhold(host_id, guest.vm_id, guest.held_by)
+            if order.retire:
+                self._agents.retire(host_id, order.vm_id, order.migration_id)
+                return
+            self._agents.cancel_transfer(host_id, order.migration_id)
+            self._agents.unhold(host_id, order.vm_id, order.migration_id, order.epoch)
         except errors.WatariError as error:
             # The next look finds it again.
-            _log.warning("hold not ended", vm_id=guest.vm_id, reason=error.reason)
+            _log.warning("hold not ended", vm_id=order.vm_id, reason=error.reason)
 
     def _row(
         self, host_id: str, guest: agent_pb2.Guest, epoch: int, known: vms.VmRow | None = None

@@ -2,7 +2,7 @@
 
 from manager import outbox, reservation_rows
 from manager.agents import Agents
-from manager.handover import HandOvers
+from manager.arriving import Arriving
 from manager.outbox import OwedCall
 from manager.owed import OwedCalls
 from manager.reservation_rows import LIVE, State
@@ -27,14 +27,14 @@ class Janitor:
         store: Store,
         clock: Clock,
         reservations: Reservations,
-        hand_overs: HandOvers,
+        arriving: Arriving,
         owed: OwedCalls,
         agents: Agents,
     ) -> None:
         self._store = store
         self._clock = clock
         self._reservations = reservations
-        self._hand_overs = hand_overs
+        self._arriving = arriving
         self._owed = owed
         self._agents = agents
 
@@ -43,7 +43,7 @@ class Janitor:
         expired = self._reservations.expire_due()
         if expired:
             _log.info("reservations expired", count=expired)
-        for reservation_id in self._hand_overs.unfinished():
+        for reservation_id in self._arriving.unfinished():
             self._finish(reservation_id)
         with self._store.read() as connection:
             calls = outbox.due(connection, self._now(), OWED_PER_ROUND_MAX)
@@ -67,7 +67,7 @@ class Janitor:
 
     def _finish(self, reservation_id: str) -> None:
         try:
-            self._hand_overs.finish(reservation_id)
+            self._arriving.finish(reservation_id)
         except errors.WatariError as error:
             _log.info("hand-over not finished", reservation_id=reservation_id, reason=error.reason)
 

@@ -24,7 +24,14 @@ CIPHER_KEY_BITS = (0, 128, 256)
 EVACUATION_CONCURRENCY = (1, 32)
 TO_CLOUDS_MAX = 16
 FIRST_MAX = 1000
-_COLD = (common_pb2.MIGRATION_MODE_UNSPECIFIED, common_pb2.MIGRATION_MODE_COLD)
+STOP_SECONDS_MAX = 3600
+JUSTIFICATION_BYTES_MAX = 512
+STATE_DISKS = {
+    common_pb2.DISK_KIND_MEMORY: "memory",
+    common_pb2.DISK_KIND_NVRAM: "nvram",
+    common_pb2.DISK_KIND_TPM: "tpm",
+}
+"""Ids of the disks that saved state travels as, by kind."""
 
 
 def migrate(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmRequest:
@@ -84,6 +91,42 @@ def evacuate(
     return request
 
 
+def stop(request: manager_pb2.StopVmRequest) -> manager_pb2.StopVmRequest:
+    """Checks StopVm."""
+    vm_key(request.vm)
+    validate.require_range(request.timeout_seconds, "timeout_seconds", 0, STOP_SECONDS_MAX)
+    return request
+
+
+def resolve(
+    request: manager_pb2.ResolveMigrationRequest,
+) -> manager_pb2.ResolveMigrationRequest:
+    """Checks ResolveMigration."""
+    validate.require_uuid(request.migration_id, "migration_id")
+    known = (manager_pb2.RESOLUTION_KEEP_HERE, manager_pb2.RESOLUTION_GIVE_UP_HERE)
+    if request.resolution not in known:
+        raise validate.invalid_field(
+            "resolution", f"{request.resolution} is none", "KEEP_HERE or GIVE_UP_HERE"
+        )
+    validate.require_text(
+        request.justification, "justification", bytes_max=JUSTIFICATION_BYTES_MAX, empty=False
+    )
+    return request
+
+
+def purge(request: manager_pb2.PurgeVmRequest) -> manager_pb2.PurgeVmRequest:
+    """Checks PurgeVm."""
+    validate.require_uuid(request.vm_id, "vm_id")
+    if request.migration_id:
+        validate.require_uuid(request.migration_id, "migration_id")
+    return request
+
+
+def vm_key(text: str) -> str:
+    """A machine's UUID or name."""
+    return validate.require_text(text, "vm", bytes_max=NAME_BYTES_MAX, empty=False)
+
+
 def reserve(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
     """Checks Reserve."""
     validate.require_uuid(request.reservation_id, "reservation_id")
@@ -132,8 +175,8 @@ def _arrival(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
 
 
 def _mode(mode: common_pb2.MigrationMode.ValueType) -> None:
-    if mode not in _COLD:
-        raise _not_served("migrations other than cold ones", "stop the machine and use COLD")
+    if mode not in common_pb2.MigrationMode.values():
+        raise validate.invalid_field("mode", f"{mode} is no mode", "cold, suspend or warm")
 
 
 def _options(options: common_pb2.TransferOptions) -> None:
@@ -142,6 +185,8 @@ def _options(options: common_pb2.TransferOptions) -> None:
     validate.require_range(level, "options.compression_level", *COMPRESSION_LEVELS)
     validate.require_limit(options.limit_bytes_per_second, "options.limit_bytes_per_second")
     windows.require(options.limit_schedule, "options.limit_schedule")
+    for name in ("downtime_seconds_target", "stop_seconds_max"):
+        validate.require_range(getattr(options, name), f"options.{name}", 0, STOP_SECONDS_MAX)
     if options.cipher_key_bits not in CIPHER_KEY_BITS:
         raise validate.invalid_field(
             "options.cipher_key_bits", f"{options.cipher_key_bits} is no key length", "128 or 256"
@@ -159,6 +204,7 @@ def _disks(disks: Iterable[common_pb2.DiskSpec], declared_bytes: int) -> None:
         most = inventory.AMOUNT_MAX
         validate.require_range(disk.size_bytes, "disks.size_bytes", 0, most)
         validate.require_range(disk.allocated_bytes, "disks.allocated_bytes", 0, most)
+        _kind(disk)
     if len({disk.disk_id for disk in listed}) != len(listed):
         raise validate.invalid_field("disks", "a disk_id stands twice", "each disk once")
     needed = sum(disk.size_bytes for disk in listed)
@@ -167,6 +213,17 @@ def _disks(disks: Iterable[common_pb2.DiskSpec], declared_bytes: int) -> None:
             "resources.disk_bytes",
             f"{declared_bytes} bytes, but the disks have {needed}",
             "at least the sum of the disks' sizes",
+        )
+
+
+def _kind(disk: common_pb2.DiskSpec) -> None:
+    if not disk.kind and disk.disk_id not in STATE_DISKS.values():
+        return
+    if not disk.kind or STATE_DISKS.get(disk.kind) != disk.disk_id:
+        raise validate.invalid_field(
+            "disks.kind",
+            f"{disk.disk_id} with kind {disk.kind} is no saved state that is known here",
+            "memory, nvram and tpm, each with its own kind",
         )
 
 

@@ -82,6 +82,10 @@ class HostSettings:
     call_seconds_max: float = field(default=10.0, metadata={"min": 0.1})
     """Deadline in seconds of a control call to an agent."""
 
+    lifecycle_seconds_max: float = field(default=300.0, metadata={"min": 0.1})
+    """Deadline in seconds of a call that may start, stop, save or restore a machine: to hold it and
+    to end that, to activate, start and stop it; the time that a guest has to stop comes on top."""
+
     guests_max: int = field(default=10_000, metadata={"min": 1})
     """Machines that are read from one host at most; more is an error of the host."""
 
@@ -105,6 +109,10 @@ class ReservationSettings:
 
     rate_bytes_per_second_max: int = field(default=0, metadata={"min": 0})
     """Bandwidth cap written into every grant; 0 is none."""
+
+    prepare_seconds_max: float = field(default=300.0, metadata={"min": 1.0})
+    """How long a machine that was handed over, and is to run, may fail to become ready because its
+    host does not answer; then it is given back to its source, without having run."""
 
     pending_max: int = field(default=1000, metadata={"min": 1})
     """Pending and confirmed reservations at a time."""

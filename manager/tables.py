@@ -89,7 +89,11 @@ reservations = Table(
     Column("price_version", BigInteger, nullable=False),
     Column("request", LargeBinary, nullable=False),  # manager.ReserveRequest
     Column("grant", LargeBinary, nullable=False),  # common.SignedDocument of a Grant
-    Column("hand_over", LargeBinary),  # common.SignedDocument: from then on it ends as USED only
+    # common.SignedDocument: from then on it ends as USED or RELINQUISHED only.
+    Column("hand_over", LargeBinary),
+    Column("hand_over_at", BigInteger),  # when that was recorded
+    Column("relinquishment", LargeBinary),  # common.SignedDocument: ours, never to be taken back
+    Column("resolution", Integer),  # manager.Resolution: what an operator decided
     UniqueConstraint("migration_id", name="reservations_one_per_migration"),
     Index("reservations_by_state", "state", "expires_at"),
     Index("reservations_by_vm", "vm_id"),
@@ -127,7 +131,12 @@ migrations = Table(
     Column("destination_data", LargeBinary),  # common.Endpoint, if it was told
     Column("reserved_seconds", Integer),  # time that the destination gave, from COPYING on
     Column("receipt", LargeBinary),  # common.SignedDocument, from CONFIRMING on
+    Column("stopped_at", BigInteger),  # from CONFIRMING on, if the machine ran until then
     Column("hand_over", LargeBinary),  # common.SignedDocument, from HANDED_OVER on
+    Column("downtime", BigInteger),  # microseconds, from RETIRING on, if the machine ran
+    Column("taken_back_epoch", BigInteger),  # that of the machine, from TAKING_BACK on
+    Column("relinquishment", LargeBinary),  # common.SignedDocument, from TAKING_BACK on, if any
+    Column("resolution", Integer),  # manager.Resolution: what an operator decided
     Column("problem", LargeBinary),  # common.Problem
     Index("migrations_by_creation", "created_at", "migration_id"),
     Index("migrations_by_state", "state"),

@@ -77,6 +77,17 @@ ELSEWHERE = {
     "directory.store.before_commit",
     "directory.store.after_commit",
     "directory.etcd.after_commit",
+    # A shelf's machines are off, and it takes whatever has arrived.
+    "manager.handover.after_start",
+    "manager.handover.before_relinquish",
+    "manager.handover.after_relinquish",
+    "manager.saga.after_relinquished",
+    "manager.saga.in_taking_back",
+    "manager.saga.after_taking_back",
+    "manager.saga.after_unhold",
+    # An operator's word.
+    "manager.saga.after_resolve",
+    "manager.resolutions.after_decided",
 }
 """Fail points that no migration passes; directory, manager and evacuations have tests of their own
 for them."""
