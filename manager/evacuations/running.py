@@ -25,7 +25,7 @@ from manager.store import Store, micros
 from watari import errors, failpoint, logs, validate
 from watari.clock import Clock
 from watari.identity import SpiffeId
-from watari.v1 import common_pb2, manager_pb2
+from watari.v1 import agent_pb2, common_pb2, manager_pb2
 
 WATCH_SECONDS = 0.5
 """Between two looks of a watcher: it gets what is new as often at most."""
@@ -173,7 +173,7 @@ class Evacuations:
             migration_id=machine.migration_id,
             vm=machine.vm_id,
             to_cloud=evacuation.to_clouds[machine.destination],
-            mode=evacuation.request.mode,
+            mode=self._mode(evacuation, machine),
             options=evacuation.request.options,
         )
         caller = Caller(SpiffeId.parse(evacuation.requested_by), EVERYTHING)
@@ -188,6 +188,16 @@ class Evacuations:
                     rows.put(connection, [refused])
             return
         failpoint.hit(AFTER_START)
+
+    def _mode(self, evacuation: Evacuation, machine: Machine) -> common_pb2.MigrationMode.ValueType:
+        """What was asked for; a machine that is off has no memory to save and moves as it is."""
+        with self._store.read() as connection:
+            found = vms.get(connection, machine.vm_id)
+        asked = evacuation.request.mode
+        off = vms.state_text(agent_pb2.GUEST_STATE_SHUT_OFF)
+        if asked == common_pb2.MIGRATION_MODE_SUSPEND and found and found.body.state == off:
+            return common_pb2.MIGRATION_MODE_COLD
+        return asked
 
     def _situation(self, connection: Connection, evacuation: Evacuation) -> Situation:
         machines = rows.machines(connection, evacuation.evacuation_id)

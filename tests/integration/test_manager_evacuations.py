@@ -262,3 +262,14 @@ def test_the_smallest_go_first(clouds):
     eventually(lambda: len(tokyo.vms()) == 3, "it knows its machines")
     tokyo.wait_evacuated(tokyo.evacuate(concurrency=1).evacuation_id)
     assert [order.vm_id for order in tokyo.agent.orders] == [VM, vm_id(3), vm_id(2)]
+
+
+def test_machines_that_are_off_move_as_they_are_when_memory_is_to_be_saved(clouds):
+    tokyo, osaka = clouds
+    done = tokyo.wait_evacuated(
+        tokyo.evacuate(mode=common_pb2.MIGRATION_MODE_SUSPEND).evacuation_id
+    )
+    assert (done.mode, done.succeeded) == (common_pb2.MIGRATION_MODE_SUSPEND, 1)
+    (migration_id,) = done.migration_ids
+    assert tokyo.migration(migration_id).mode == common_pb2.MIGRATION_MODE_COLD
+    assert_one_owner(VM, osaka, tokyo)
