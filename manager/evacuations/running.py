@@ -182,10 +182,12 @@ class Evacuations:
         except errors.WatariError as error:
             _log.info("not begun", vm_id=machine.vm_id, reason=error.reason)
             with self._store.write() as connection:
-                # It may have failed after it was recorded: then it runs.
-                if records.get(connection, machine.migration_id) is None:
+                recorded = records.get(connection, machine.migration_id) is not None
+                if not recorded:
                     refused = planning.after_refusal(machine, error, situation, self._limits)
                     rows.put(connection, [refused])
+            if recorded:  # It failed after that: it runs, or nobody has let it yet.
+                self._migrations.drive(machine.migration_id)
             return
         failpoint.hit(AFTER_START)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.clouds import VM, Cloud, assert_one_owner, eventually
 from tests.support.scripted_agent import BREAKS, FAILS, GIB, HANGS
-from watari import errors
+from watari import errors, failpoint
 from watari.rpc import client
 from watari.v1 import common_pb2, manager_pb2
 
@@ -272,4 +272,12 @@ def test_machines_that_are_off_move_as_they_are_when_memory_is_to_be_saved(cloud
     assert (done.mode, done.succeeded) == (common_pb2.MIGRATION_MODE_SUSPEND, 1)
     (migration_id,) = done.migration_ids
     assert tokyo.migration(migration_id).mode == common_pb2.MIGRATION_MODE_COLD
+    assert_one_owner(VM, osaka, tokyo)
+
+
+def test_a_migration_whose_start_fails_after_it_was_recorded_is_the_one_that_moves(clouds):
+    tokyo, osaka = clouds
+    with failpoint.armed("manager.saga.after_request", "1*error(SERVER_UNAVAILABLE)"):
+        done = tokyo.wait_evacuated(tokyo.evacuate().evacuation_id)
+    assert (done.succeeded, len(done.migration_ids)) == (1, 1)
     assert_one_owner(VM, osaka, tokyo)
