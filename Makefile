@@ -4,6 +4,7 @@
 #   make faults  kill every process at every step (minutes)
 #   make hostile wrong parties, men in the middle, floods, removed providers (minutes, as root)
 #   make storm   kill and cut off etcd's nodes and directories for minutes, from SEEDS (as root)
+#   make lab     two hypervisor hosts with real guests, from Debian's packages (minutes, as root)
 #   make compose-up   a federation in containers, with etcd; make compose-down stops it
 #   make bench   the paper's experiment in small over an emulated WAN (minutes, as root)
 #   make bench-paper   all of it, resumed where it was cut off (hours, as root)
@@ -13,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: demo test faults hostile storm bench bench-paper lint protos access format contract-release clean
+.PHONY: demo test faults hostile storm lab bench bench-paper lint protos access format contract-release clean
 .PHONY: compose-build compose-up compose-down compose-wheels compose-test
 
 demo:
@@ -21,7 +22,8 @@ demo:
 	$(BIN)/watari demo
 
 test: lint
-	$(BIN)/pytest tests --ignore=tests/faults --ignore=tests/hostile --ignore=tests/compose
+	$(BIN)/pytest tests --ignore=tests/faults --ignore=tests/hostile --ignore=tests/compose \
+		--ignore=tests/lab
 
 faults:
 	@tools/setup.sh test
@@ -36,6 +38,11 @@ SEEDS ?= 1 2 3 4 5
 storm:
 	@tools/setup.sh test
 	@for seed in $(SEEDS); do unshare --net -- $(BIN)/python -m tests.storm --seed $$seed || exit 1; done
+
+# Needs /dev/net/tun, and neither KVM nor systemd; the guests' kernel is kept in the user's cache.
+lab:
+	@tools/setup.sh lab
+	$(BIN)/pytest tests/lab
 
 bench:
 	@bench/setup.sh

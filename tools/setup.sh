@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes the virtual environment and installs what is missing. Usage: setup.sh demo|test
+# Makes the virtual environment and installs what is missing. Usage: setup.sh demo|test|lab
 # Needs nothing but a Debian or Ubuntu with Python 3.11 or later; other systems get told what to do.
 set -eu
 
-purpose=${1:?usage: setup.sh demo|test}
+purpose=${1:?usage: setup.sh demo|test|lab}
 python=${PYTHON:-python3}
 venv=${VENV:-.venv}
 
@@ -36,7 +36,7 @@ install_missing() {
 
 need_package "$python" python3
 need_package mkfs.ext4 e2fsprogs
-if [ "$purpose" = test ]; then
+if [ "$purpose" != demo ]; then
     need_package unshare util-linux
     need_package cmp diffutils
     need_package git git
@@ -59,6 +59,23 @@ if [ "$purpose" = test ]; then
     [ -e /usr/lib/ipsec/charon ] || missing="${missing-} strongswan-charon libcharon-extra-plugins"
     [ -e /usr/lib/ipsec/charon ] || missing="$missing libstrongswan-standard-plugins"
 fi
+# Packages without units: libvirt's daemon is there, and nothing starts it.
+if [ "$purpose" = lab ]; then
+    need_package qemu-system-x86_64 qemu-system-x86
+    need_package libvirtd libvirt-daemon
+    need_package virsh libvirt-clients
+    [ -e /usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so ] ||
+        missing="${missing-} libvirt-daemon-driver-qemu"
+    need_package nsenter util-linux
+    need_package ps procps
+    # What libvirt's Python module is built with, and the guests' program.
+    need_package gcc gcc
+    need_package pkg-config pkg-config
+    [ -e /usr/include/libvirt/libvirt.h ] || missing="${missing-} libvirt-dev"
+    [ -e /usr/include/stdio.h ] || missing="${missing-} libc6-dev"
+    headers="import os, sysconfig; open(sysconfig.get_path('include') + '/Python.h')"
+    "$python" -c "$headers" 2>/dev/null || missing="${missing-} python3-dev"
+fi
 # Debian splits venv from Python; without ensurepip a virtual environment cannot be made.
 if command -v "$python" >/dev/null 2>&1 && ! "$python" -c 'import ensurepip' 2>/dev/null; then
     missing="${missing-} python3-venv"
@@ -77,5 +94,6 @@ stamp="$venv/.installed-$purpose"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 extra=
 [ "$purpose" = test ] && extra='[dev]'
+[ "$purpose" = lab ] && extra='[dev,libvirt]'
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".$extra"
 touch "$stamp"

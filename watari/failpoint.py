@@ -12,10 +12,11 @@ same process. The grammar is
     WATARI_FAILPOINTS = name=terms[;name=terms...]
     terms             = term[->term...]
     term              = [count*]action
-    action            = off | error(REASON) | kill | sleep(milliseconds)
+    action            = off | error(REASON) | kill | stop | sleep(milliseconds)
 
 A term with a count acts that many times and gives way to the next one; without, it acts for ever.
-After the last term the point is off. An unarmed point costs one dictionary lookup.
+After the last term the point is off. `stop` stops the whole process (SIGSTOP) right there, until
+somebody lets it go on. An unarmed point costs one dictionary lookup.
 """
 
 import os
@@ -36,7 +37,7 @@ TERMS_CHARS_MAX = 4096
 SLEEP_MS_MAX = 600_000
 """Longest sleep of a term: a test that needs more is wrong."""
 
-_TERM = re.compile(r"(?:(\d{1,9})\*)?(off|kill|error\(([A-Z][A-Z0-9_]*)\)|sleep\((\d{1,9})\))")
+_TERM = re.compile(r"(?:(\d{1,9})\*)?(off|kill|stop|error\(([A-Z][A-Z0-9_]*)\)|sleep\((\d{1,9})\))")
 
 
 @dataclass
@@ -136,6 +137,9 @@ def _act(name: str, terms: list[_Term]) -> None:
         return
     if term.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if term.action == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
     if term.action == "sleep":
         # Real time on purpose: a sleeping point stands for a machine that stalls.
         time.sleep(term.sleep_ms / 1000)
@@ -163,7 +167,7 @@ def _parse_terms(text: str) -> list[_Term]:
     for part in text.split("->"):
         match = _TERM.fullmatch(part.strip())
         if match is None:
-            raise _invalid(part, "[count*]off, error(REASON), kill or sleep(milliseconds)")
+            raise _invalid(part, "[count*]off, error(REASON), kill, stop or sleep(milliseconds)")
         count, action, reason, sleep_ms = match.groups()
         if int(sleep_ms or 0) > SLEEP_MS_MAX:
             raise _invalid(part, f"a sleep of at most {SLEEP_MS_MAX} ms")

@@ -57,6 +57,8 @@ class Guest:
     problem: errors.WatariError | None = None
     stopped_by_hold: bool = False
     """Whether it ran until `quiesce` stopped it for the migration that holds it."""
+    stopped_at_seconds: float = 0.0
+    """When it was asked to stop then, POSIX time."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,12 @@ class Hypervisor(Protocol):
         answer's disks are all that a migration in that mode moves, saved state included, whose size
         is what it may become at most. Raises NotFound, FailedPrecondition VM_BUSY, VM_NOT_RUNNING,
         VM_NOT_MOVABLE, or the machine's `problem`.
+        """
+
+    def glimpse(self, vm_id: str) -> DiskView | None:
+        """The disks of a machine as they are now, for an estimate; nothing of it begins what
+        `running_view` tells as changed. None when they cannot be read while it runs. Raises
+        NotFound, DataLoss DISK_IO, and what opening raises.
         """
 
     def running_view(self, vm_id: str, migration_id: str, number: int) -> DiskView | None:

@@ -6,7 +6,7 @@ In the order of what it costs. Nothing is written here.
 from dataclasses import dataclass
 
 from agent import grants
-from agent.hypervisors import STATE_DISKS, Hypervisor, domain
+from agent.hypervisors import COLD, STATE_DISKS, Hypervisor, domain
 from agent.settings import Settings
 from agent.transfer import geometry, handshake
 from agent.transfer.arrivals import Arrivals
@@ -14,6 +14,9 @@ from agent.transfer.spent import Spent
 from watari import clock, errors
 from watari.identity import Identity, SpiffeId
 from watari.v1 import agent_pb2, common_pb2
+
+FINDINGS_MAX = 32
+"""What a sender is told about its machine at most."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,19 @@ class Admission:
         grants.check_remembered(grant, now, settings.discarded_kept_seconds)
         self._check_machine(grant, request.definition_xml)
         return grant
+
+    def findings(
+        self, request: agent_pb2.OpenSessionRequest, grant: common_pb2.Grant
+    ) -> list[agent_pb2.Finding]:
+        """What this host thinks of the machine, the worst first. Raises the first error of them
+        unless it is a dry run: nothing has moved, and the machine has not been stopped.
+        """
+        mode = request.mode or COLD
+        found = self.hypervisor.findings(request.definition_xml, list(grant.disks), mode)
+        ordered = sorted(found, key=lambda each: -each.severity)[:FINDINGS_MAX]
+        if ordered and ordered[0].severity == agent_pb2.SEVERITY_ERROR and not request.dry_run:
+            raise errors.from_problem(ordered[0].problem)
+        return ordered
 
     def check_wanted(self, grant: common_pb2.Grant) -> None:
         """Whether the machine may come now, after all that was before. Raises FailedPrecondition,

@@ -33,7 +33,8 @@ class Place:
     """The file of a disk, by its id."""
     journal: Callable[[str], Path]
     """The file of its journal."""
-    format: str
+    formats: Mapping[str, str]
+    """By disk id. Saved state is raw, whatever the host's disks are."""
     keep: bool
     """Whether what an earlier try left there may be continued."""
 
@@ -83,7 +84,7 @@ def _storage(spec: common_pb2.DiskSpec, place: Place) -> tuple[DiskWriter, Journ
     leaves = leaf_count(spec.size_bytes)
     if not keep:
         Journal(record, leaves, keep=False).close()
-    writer = open_writer(path, place.format, spec.size_bytes, keep=keep)
+    writer = open_writer(path, place.formats[spec.disk_id], spec.size_bytes, keep=keep)
     try:
         return writer, Journal(record, leaves, keep=writer.kept)
     except errors.WatariError:

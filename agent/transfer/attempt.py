@@ -1,42 +1,56 @@
-"""One attempt to move one machine, as the sender runs it: check, shake hands, send, compare."""
+"""One attempt to move one machine, as the sender runs it.
 
-import uuid
+```
+cold, suspend   open a session -> the machine stands still -> send -> compare, sign
+warm            (view of the running disks -> open -> send -> close) ... -> then as cold
+```
+
+A round leaves at the receiver what an interrupted try would: verified leaves and a journal. The
+next session goes on from there, so that rounds need nothing that resuming does not need as well.
+What is known here of the round before are its digests, by which what did not change need not be
+read.
+"""
+
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
-
-import grpc
+from datetime import UTC, datetime
+from typing import TypeVar
 
 from agent import grants, receipts
-from agent.disks import DiskReader, open_reader
-from agent.hypervisors import Disk, Guest
+from agent.disks.view import DiskView
+from agent.hypervisors import Guest, Hypervisor
 from agent.settings import Settings
 from agent.transfer import opening
-from agent.transfer.dataplane import Connections
 from agent.transfer.flow import Failure, Throttle
+from agent.transfer.line import Line
 from agent.transfer.meter import Meter
-from agent.transfer.sending import Route, Sending, Source
+from agent.transfer.rounds import DOWNTIME_SECONDS_TARGET, Ran, Rounds
+from agent.transfer.sending import Sending, Source
 from agent.transfer.steering import Steering
-from agent.transfer.streams import StreamBroken, cancelled_on_failure
-from watari import clock, errors, failpoint, identity, logs, retry
-from watari.identity import Identity, SpiffeId
+from watari import clock, errors, failpoint, identity, logs
+from watari.identity import Identity
 from watari.rpc import client
-from watari.v1 import agent_pb2, agent_pb2_grpc, common_pb2
+from watari.v1 import agent_pb2, common_pb2
 
-COMPLETED = failpoint.declare("agent.attempt.completed")
+AFTER_ROUND = failpoint.declare("agent.attempt.after_round")
+BEFORE_STOP = failpoint.declare("agent.attempt.before_stop")
+AFTER_STOP = failpoint.declare("agent.attempt.after_stop")
 
 CONNECTIONS_AHEAD = 17
 """Data connections that are made while the session is still being opened; what is not needed is
 closed again. Over a long way this saves two round trips.
 """
 
-TELL_SECONDS_MAX = 2.0
-"""How long the receiver is told that a session has ended; it finds out by itself too."""
+STOP_SECONDS_MAX = 60
+"""What a guest is given to shut down, unless the migration says otherwise."""
+
+STOP_UNNOTICED_SECONDS_MAX = 15.0
+"""A session that was idle for longer is opened again before anything is sent on it."""
 
 _MAY_BE_CHANGED = frozenset({"DIGEST_MISMATCH", "PEER_ERROR", "FRAME_INVALID"})
 
-_NOT_TRUSTED = frozenset({"PROVIDER_UNKNOWN", "CERTIFICATE_DENIED"})
-"""The receiver does not know this agent any more, and that is why it ended the session."""
+_Result = TypeVar("_Result")
 
 _log = logs.get(__name__)
 
@@ -55,85 +69,151 @@ class Attempt:
 
     request: agent_pb2.StartTransferRequest
     guest: Guest
+    hypervisor: Hypervisor
     own: Identity
     settings: Settings
     clock: clock.Clock
     channels: client.ChannelPool
     failure: Failure
     throttle: Throttle
-    meter: Meter
+    metered: Callable[[Meter], None]
+    """Told of the meter of every round before it begins."""
     ticked: Callable[[], None]
     """Called a few times a second while data moves."""
     entered: Callable[["agent_pb2.TransferState.ValueType"], None]
     """Told of every state that the attempt reaches."""
+    stopped: Callable[[datetime], None]
+    """Told when a machine that ran was stopped."""
+    number: int = 1
 
     def run(self) -> Outcome:
         """Runs to the end. Raises the first WatariError."""
         grant = checked_grant(self.request, self.guest, self.own, self.settings, self.clock)
         target = client.Target.of(self.request.destination_control)
-        channel = self.channels.get(target)
-        stub = agent_pb2_grpc.TransferServiceStub(channel)
-        with ExitStack() as stack:
-            connections = Connections(
-                self.own, self.clock, self.settings.transfer.connect_seconds_max
-            )
-            stack.callback(connections.close)
+        line = Line(target, self.own, self.settings, self.clock, self.channels)
+        with closing(line):
             if self.request.destination_data.address:
-                connections.aim(self.request.destination_data, ahead=CONNECTIONS_AHEAD)
-            disks = sorted(self.guest.disks, key=lambda disk: disk.disk_id)
-            readers = [stack.enter_context(open_reader(disk.path, disk.format)) for disk in disks]
-            opened = opening.open_session(self._opening(stub, target, connections))
-            self.meter.round_trip_seconds = opened.round_trip_seconds
-            source = opened.source(disks, readers, full_read=self.request.options.full_read)
-            self.entered(agent_pb2.TRANSFER_STATE_COPYING)
+                line.connections.aim(self.request.destination_data, ahead=CONNECTIONS_AHEAD)
+            warm = self.request.mode == common_pb2.MIGRATION_MODE_WARM
+            known = self._rounds(line, grant) if warm else None
+            return self._last_round(line, grant, known)
+
+    def _rounds(self, line: Line, grant: common_pb2.Grant) -> opening.Known | None:
+        """Sends what changes while the machine runs, until the rest is little enough. What the last
+        of these rounds found out; None when the machine does not run.
+        """
+        target = self.request.options.downtime_seconds_target or DOWNTIME_SECONDS_TARGET
+        rounds = Rounds(float(target))
+        known: opening.Known | None = None
+        while rounds.another:
+            view = self.hypervisor.running_view(self.guest.vm_id, grant.migration_id, rounds.number)
+            if view is None:
+                break
+            with view:
+                known = self._round(line, grant, view, known, rounds)
+            failpoint.hit(AFTER_ROUND)
+        return known
+
+    def _round(
+        self,
+        line: Line,
+        grant: common_pb2.Grant,
+        view: DiskView,
+        known: opening.Known | None,
+        rounds: Rounds,
+    ) -> opening.Known:
+        """Sends what differs. The session is left to the next one, which takes its place."""
+        began = self.clock.monotonic()
+        opened = self._opened(line)
+        rounds.round_trip_seconds = opened.round_trip_seconds
+        source = opened.source(_ordered(grant), view.disks, known, full_read=self._full_read)
+        meter = self._meter(source, opened)
+        meter.round, meter.expected_seconds = rounds.number, rounds.expected_seconds
+        self._send(line, source, opened, meter, lambda _frames: None)
+        seconds = self.clock.monotonic() - began
+        reading = (meter.busy.read + meter.busy.cpu) / self.settings.transfer.workers
+        rounds.ended(Ran(seconds, reading, meter.needed_bytes, meter.sent_bytes, source.whole))
+        _log.info(
+            "round",
+            number=meter.round,
+            sent_bytes=meter.sent_bytes,
+            seconds=round(seconds, 3),
+            expected_downtime_seconds=round(rounds.expected_seconds, 3),
+        )
+        return opened.known(source, _ordered(grant))
+
+    def _last_round(
+        self, line: Line, grant: common_pb2.Grant, known: opening.Known | None
+    ) -> Outcome:
+        """The session comes first: its receiver looks at the machine before that is stopped."""
+        opened = self._opened(line)
+        began = self.clock.monotonic()
+        try:
+            guest = self._stand_still(grant)
+            view = self.hypervisor.still_view(guest.vm_id, grant.migration_id)
+        except errors.WatariError as error:
+            line.end(opened.route.session_id, error)
+            raise
+        with view:
+            if self.clock.monotonic() - began > STOP_UNNOTICED_SECONDS_MAX:
+                opened = self._opened(line)
+            source = opened.source(_ordered(grant), view.disks, known, full_read=self._full_read)
+            meter = self._meter(source, opened)
+            meter.last_round = known is not None
 
             def complete(stream_frames: list[int]) -> Outcome:
-                for reader in readers:
-                    reader.check_unchanged()
+                _check_unchanged(view)
                 self.entered(agent_pb2.TRANSFER_STATE_COMPLETING)
                 trees = [disk.tree for disk in source.disks]
                 own_view = receipts.build(
                     grant,
                     source.digests,
-                    list(zip(_specs(disks), trees, strict=True)),
+                    list(zip(_ordered(grant), trees, strict=True)),
                     self.guest.definition_xml,
-                    self.meter.wire_bytes,
+                    meter.wire_bytes,
                 )
-                return self._complete(stub, opened.route, stream_frames, own_view, target.spiffe_id)
+                return self._complete(line, opened, stream_frames, own_view)
 
             try:
-                return self._sending(source, opened).run(opened.route, complete)
+                return self._send(line, source, opened, meter, complete)
             except errors.WatariError as error:
-                parting = agent_pb2_grpc.TransferServiceStub(channel.parting())
-                told = abort(parting, opened.route.session_id, self.settings, error)
-                raise _cause(error, told, readers) from error
+                raise _cause(error, view) from error
 
-    def _opening(
-        self,
-        stub: agent_pb2_grpc.TransferServiceStub,
-        target: client.Target,
-        connections: Connections,
-    ) -> opening.Opening:
-        transfer, options = self.settings.transfer, self.request.options
-        request = agent_pb2.OpenSessionRequest(
-            session_id=str(uuid.uuid4()),
+    def _stand_still(self, grant: common_pb2.Grant) -> Guest:
+        """The machine, off, with all that was granted there to be read."""
+        failpoint.hit(BEFORE_STOP)
+        self.failure.check()
+        began = self.clock.now()
+        seconds = self.request.options.stop_seconds_max or STOP_SECONDS_MAX
+        guest = self.hypervisor.quiesce(self.guest.vm_id, grant.migration_id, float(seconds))
+        if guest.stopped_by_hold:
+            at = guest.stopped_at_seconds
+            self.stopped(datetime.fromtimestamp(at, UTC) if at else began)
+        check_granted_disks(grant, guest)
+        failpoint.hit(AFTER_STOP)
+        return guest
+
+    def _opened(self, line: Line) -> opening.Opened:
+        asked = agent_pb2.OpenSessionRequest(
             migration_id=self.request.migration_id,
             grant=self.request.grant,
             definition_xml=self.guest.definition_xml,
-            cipher_key_bits=options.cipher_key_bits or transfer.cipher_key_bits,
-            streams=options.streams or transfer.streams_max,
+            mode=self.request.mode,
         )
-        return opening.Opening(
-            stub,
-            target.spiffe_id,
-            request,
-            connections,
-            self.own,
-            self.settings,
-            self.clock,
-        )
+        return line.open(asked, self.request.options)
 
-    def _sending(self, source: Source, opened: opening.Opened) -> Sending:
+    def _send(
+        self,
+        line: Line,
+        source: Source,
+        opened: opening.Opened,
+        meter: Meter,
+        complete: Callable[[list[int]], _Result],
+    ) -> _Result:
+        """Sends everything; ends the session when that fails. Raises the first error, with what the
+        receiver says about it.
+        """
+        self.entered(agent_pb2.TRANSFER_STATE_COPYING)
         transfer, options = self.settings.transfer, self.request.options
         steering = Steering(
             level=options.compression_level or transfer.compression_level,
@@ -141,26 +221,44 @@ class Attempt:
             streams_max=opened.route.streams_max,
             round_trip_seconds=opened.round_trip_seconds,
         )
-        return Sending(
+        sending = Sending(
             source,
             transfer,
             steering,
             self.throttle,
-            self.meter,
+            meter,
             self.failure,
             self.clock,
             ticked=self.ticked,
         )
+        try:
+            return sending.run(opened.route, complete)
+        except errors.WatariError as error:
+            raise line.end(opened.route.session_id, error) or error from error
+
+    def _meter(self, source: Source, opened: opening.Opened) -> Meter:
+        """What this round is measured with."""
+        allocated = {disk.disk_id: disk.allocated_bytes for disk in self.guest.disks}
+        total, data = 0, 0
+        for disk_id, disk in zip(self._ids(), source.disks, strict=True):
+            total += disk.reader.size
+            changed = disk.changed_bytes
+            data += min(disk.reader.size, allocated[disk_id]) if changed is None else changed
+        meter = Meter(self.clock, total, total if self._full_read else data, self.number)
+        meter.changed_bytes = sum(disk.changed_bytes or 0 for disk in source.disks)
+        meter.round_trip_seconds = opened.round_trip_seconds
+        self.metered(meter)
+        return meter
 
     def _complete(
         self,
-        stub: agent_pb2_grpc.TransferServiceStub,
-        route: Route,
+        line: Line,
+        opened: opening.Opened,
         stream_frames: list[int],
         own_view: common_pb2.Receipt,
-        receiver: SpiffeId,
     ) -> Outcome:
         """Has the receiver sign, and checks that it received what was read."""
+        route = opened.route
         manifest = agent_pb2.Manifest(
             session_id=route.session_id, disks=own_view.disks, stream_frames=stream_frames
         )
@@ -168,53 +266,20 @@ class Attempt:
             session_id=route.session_id,
             sealed_manifest=route.keys.seal_manifest(manifest.SerializeToString()),
         )
-        response = retry.call(
-            lambda: self._signed(stub, request), backoff=retry.Backoff(), clock=self.clock
-        )
-        failpoint.hit(COMPLETED)
+        receipt = line.complete(request, self.failure)
         payload, _ = identity.verify(
-            self.own.trust, response.receipt, receipts.PURPOSE, receiver, now=self.clock.now()
+            self.own.trust, receipt, receipts.PURPOSE, line.receiver, now=self.clock.now()
         )
         receipts.compare(receipts.read(payload), own_view)
         self.failure.check()  # who cancelled meanwhile was told that it ends as cancelled
-        return Outcome(response.receipt, own_view)
+        return Outcome(receipt, own_view)
 
-    def _signed(
-        self,
-        stub: agent_pb2_grpc.TransferServiceStub,
-        request: agent_pb2.CompleteSessionRequest,
-    ) -> agent_pb2.CompleteSessionResponse:
-        """The receiver's answer; it may flush for minutes, and a failure here ends the wait."""
-        timeout = self.settings.transfer.complete_seconds_max
-        call = stub.CompleteSession.future(request, timeout=timeout)
-        with cancelled_on_failure(self.failure, call):
-            try:
-                return call.result()
-            except grpc.FutureCancelledError as error:
-                self.failure.check()
-                raise errors.Cancelled("CANCELLED", "the call was cancelled") from error
-            except grpc.RpcError as error:
-                self.failure.check()
-                raise errors.from_rpc_error(error) from error
+    def _ids(self) -> list[str]:
+        return sorted(disk.disk_id for disk in self.guest.disks)
 
-
-def abort(
-    stub: agent_pb2_grpc.TransferServiceStub,
-    session_id: str,
-    settings: Settings,
-    error: errors.WatariError | None = None,
-) -> errors.WatariError | None:
-    """Ends a session; where a stream broke, the receiver's own word for why, if any."""
-    request = agent_pb2.AbortSessionRequest(session_id=session_id)
-    broken = isinstance(error, StreamBroken)
-    timeout = settings.transfer.connect_seconds_max if broken else TELL_SECONDS_MAX
-    try:
-        response = client.call(stub.AbortSession, request, timeout_seconds=timeout)
-    except errors.WatariError as silent:
-        _log.info("the receiver cannot be told that the session ended", reason=silent.reason)
-        return silent if broken and silent.reason in _NOT_TRUSTED else None
-    told = broken and bool(response.problem.reason)
-    return errors.from_problem(response.problem) if told else None
+    @property
+    def _full_read(self) -> bool:
+        return self.request.options.full_read
 
 
 def checked_grant(
@@ -243,29 +308,23 @@ def check_granted_disks(grant: common_pb2.Grant, guest: Guest) -> None:
         raise errors.Denied("GRANT_INVALID", "the machine's disks are not those granted")
 
 
-def _specs(disks: list[Disk]) -> list[common_pb2.DiskSpec]:
-    return [
-        common_pb2.DiskSpec(
-            disk_id=disk.disk_id,
-            size_bytes=disk.size_bytes,
-            allocated_bytes=disk.allocated_bytes,
-            format=disk.format,
-        )
-        for disk in disks
-    ]
+def _ordered(grant: common_pb2.Grant) -> list[common_pb2.DiskSpec]:
+    """The disks in the order of their numbers on the wire."""
+    return sorted(grant.disks, key=lambda disk: disk.disk_id)
 
 
-def _cause(
-    error: errors.WatariError, told: errors.WatariError | None, readers: list[DiskReader]
-) -> errors.WatariError:
+def _check_unchanged(view: DiskView) -> None:
+    for disk in view.disks.values():
+        disk.reader.check_unchanged()
+
+
+def _cause(error: errors.WatariError, view: DiskView) -> errors.WatariError:
     """What to say of a failure: a source that changed while it was read explains a digest that does
-    not match, and the receiver knows why a stream broke.
+    not match.
     """
-    cause = told or error
-    if cause.reason in _MAY_BE_CHANGED:
+    if error.reason in _MAY_BE_CHANGED:
         try:
-            for reader in readers:
-                reader.check_unchanged()
+            _check_unchanged(view)
         except errors.DataLoss as changed:
             return changed
-    return cause
+    return error

@@ -32,7 +32,9 @@ from agent.transfer.geometry import (
 
 @dataclass(frozen=True)
 class Offered:
-    """A parent that was looked at: the digest of each leaf, None for a zero one."""
+    """A parent that was looked at: the digest of each leaf, None for a zero one. Of one that is
+    known to be what it was there are none, until the receiver wants to see them.
+    """
 
     disk: int
     offset: int
@@ -49,7 +51,7 @@ class Offered:
 class Look:
     """Read and hash a parent, or pass over a hole."""
 
-    unit: plan.Hole | plan.Parent
+    unit: plan.Unit
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Board:
     def __init__(
         self,
         failure: Failure,
-        units: Iterator[plan.Hole | plan.Parent],
+        units: Iterator[plan.Unit],
         *,
         dry_run: bool = False,
     ) -> None:
@@ -127,6 +129,11 @@ class Board:
 
     def offer(self, offered: Offered) -> None:
         """Remembers a parent until it is answered; before the offer is sent."""
+        with self._failure.changed:
+            self._pending[offered.disk, offered.offset] = offered
+
+    def reveal(self, offered: Offered) -> None:
+        """The leaves of a parent that was offered without them."""
         with self._failure.changed:
             self._pending[offered.disk, offered.offset] = offered
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import grpc
+
 from agent.transfer.dataplane import Connections
 from agent.transfer.flow import WAIT_SECONDS_MAX, Failure
 from agent.transfer.geometry import OFFER_STREAM
@@ -25,19 +27,18 @@ class Crew:
         self._connections = connections
         self._streams_max = streams_max
         self._streams: dict[int, DataStream | OfferStream] = {}
+        self._channels: list[grpc.Channel] = []
         self._running: list[Future[None]] = []
 
     def start_offers(self) -> None:
         """Starts the stream of offers."""
-        channel = self._connections.take()
-        self._start(OFFER_STREAM, OfferStream(self._flow, OFFER_STREAM, channel))
+        self._start(OFFER_STREAM, OfferStream(self._flow, OFFER_STREAM, self._channel()))
 
     def grow(self, streams: int) -> None:
         """Starts data streams until there are `streams`."""
         for number in range(1, min(streams, self._streams_max) + 1):
             if number not in self._streams:
-                channel = self._connections.take()
-                self._start(number, DataStream(self._flow, number, channel))
+                self._start(number, DataStream(self._flow, number, self._channel()))
 
     def await_sealed(self) -> None:
         """Returns when every stream has sealed its last frame. Raises the first error."""
@@ -58,9 +59,16 @@ class Crew:
         return all(each.done() for each in list(self._running))
 
     def join(self) -> None:
-        """Returns when all streams have ended."""
+        """Returns when all streams have ended; what they ran on may be used again."""
         for each in self._running:
             each.result()
+        if self._flow.failure.error is None:
+            self._connections.give_back(self._channels)
+
+    def _channel(self) -> grpc.Channel:
+        channel = self._connections.take()
+        self._channels.append(channel)
+        return channel
 
     def _start(self, number: int, stream: DataStream | OfferStream) -> None:
         self._streams[number] = stream

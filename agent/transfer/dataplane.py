@@ -7,7 +7,7 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from typing import Protocol
@@ -137,6 +137,12 @@ class Connections:
     def take(self) -> grpc.Channel:
         """A channel for a stream, connected already if there is one."""
         return self._ready.pop() if self._ready else self._connect()
+
+    def give_back(self, channels: Sequence[grpc.Channel]) -> None:
+        """Channels whose streams have ended well, for those of another session: connected already,
+        and past their slow start.
+        """
+        self._ready.extend(channels)
 
     def close(self) -> None:
         """Lets go of channels that nobody took."""

@@ -8,25 +8,25 @@
 """
 
 import threading
-import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from agent import grants
-from agent.disks import open_reader
-from agent.hypervisors import Guest
+from agent.disks.view import DiskView
+from agent.hypervisors import COLD, Guest, Hypervisor
 from agent.settings import Settings
 from agent.transfer import frames, opening
-from agent.transfer.attempt import abort, check_granted_disks
-from agent.transfer.dataplane import Connections
+from agent.transfer.attempt import check_granted_disks
 from agent.transfer.flow import Failure, Throttle
+from agent.transfer.line import Line
 from agent.transfer.meter import Meter
+from agent.transfer.rounds import DOWNTIME_SECONDS_TARGET
 from agent.transfer.sending import Burst, Sending, Source, Survey
 from agent.transfer.steering import Steering
 from watari import clock, errors
 from watari.identity import Identity
 from watari.rpc import client
-from watari.v1 import agent_pb2, agent_pb2_grpc, common_pb2
+from watari.v1 import agent_pb2, common_pb2
 
 SAMPLE_BYTES_MAX = 16 * 1024 * 1024
 """Content of the sample, spread over what is needed."""
@@ -36,6 +36,9 @@ BURST_SECONDS = 2.0
 
 BURST_SHARE_MAX = 0.5
 """Share of the bytes in the grant that the sample may take; the offers are counted there too."""
+
+FINDINGS_MAX = 64
+"""Findings in one answer."""
 
 HANDSHAKES = 6
 """Round trips of a transfer before and after its content."""
@@ -85,6 +88,7 @@ class Estimate:
 
     request: agent_pb2.EstimateTransferRequest
     guest: Guest
+    hypervisor: Hypervisor
     own: Identity
     settings: Settings
     clock: clock.Clock
@@ -95,40 +99,34 @@ class Estimate:
         """Raises the first WatariError."""
         grant = self._checked_grant()
         target = client.Target.of(self.request.destination_control)
-        stub = agent_pb2_grpc.TransferServiceStub(self.channels.get(target))
+        line = Line(target, self.own, self.settings, self.clock, self.channels)
         with ExitStack() as stack:
-            connections = Connections(
-                self.own, self.clock, self.settings.transfer.connect_seconds_max
-            )
-            stack.callback(connections.close)
-            disks = sorted(self.guest.disks, key=lambda disk: disk.disk_id)
-            readers = [stack.enter_context(open_reader(disk.path, disk.format)) for disk in disks]
-            opened = opening.open_session(
-                opening.Opening(
-                    stub,
-                    target.spiffe_id,
-                    self._open_request(grant),
-                    connections,
-                    self.own,
-                    self.settings,
-                    self.clock,
-                )
-            )
-            session_id = opened.route.session_id
-            total = sum(disk.size_bytes for disk in disks)
-            data = sum(min(disk.size_bytes, disk.allocated_bytes) for disk in disks)
-            meter = Meter(self.clock, total, data, round_trip_seconds=opened.round_trip_seconds)
-            source = opened.source(disks, readers, full_read=self.request.options.full_read)
-            sending = self._sending(source, opened, meter)
-            sample = Sample(data)
-            burst = Burst(BURST_SECONDS, int(grant.bytes_max * BURST_SHARE_MAX))
+            stack.callback(line.close)
+            opened = line.open(self._open_request(grant), self.request.options)
             try:
-                found = sending.survey(opened.route, sample, lambda: sample.frames, burst)
+                view = self.hypervisor.glimpse(self.guest.vm_id)
+                if view is None:
+                    return self._answer(opened)
+                return self._survey(grant, opened, stack.enter_context(view))
             except errors.WatariError as error:
-                told = abort(stub, session_id, self.settings, error)
-                raise told or error from error
-            abort(stub, session_id, self.settings)
-            return self._response(meter, sample, found, opened.round_trip_seconds)
+                raise line.end(opened.route.session_id, error) or error from error
+            finally:
+                line.end(opened.route.session_id)
+
+    def _survey(
+        self, grant: common_pb2.Grant, opened: opening.Opened, view: DiskView
+    ) -> agent_pb2.EstimateTransferResponse:
+        total = sum(disk.size_bytes for disk in grant.disks)
+        data = sum(min(disk.size_bytes, disk.allocated_bytes) for disk in grant.disks)
+        meter = Meter(self.clock, total, data, round_trip_seconds=opened.round_trip_seconds)
+        specs = sorted(grant.disks, key=lambda disk: disk.disk_id)
+        full_read = self.request.options.full_read
+        source = opened.source(specs, view.disks, None, full_read=full_read)
+        sample = Sample(data)
+        burst = Burst(BURST_SECONDS, int(grant.bytes_max * BURST_SHARE_MAX))
+        sending = self._sending(source, opened, meter)
+        found = sending.survey(opened.route, sample, lambda: sample.frames, burst)
+        return self._response(meter, sample, found, opened)
 
     def _checked_grant(self) -> common_pb2.Grant:
         grant = grants.check(self.request.grant, self.own.trust, self.clock.now())
@@ -139,15 +137,12 @@ class Estimate:
         return grant
 
     def _open_request(self, grant: common_pb2.Grant) -> agent_pb2.OpenSessionRequest:
-        transfer, options = self.settings.transfer, self.request.options
         return agent_pb2.OpenSessionRequest(
-            session_id=str(uuid.uuid4()),
             migration_id=grant.migration_id,
             grant=self.request.grant,
             definition_xml=self.guest.definition_xml,
-            cipher_key_bits=options.cipher_key_bits or transfer.cipher_key_bits,
-            streams=options.streams or transfer.streams_max,
             dry_run=True,
+            mode=self.request.mode,
         )
 
     def _sending(self, source: Source, opened: opening.Opened, meter: Meter) -> Sending:
@@ -165,21 +160,43 @@ class Estimate:
         )
 
     def _response(
-        self, meter: Meter, sample: Sample, found: Survey, round_trip: float
+        self, meter: Meter, sample: Sample, found: Survey, opened: opening.Opened
     ) -> agent_pb2.EstimateTransferResponse:
         cap, rate = self.request.options.limit_bytes_per_second, found.rate_bytes_per_second
         rate = min(rate, cap) if cap and rate else rate or cap
         wire = int(meter.needed_bytes * sample.ratio) + meter.offered_wire_bytes
         sending = wire / rate if rate else 0.0
-        seconds = max(found.looked_seconds, sending) + HANDSHAKES * round_trip
-        return agent_pb2.EstimateTransferResponse(
-            unique_bytes=meter.needed_bytes,
-            wire_bytes=wire,
-            duration_seconds=seconds,
-            downtime_seconds=seconds,
-            total_bytes=meter.total_bytes,
-            zero_bytes=meter.zero_bytes,
-            deduplicated_bytes=meter.deduplicated_bytes,
-            rate_bytes_per_second=int(rate),
-            round_trip_seconds=round_trip,
+        seconds = max(found.looked_seconds, sending) + HANDSHAKES * opened.round_trip_seconds
+        answer = self._answer(opened)
+        answer.MergeFrom(
+            agent_pb2.EstimateTransferResponse(
+                unique_bytes=meter.needed_bytes,
+                wire_bytes=wire,
+                duration_seconds=seconds,
+                downtime_seconds=self._downtime(seconds),
+                total_bytes=meter.total_bytes,
+                zero_bytes=meter.zero_bytes,
+                deduplicated_bytes=meter.deduplicated_bytes,
+                rate_bytes_per_second=int(rate),
+                compared=True,
+            )
         )
+        return answer
+
+    def _answer(self, opened: opening.Opened) -> agent_pb2.EstimateTransferResponse:
+        """What is known without the content."""
+        own = self.hypervisor.obstacles(self.guest.vm_id, self.request.mode or COLD)
+        worst_first = sorted([*own, *opened.findings], key=lambda each: -each.severity)
+        return agent_pb2.EstimateTransferResponse(
+            total_bytes=sum(disk.size_bytes for disk in self.guest.disks),
+            round_trip_seconds=opened.round_trip_seconds,
+            findings=worst_first[:FINDINGS_MAX],
+        )
+
+    def _downtime(self, seconds: float) -> float:
+        """In mode warm a machine that runs is copied before it is stopped: what is aimed at."""
+        warm = self.request.mode == common_pb2.MIGRATION_MODE_WARM
+        if not warm or self.guest.state != agent_pb2.GUEST_STATE_RUNNING:
+            return seconds
+        aimed = self.request.options.downtime_seconds_target or DOWNTIME_SECONDS_TARGET
+        return min(seconds, float(aimed))

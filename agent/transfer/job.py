@@ -1,5 +1,6 @@
 """A transfer that this host sends, as it is looked up and steered."""
 
+import datetime
 import threading
 from collections.abc import Sequence
 
@@ -60,6 +61,17 @@ class Job:
         wanted, _ = schedule.cap_at(local, self._limit, self._windows)
         caps = [cap for cap in (self._granted_bytes_per_second, wanted) if cap]
         self.throttle.set(min(caps, default=0))
+
+    def measure(self, meter: Meter) -> None:
+        """What the transfer does is counted by this meter from now on."""
+        with self.changed:
+            self.meter = meter
+
+    def stopped(self, at: datetime.datetime) -> None:
+        """The machine, which ran, was stopped then."""
+        told = agent_pb2.Transfer()
+        told.stopped_at.FromDatetime(at)
+        self.enter(self._transfer.state, stopped_at=told.stopped_at)
 
     def enter(self, state: "agent_pb2.TransferState.ValueType", **fields: object) -> None:
         """Moves to a state, setting further fields of the transfer, and wakes the watchers."""

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from agent.hypervisors import Hypervisor
+from agent.hypervisors import COLD, Hypervisor
 from agent.settings import Settings
 from agent.transfer import standing
 from agent.transfer.attempt import Attempt, checked_grant
@@ -60,6 +60,8 @@ class Jobs:
                 raise errors.FailedPrecondition(
                     "VM_BUSY", f"machine {guest.name} is not held by this migration"
                 )
+            # Again, for the disks that this mode moves.
+            guest = self._hypervisor.hold(request.vm_id, request.migration_id, request.mode or COLD)
             grant = checked_grant(request, guest, self._own, self._settings, self._clock)
             if sum(job.running for job in self._jobs.values()) >= (
                 self._settings.transfer.sending_max
@@ -76,15 +78,18 @@ class Jobs:
         attempt = Attempt(
             request,
             guest,
+            self._hypervisor,
             self._own,
             self._settings,
             self._clock,
             self._channels,
             job.failure,
             job.throttle,
-            job.meter,
+            job.measure,
             job.follow_schedule,
             job.enter,
+            job.stopped,
+            number,
         )
         self._pool.submit(self._run, job, attempt)
         return job.snapshot()
@@ -155,6 +160,7 @@ class Jobs:
             return Estimate(
                 request,
                 guest,
+                self._hypervisor,
                 self._own,
                 self._settings,
                 self._clock,

@@ -95,6 +95,17 @@ class DiskTree:
                     self._put(index, self._zero_leaf(index))
                     index += 1
 
+    def put_parent(self, offset: int, digest: bytes) -> None:
+        """Records the parent at byte `offset` as a whole. Raises DataLoss FRAME_INVALID for a
+        repeat.
+        """
+        parent = offset // PARENT_BYTES
+        with self._lock:
+            if self._parents[parent] is not None or parent in self._partial:
+                raise _repeated(offset)
+            self._parents[parent] = digest
+            self._missing -= 1
+
     def has(self, offset: int) -> bool:
         """Whether the leaf at byte `offset` has been recorded."""
         parent, within = divmod(offset // LEAF_BYTES, PARENT_LEAVES)

@@ -58,6 +58,11 @@ class Meter:
     level: int = 0
     round_trip_seconds: float = 0.0
     busy: Busy = Busy()
+    round: int = 0
+    last_round: bool = False
+    changed_bytes: int = 0
+    expected_seconds: float = 0.0
+    """How long the machine would stand still after this round."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -146,6 +151,10 @@ class Meter:
                 eta_seconds=self._eta(rate, read_rate),
                 bottleneck=self._bottleneck(),
                 attempt=self.attempt,
+                round=self.round,
+                last_round=self.last_round,
+                changed_bytes=self.changed_bytes,
+                downtime_seconds_estimated=self.expected_seconds,
             )
         progress.measured_at.FromDatetime(self.time.now())
         return progress

@@ -1,17 +1,16 @@
 """How the sender opens a session: hands shaken, round trip measured, disks matched with seeds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from agent.disks import DiskReader
-from agent.hypervisors import Disk
+from agent.disks.view import ViewedDisk
 from agent.seeds.fingerprints import Fingerprints
 from agent.settings import Settings
-from agent.transfer import handshake
+from agent.transfer import handshake, plan
 from agent.transfer.dataplane import Connections
-from agent.transfer.geometry import STREAMS_MAX
+from agent.transfer.geometry import PARENT_BYTES, STREAMS_MAX
 from agent.transfer.merkle import DigestKeys, DiskTree
-from agent.transfer.producing import SourceDisk
+from agent.transfer.producing import Absent, SourceDisk
 from agent.transfer.sending import Route, Source
 from watari import clock, errors, failpoint
 from watari.identity import Identity, SpiffeId
@@ -35,6 +34,14 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What a round found out: digests, and the key that they were made with."""
+
+    digest_key: bytes
+    trees: Mapping[str, DiskTree]
+
+
+@dataclass(frozen=True)
 class Opened:
     """A session as its sender has it."""
 
@@ -42,18 +49,57 @@ class Opened:
     digest_key: bytes
     seeds: dict[str, agent_pb2.DiskSeed]
     round_trip_seconds: float
+    findings: Sequence[agent_pb2.Finding] = ()
+    """What the receiving host noticed about the machine."""
 
     def source(
-        self, disks: Sequence[Disk], readers: Sequence[DiskReader], *, full_read: bool
+        self,
+        specs: Sequence[common_pb2.DiskSpec],
+        viewed: Mapping[str, ViewedDisk],
+        known: Known | None,
+        *,
+        full_read: bool,
     ) -> Source:
-        """The disks, each with what the receiver can compare it with."""
+        """The disks in the order of their numbers, each with what the receiver can compare it with.
+        What the view has not is left out of this session.
+        """
         keys = DigestKeys(self.digest_key)
-        found = []
-        for disk, reader in zip(disks, readers, strict=True):
-            seed = self.seeds.get(disk.disk_id, agent_pb2.DiskSeed())
-            tree = DiskTree(keys, reader.size)
-            found.append(SourceDisk(reader, tree, seed.same_offset, seed.any_offset))
+        before = known.trees if known is not None and known.digest_key == self.digest_key else {}
+        found = [
+            self._disk(spec, viewed.get(spec.disk_id), before.get(spec.disk_id), keys)
+            for spec in specs
+        ]
         return Source(tuple(found), keys, Fingerprints(self.digest_key), full_read)
+
+    def known(self, source: Source, specs: Sequence[common_pb2.DiskSpec]) -> Known:
+        """What the next round need not find out again."""
+        trees = {spec.disk_id: disk.tree for spec, disk in zip(specs, source.disks, strict=True)}
+        return Known(self.digest_key, trees)
+
+    def _disk(
+        self,
+        spec: common_pb2.DiskSpec,
+        viewed: ViewedDisk | None,
+        before: DiskTree | None,
+        keys: DigestKeys,
+    ) -> SourceDisk:
+        tree = DiskTree(keys, spec.size_bytes)
+        if viewed is None:
+            return SourceDisk(Absent(spec.size_bytes), tree)
+        seed = self.seeds.get(spec.disk_id, agent_pb2.DiskSeed())
+        # Blocks of a leaf say nothing about it once the leaf may be another one.
+        any_offset = seed.any_offset and not viewed.live
+        disk = SourceDisk(viewed.reader, tree, seed.same_offset, any_offset, viewed.live)
+        if viewed.changed is None or before is None or not (before.complete and seed.same_offset):
+            return disk
+        changed = list(viewed.changed)
+        parents = plan.touched(changed)
+
+        def unchanged(offset: int) -> bytes | None:
+            return None if offset // PARENT_BYTES in parents else before.parent(offset)
+
+        amount = sum(extent.end - extent.start for extent in changed)
+        return replace(disk, unchanged=unchanged, changed_bytes=amount)
 
 
 def open_session(opening: Opening) -> Opened:
@@ -85,4 +131,4 @@ def open_session(opening: Opening) -> Opened:
     )
     seeds = {seed.disk_id: seed for seed in response.seeds}
     round_trip = opening.connections.round_trip_seconds()
-    return Opened(route, response.digest_key, seeds, round_trip)
+    return Opened(route, response.digest_key, seeds, round_trip, response.findings)

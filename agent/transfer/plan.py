@@ -33,6 +33,19 @@ class Parent:
     ranges: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True)
+class Same:
+    """A parent that is what it was in the round before: its digest is known without reading it."""
+
+    disk: int
+    offset: int
+    length: int
+    digest: bytes
+
+
+Unit = Hole | Parent | Same
+
+
 def units(disk: int, size: int, extents: Iterable[Extent]) -> Iterator[Hole | Parent]:
     """A disk of `size` bytes in order, without gap or overlap. Extents are cut on leaves."""
     done, ranges = 0, list[tuple[int, int]]()
@@ -53,6 +66,24 @@ def units(disk: int, size: int, extents: Iterable[Extent]) -> Iterator[Hole | Pa
         done += PARENT_BYTES
     if done < size:
         yield Hole(disk, done, size - done)
+
+
+def unchanged(
+    found: Iterable[Hole | Parent], digest_of: Callable[[int], bytes | None]
+) -> Iterator[Unit]:
+    """The same units, less the reading of parents whose digest `digest_of` knows, by offset."""
+    for unit in found:
+        digest = digest_of(unit.offset) if isinstance(unit, Parent) else None
+        yield unit if digest is None else Same(unit.disk, unit.offset, unit.length, digest)
+
+
+def touched(changed: Iterable[Extent]) -> set[int]:
+    """Numbers of the parents that ranges lie in."""
+    parents = set[int]()
+    for extent in changed:
+        if extent.end > extent.start:
+            parents.update(range(extent.start // PARENT_BYTES, -(-extent.end // PARENT_BYTES)))
+    return parents
 
 
 def _cut(extents: Iterable[Extent]) -> Iterator[tuple[int, int]]:

@@ -26,25 +26,44 @@ from agent.transfer.geometry import (
 from agent.transfer.merkle import DigestKeys, DiskTree
 from agent.transfer.meter import Meter
 from agent.transfer.packing import Packer
-from watari import clock
+from watari import clock, errors
 
 READ_BYTES_MAX = 1024 * 1024
 """Bytes of one read."""
 
 
 @dataclass(frozen=True)
+class Absent:
+    """A disk that is granted and not part of a session: nothing of it is looked at."""
+
+    size: int
+
+
+@dataclass(frozen=True)
 class SourceDisk:
     """A disk that is sent, and what the receiver can compare it with."""
 
-    reader: DiskReader
+    reader: DiskReader | Absent
     tree: DiskTree
     same_offset: bool = False
     any_offset: bool = False
+    live: bool = False
+    """Whether it may change while it is read: what is read again is hashed again."""
+    unchanged: Callable[[int], bytes | None] | None = None
+    """The digest of the parent at an offset that is what it was in the round before, else None."""
+    changed_bytes: int | None = None
+    """What changed since; None where that is not known."""
 
     @property
     def compared(self) -> bool:
         """Whether digests go before content."""
         return self.same_offset or self.any_offset
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Content. Raises as its reader does."""
+        if isinstance(self.reader, Absent):
+            raise errors.Internal("INTERNAL", "a disk is read that is not part of the session")
+        return self.reader.read(offset, length)
 
 
 class Sink(Protocol):
@@ -91,6 +110,8 @@ class Producer:
                     self._meter.add(zero=hole.length)
                 case Look(plan.Parent() as parent):
                     self._look(parent)
+                case Look(plan.Same() as same):
+                    self._same(same)
                 case Open():
                     self._open(task.offered)
                 case Send():
@@ -117,13 +138,40 @@ class Producer:
         else:
             self._offers.put(self._leaves_offer(offered, leaves))
 
+    def _same(self, same: plan.Same) -> None:
+        """Offers what the receiver should have from the round before."""
+        self._disks[same.disk].tree.put_parent(same.offset, same.digest)
+        self._board.offer(Offered(same.disk, same.offset, same.length, ()))
+        self._offers.put(frames.ParentOffer(same.disk, same.offset, same.digest))
+
+    def _revealed(self, offered: Offered) -> Offered:
+        """The leaves of a parent that was not read, as the receiver has not got it after all.
+        Raises DataLoss SOURCE_CHANGED when it is not what it was.
+        """
+        end = offered.offset + offered.length
+        whole = ((offered.offset, end),)
+        leaves = self._read(plan.Parent(offered.disk, offered.offset, offered.length, whole))
+        digests = tuple(None if leaf is None else self._digests.leaf(leaf) for leaf in leaves)
+        tree = DiskTree(self._digests, end)
+        seen = Offered(offered.disk, offered.offset, offered.length, digests)
+        self._enter(tree, seen)
+        if tree.parent(offered.offset) != self._disks[offered.disk].tree.parent(offered.offset):
+            raise errors.DataLoss(
+                "SOURCE_CHANGED",
+                f"bytes {offered.offset} to {end} of disk {offered.disk} changed unnoticed",
+                hint="start the migration again; it compares everything then",
+                retryable=True,
+            )
+        self._board.reveal(seen)
+        return seen
+
     def _read(self, parent: plan.Parent) -> list[bytes | None]:
         """The leaves of a parent, None for a zero one."""
-        reader, size = self._disks[parent.disk].reader, self._disks[parent.disk].reader.size
-        leaves: list[bytes | None] = [None] * parent_leaves(size, parent.offset)
+        disk = self._disks[parent.disk]
+        leaves: list[bytes | None] = [None] * parent_leaves(disk.reader.size, parent.offset)
         for start, end in parent.ranges:
             for at in range(start, end, READ_BYTES_MAX):
-                content = reader.read(at, min(READ_BYTES_MAX, end - at))
+                content = disk.read(at, min(READ_BYTES_MAX, end - at))
                 self._meter.add(read=len(content))
                 for within in range(0, len(content), LEAF_BYTES):
                     leaf = content[within : within + LEAF_BYTES]
@@ -155,6 +203,8 @@ class Producer:
 
     def _open(self, offered: Offered) -> None:
         """Offers leaves; for fingerprints their content is read once more."""
+        if not offered.digests:
+            offered = self._revealed(offered)
         leaves: list[bytes | None] = [None] * len(offered.digests)
         if self._disks[offered.disk].any_offset:
             leaves = [
@@ -191,7 +241,19 @@ class Producer:
             began = self._clock.monotonic()
             content = self._read_group(offered, masks, group)
             self._meter.add_busy(read=self._clock.monotonic() - began)
-            self._pack(offered, masks, group, content, asked=True)
+            sent = offered
+            if self._disks[offered.disk].live:
+                sent = self._seen_again(offered, group, content)
+            self._pack(sent, masks, group, content, asked=True)
+
+    def _seen_again(self, offered: Offered, group: list[int], content: bytes) -> Offered:
+        """The parent with the digests that whole leaves have now: they may have changed since."""
+        digests, taken = list(offered.digests), 0
+        for index in group:
+            length = self._leaf_bytes(offered, index)
+            digests[index] = self._digests.leaf(content[taken : taken + length])
+            taken += length
+        return Offered(offered.disk, offered.offset, offered.length, tuple(digests))
 
     def _read_group(self, offered: Offered, masks: Sequence[int], group: list[int]) -> bytes:
         """The wanted blocks of some leaves; neighbours are read at once."""
@@ -203,8 +265,8 @@ class Producer:
                     runs[-1] = (runs[-1][0], at + end)
                 else:
                     runs.append((at + start, at + end))
-        reader = self._disks[offered.disk].reader
-        return b"".join([reader.read(start, end - start) for start, end in runs])
+        disk = self._disks[offered.disk]
+        return b"".join([disk.read(start, end - start) for start, end in runs])
 
     def _pack(
         self,
@@ -241,7 +303,7 @@ class Producer:
 
     def _leaf(self, offered: Offered, index: int) -> bytes:
         at = offered.offset + index * LEAF_BYTES
-        return self._disks[offered.disk].reader.read(at, self._leaf_bytes(offered, index))
+        return self._disks[offered.disk].read(at, self._leaf_bytes(offered, index))
 
     def _leaf_bytes(self, offered: Offered, index: int) -> int:
         return leaf_bytes(offered.length, index * LEAF_BYTES)

@@ -33,7 +33,7 @@ from agent.transfer.merkle import DigestKeys
 from agent.transfer.meter import Meter
 from agent.transfer.packing import Packer
 from agent.transfer.probing import Prober
-from agent.transfer.producing import Producer, Sink, SourceDisk
+from agent.transfer.producing import Absent, Producer, Sink, SourceDisk
 from agent.transfer.steering import PROBED_SECONDS, Seen, Steering
 from agent.transfer.streams import Flow
 from agent.transfer.watchdog import Watchdog
@@ -86,11 +86,20 @@ class Source:
         """Whether there is anything to negotiate."""
         return any(disk.compared for disk in self.disks)
 
-    def units(self) -> Iterator[plan.Hole | plan.Parent]:
+    @property
+    def whole(self) -> bool:
+        """Whether a disk has to be read from beginning to end to know what changed."""
+        there = [disk for disk in self.disks if not isinstance(disk.reader, Absent)]
+        return any(disk.changed_bytes is None for disk in there)
+
+    def units(self) -> Iterator[plan.Unit]:
         """Everything, disk by disk."""
         for number, disk in enumerate(self.disks):
+            if isinstance(disk.reader, Absent):
+                continue
             found = disk.reader.extents(LEAF_BYTES, full_read=self.full_read)
-            yield from plan.units(number, disk.reader.size, found)
+            units = plan.units(number, disk.reader.size, found)
+            yield from plan.unchanged(units, disk.unchanged) if disk.unchanged else units
 
 
 @dataclass(frozen=True)

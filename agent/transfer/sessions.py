@@ -71,6 +71,7 @@ class Sessions:
     ) -> agent_pb2.OpenSessionResponse:
         """Opens a session in place of any earlier one of the migration. Raises WatariError."""
         grant = self._admission.checked(request, peer)
+        findings = self._admission.findings(request, grant)
         scope = scope_of(provider_of(grant), domain.parse(request.definition_xml).tenant)
         digest_key = self._scopes.digest_key(scope)
         offer = Offer(
@@ -95,6 +96,7 @@ class Sessions:
         answer.credit_bytes = self._settings.transfer.credit_bytes
         answer.digest_key = digest_key
         answer.seeds.extend(receiving.seeds())
+        answer.findings.extend(findings)
         return answer
 
     def _open_disks(self, offer: Offer, digest_key: bytes, scope: str) -> list[Comparing]:
@@ -107,10 +109,11 @@ class Sessions:
         disk_format = self._settings.disk_format
         fit = _fit(offer.digest_keys, disk_format, specs)
         arrival = self._arrivals.begin(offer.grant, offer.session_id, fit)
+        formats = {spec.disk_id: "raw" if spec.kind else disk_format for spec in specs}
         place = Place(
-            lambda disk_id: arrival.folder / staged_disk(disk_id, disk_format),
+            lambda disk_id: arrival.folder / staged_disk(disk_id, formats[disk_id]),
             lambda disk_id: arrival.journals / disk_id,
-            disk_format,
+            formats,
             arrival.keep,
         )
         return open_disks(specs, digest_key, place, known)

@@ -289,7 +289,8 @@ class OfferStream(_Stream):
         """Leaves that the receiver has are settled with its answer; those that it has blocks of
         once the others are there. In a dry run nothing is ever sent, so all counts at once.
         """
-        needed = found = zeros = 0
+        needed = zeros = 0
+        found = 0 if offered.digests else offered.length
         for index, digest in enumerate(offered.digests):
             length = leaf_bytes(offered.length, index * LEAF_BYTES)
             mask = masks[index] if masks else 0

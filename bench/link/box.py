@@ -120,11 +120,18 @@ class Box:
         return True
 
     def _obey(self, command: dict[str, Any]) -> None:
+        directions = {"there": self._there, "back": self._back}
         outage = command.get("outage")
         if outage is not None:
             start = time.monotonic() + outage["at_seconds"]
-            for direction in (self._there, self._back):
-                direction.add_outage(start, start + outage["for_seconds"])
+            for name in outage["directions"]:
+                directions[name].add_outage(start, start + outage["for_seconds"])
+        shape = Shape(**command["shape"]) if "shape" in command else None
+        for direction in directions.values():
+            if command.get("heal"):
+                direction.end_outages()
+            if shape is not None:
+                direction.reshape(shape)
         _answer(
             {
                 "there": self._there.counters.as_dict(),

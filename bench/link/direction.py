@@ -38,15 +38,22 @@ class Direction:
     """Takes frames, and gives what arrives when its time has come."""
 
     def __init__(self, shape: Shape, rng: random.Random) -> None:
-        self._seconds_per_byte = 8 / shape.rate_bits if shape.rate_bits else 0.0
-        self._delay_seconds = shape.round_trip_seconds / 2
-        self._queue_seconds_max = shape.queue_bytes_max * self._seconds_per_byte
-        self._loss, self._rng = shape.loss, rng
-        self._until_loss = self._next_loss()
+        self._rng = rng
         self._wire_free_at = 0.0
+        self.reshape(shape)
         self._line: deque[tuple[float, bytes, int, int]] = deque()
         self._outages: list[tuple[float, float]] = []
         self.counters = Counters()
+
+    def reshape(self, shape: Shape) -> None:
+        """What enters from now on finds this link; what is under way arrives as it would have, and
+        nothing overtakes it.
+        """
+        self._seconds_per_byte = 8 / shape.rate_bits if shape.rate_bits else 0.0
+        self._delay_seconds = shape.round_trip_seconds / 2
+        self._queue_seconds_max = shape.queue_bytes_max * self._seconds_per_byte
+        self._loss = shape.loss
+        self._until_loss = self._next_loss()
 
     def offer(self, now: float, frame: bytes) -> None:
         """A frame enters the queue; the segments that it has no room for are dropped."""
@@ -66,6 +73,8 @@ class Direction:
         counters.sent_bytes += sent
         self._wire_free_at = free_at + sent * self._seconds_per_byte
         due_at = self._wire_free_at + self._delay_seconds
+        if self._line:  # a link that became shorter keeps the order
+            due_at = max(due_at, self._line[-1][0])
         if self._loss == 0 and taken == row.segments:  # nearly always, so without the detour
             self._line.append((due_at, frame, taken, sent))
             return
@@ -94,6 +103,10 @@ class Direction:
     def add_outage(self, start: float, end: float) -> None:
         """Nothing enters and nothing arrives from `start` to `end`."""
         self._outages.append((start, end))
+
+    def end_outages(self) -> None:
+        """Those that have begun, and those that were to come."""
+        self._outages.clear()
 
     def _is_out(self, now: float) -> bool:
         self._outages = [each for each in self._outages if now < each[1]]

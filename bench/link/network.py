@@ -3,12 +3,13 @@
 import contextlib
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,7 @@ from bench.link.shape import DEVICE, MTU_BYTES, Shape
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 """Of source and destination on the link. Every link has its own namespaces, so all can use them."""
 
+DIRECTIONS = ("there", "back")
 TCP_SETTINGS = ("tcp_congestion_control", "tcp_wmem", "tcp_rmem")
 DEVICE_QUEUE_PACKETS = 10_000
 """Between kernel and box. The link's queue is the box's; here nothing should ever be dropped."""
@@ -113,7 +115,26 @@ class Link:
 
     def outage(self, at_seconds: float, for_seconds: float) -> None:
         """From `at_seconds` from now on nothing passes, for `for_seconds`."""
-        self._ask({"outage": {"at_seconds": at_seconds, "for_seconds": for_seconds}})
+        self._outage(at_seconds, for_seconds, DIRECTIONS)
+
+    def cut(self, *directions: str) -> None:
+        """Nothing passes any more until `heal`, and nobody is told; with "there" (from source to
+        destination) or "back", in that direction only.
+        """
+        self._outage(0.0, math.inf, directions or DIRECTIONS)
+
+    def heal(self) -> None:
+        """Ends cuts and outages, also those to come."""
+        self._ask({"heal": True})
+
+    def reshape(self, shape: Shape) -> None:
+        """Another rate, delay, queue and loss from now on; congestion control stays."""
+        self._ask({"shape": asdict(shape)})
+        self.shape = replace(shape, congestion=self.shape.congestion)
+
+    def _outage(self, at_seconds: float, for_seconds: float, directions: Sequence[str]) -> None:
+        times = {"at_seconds": at_seconds, "for_seconds": for_seconds}
+        self._ask({"outage": {**times, "directions": list(directions)}})
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         with self._lock:

@@ -8,13 +8,12 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import audit, tables, vms
+from manager import audit
 from manager.callers import Caller
-from manager.evacuations import planning, rows
-from manager.evacuations.planning import Plan, Present, Situation, Standing
+from manager.evacuations import looking, planning, rows
+from manager.evacuations.planning import Plan, Situation
 from manager.evacuations.rows import Evacuation, Machine, Stage
 from manager.migrations import Migrations
 from manager.ownership import EVERYTHING
@@ -25,7 +24,7 @@ from manager.store import Store, micros
 from watari import errors, failpoint, logs, validate
 from watari.clock import Clock
 from watari.identity import SpiffeId
-from watari.v1 import agent_pb2, common_pb2, manager_pb2
+from watari.v1 import common_pb2, manager_pb2
 
 WATCH_SECONDS = 0.5
 """Between two looks of a watcher: it gets what is new as often at most."""
@@ -35,7 +34,6 @@ AFTER_CANCEL = failpoint.declare("manager.evacuation.after_cancel")
 AFTER_CLAIM = failpoint.declare("manager.evacuation.after_claim")
 AFTER_START = failpoint.declare("manager.evacuation.after_start")
 
-_VMS = tables.vms.c
 _log = logs.get(__name__)
 
 
@@ -169,11 +167,13 @@ class Evacuations:
 
     def _begin(self, situation: Situation, machine: Machine) -> None:
         evacuation = situation.evacuation
+        with self._store.read() as connection:
+            mode = looking.mode(connection, evacuation, machine)
         request = manager_pb2.MigrateVmRequest(
             migration_id=machine.migration_id,
             vm=machine.vm_id,
             to_cloud=evacuation.to_clouds[machine.destination],
-            mode=self._mode(evacuation, machine),
+            mode=mode,
             options=evacuation.request.options,
         )
         caller = Caller(SpiffeId.parse(evacuation.requested_by), EVERYTHING)
@@ -191,51 +191,8 @@ class Evacuations:
             return
         failpoint.hit(AFTER_START)
 
-    def _mode(self, evacuation: Evacuation, machine: Machine) -> common_pb2.MigrationMode.ValueType:
-        """What was asked for; a machine that is off has no memory to save and moves as it is."""
-        with self._store.read() as connection:
-            found = vms.get(connection, machine.vm_id)
-        asked = evacuation.request.mode
-        off = vms.state_text(agent_pb2.GUEST_STATE_SHUT_OFF)
-        if asked == common_pb2.MIGRATION_MODE_SUSPEND and found and found.body.state == off:
-            return common_pb2.MIGRATION_MODE_COLD
-        return asked
-
     def _situation(self, connection: Connection, evacuation: Evacuation) -> Situation:
-        machines = rows.machines(connection, evacuation.evacuation_id)
-        local = self._clock.now().astimezone()
-        return Situation(
-            evacuation=evacuation,
-            machines=machines,
-            present=self._present(connection, evacuation.request.host_id, machines),
-            migrations={
-                record.migration_id: Standing(record.state, record.problem)
-                for machine in machines.values()
-                if machine.stage is Stage.RUNNING
-                and (record := records.get(connection, machine.migration_id)) is not None
-            },
-            now=self._now(),
-            minute=local.hour * 60 + local.minute,
-        )
-
-    def _present(
-        self, connection: Connection, host_id: str, known: Collection[str]
-    ) -> dict[str, Present]:
-        """What is there to be moved. Sizes only of machines that are new: they need the body."""
-        query = sa.select(_VMS.vm_id, _VMS.name, _VMS.migration_id).where(
-            _VMS.cloud_id == self._cloud_id
-        )
-        if host_id:
-            query = query.where(_VMS.host_id == host_id)
-        return {
-            row.vm_id: Present(
-                row.vm_id,
-                row.name,
-                0 if row.vm_id in known else _disk_bytes(connection, row.vm_id),
-                row.migration_id or "",
-            )
-            for row in connection.execute(query).all()
-        }
+        return looking.situation(connection, self._cloud_id, evacuation, self._clock.now())
 
     def _record(self, connection: Connection, new: Evacuation, caller: SpiffeId) -> None:
         if len(rows.active(connection)) >= self._limits.active_max:
@@ -308,11 +265,6 @@ class Evacuations:
 
 def _unbegun(machine: Machine) -> Machine:
     return Machine(machine.evacuation_id, machine.vm_id, machine.vm_name, machine.disk_bytes)
-
-
-def _disk_bytes(connection: Connection, vm_id: str) -> int:
-    found = vms.get(connection, vm_id)
-    return 0 if found is None else sum(disk.allocated_bytes for disk in found.body.disks)
 
 
 def _require_same(known: Evacuation, new: Evacuation) -> None:

@@ -43,6 +43,8 @@ ON_THE_WAY = {
     ],
     "tokyo-agent": [
         "agent.attempt.session_opened",
+        "agent.attempt.before_stop",
+        "agent.attempt.after_stop",
         "agent.sending.frame_sent",
         "agent.attempt.completed",
     ],
@@ -88,9 +90,11 @@ ELSEWHERE = {
     # An operator's word.
     "manager.saga.after_resolve",
     "manager.resolutions.after_decided",
+    "agent.attempt.after_round",
 }
-"""Fail points that no migration passes; directory, manager and evacuations have tests of their own
-for them."""
+"""Fail points that no migration of a machine that is off passes; directory, manager, lab and
+evacuations have tests of their own for them.
+"""
 
 
 def cases(points: dict[str, list[str]]) -> list[tuple[str, str]]:

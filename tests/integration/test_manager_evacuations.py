@@ -2,8 +2,10 @@
 
 import itertools
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 
+import grpc
 import pytest
 
 from tests.support.clouds import VM, Cloud, assert_one_owner, eventually
@@ -179,7 +181,28 @@ def test_a_cancelled_evacuation_starts_no_more_and_what_runs_goes_on(clouds):
     ]
 
 
-def test_a_watcher_sees_it_to_its_end_and_too_many_are_refused(clouds):
+def test_no_more_watch_than_may(clouds):
+    tokyo, _ = clouds
+    tokyo.agent.script.append(HANGS)
+    evacuation_id = tokyo.evacuate().evacuation_id
+    request = manager_pb2.WatchEvacuationRequest(evacuation_id=evacuation_id)
+    streams = [tokyo.operator.WatchEvacuation(request) for _ in range(4)]
+    for stream in streams:
+        next(stream)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(tokyo.operator.WatchEvacuation(request))
+    assert errors.from_rpc_error(caught.value).reason == "SERVER_UNAVAILABLE"
+    streams[0].cancel()
+
+    def admitted() -> bool:
+        with suppress(grpc.RpcError):
+            return not next(tokyo.operator.WatchEvacuation(request)).evacuation.done
+        return False
+
+    eventually(admitted, "who goes makes room")
+
+
+def test_a_watcher_sees_it_to_its_end(clouds):
     tokyo, _ = clouds
     fill(tokyo)
     evacuation_id = tokyo.evacuate(concurrency=1).evacuation_id

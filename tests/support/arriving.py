@@ -3,6 +3,7 @@
 import os
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -74,7 +75,7 @@ def place(folder: Path, *, keep: bool = False) -> Place:
     return Place(
         lambda disk_id: folder / staged_disk(disk_id),
         lambda disk_id: folder / f"{disk_id}.journal",
-        "raw",
+        defaultdict(lambda: "raw"),
         keep,
     )
 

@@ -1,5 +1,6 @@
 """One direction of a link, with time as a value."""
 
+import math
 import random
 
 import pytest
@@ -80,3 +81,25 @@ def test_in_an_outage_nothing_enters_and_nothing_arrives() -> None:
 def test_an_impossible_link_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="no link"):
         Shape(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_cut_lasts_until_it_is_healed() -> None:
+    way = direction(Shape(round_trip_seconds=0.1))
+    way.offer(0.0, frame(bytes(1000), 1448))
+    way.add_outage(0.01, math.inf)
+    assert list(way.due(0.06)) == []
+    way.end_outages()
+    way.offer(1000.0, frame(bytes(1000), 1448))
+    assert len(list(way.due(1000.06))) == 1
+
+
+def test_a_link_that_becomes_shorter_keeps_the_order() -> None:
+    way = direction(Shape(round_trip_seconds=0.2))
+    first, second = frame(bytes(1000), 1448), frame(bytes(1001), 1448)
+    way.offer(0.0, first)
+    way.reshape(Shape(round_trip_seconds=0.02))
+    way.offer(0.0, second)
+    assert list(way.due(0.05)) == []
+    assert list(way.due(0.11)) == [first, second]
+    way.offer(1.0, first)
+    assert way.next_due == pytest.approx(1.01)

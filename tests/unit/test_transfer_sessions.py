@@ -194,7 +194,7 @@ def test_a_grant_is_spent_before_there_is_a_machine(
     session = host.open(host.grant())
     host.arrive(session)
 
-    def crash(*_: object) -> None:
+    def crash(*_: object, **_how: object) -> None:
         raise errors.Internal("INTERNAL", "the host is gone")
 
     with monkeypatch.context() as crashing:
