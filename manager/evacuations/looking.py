@@ -12,7 +12,7 @@ from manager.evacuations.planning import Present, Situation, Standing
 from manager.evacuations.rows import Evacuation, Machine, Stage
 from manager.saga import records
 from manager.store import micros
-from watari.v1 import agent_pb2, common_pb2
+from watari.v1 import agent_pb2, common_pb2, manager_pb2
 
 _VMS = tables.vms.c
 
@@ -54,20 +54,19 @@ def _present(
     connection: Connection, cloud_id: str, host_id: str, known: Collection[str]
 ) -> dict[str, Present]:
     """What is there to be moved. Sizes only of machines that are new: they need the body."""
-    query = sa.select(_VMS.vm_id, _VMS.name, _VMS.migration_id).where(_VMS.cloud_id == cloud_id)
-    if host_id:
-        query = query.where(_VMS.host_id == host_id)
+    there = [_VMS.cloud_id == cloud_id, *([_VMS.host_id == host_id] if host_id else [])]
+    query = sa.select(_VMS.vm_id, _VMS.name, _VMS.migration_id).where(*there)
+    rows_there = connection.execute(query).all()
+    new = {row.vm_id for row in rows_there if row.vm_id not in known}
+    sizes: dict[str, int] = {}
+    if new:
+        bodies = connection.execute(sa.select(_VMS.vm_id, _VMS.body).where(*there)).all()
+        sizes = {row.vm_id: _disk_bytes(row.body) for row in bodies if row.vm_id in new}
     return {
-        row.vm_id: Present(
-            row.vm_id,
-            row.name,
-            0 if row.vm_id in known else _disk_bytes(connection, row.vm_id),
-            row.migration_id or "",
-        )
-        for row in connection.execute(query).all()
+        row.vm_id: Present(row.vm_id, row.name, sizes.get(row.vm_id, 0), row.migration_id or "")
+        for row in rows_there
     }
 
 
-def _disk_bytes(connection: Connection, vm_id: str) -> int:
-    found = vms.get(connection, vm_id)
-    return 0 if found is None else sum(disk.allocated_bytes for disk in found.body.disks)
+def _disk_bytes(body: bytes) -> int:
+    return sum(disk.allocated_bytes for disk in manager_pb2.Vm.FromString(body).disks)

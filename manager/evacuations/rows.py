@@ -6,8 +6,9 @@ so that what was begun is begun again under the same id after a crash.
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -160,16 +161,18 @@ def machines(connection: Connection, evacuation_id: str) -> dict[str, Machine]:
 
 def put(connection: Connection, changed: Iterable[Machine]) -> None:
     """Write machines in place of what was there of them."""
-    for machine in changed:
-        connection.execute(
-            tables.evacuation_machines.delete().where(
-                _MACHINES.evacuation_id == machine.evacuation_id, _MACHINES.vm_id == machine.vm_id
-            )
-        )
-        values = asdict(machine)
-        if machine.problem is not None:
-            values["problem"] = machine.problem.SerializeToString(deterministic=True)
-        connection.execute(tables.evacuation_machines.insert().values(**values))
+    stored = [_stored(machine) for machine in changed]
+    if not stored:
+        return
+    old = [{"old_id": each["evacuation_id"], "old_vm": each["vm_id"]} for each in stored]
+    connection.execute(
+        tables.evacuation_machines.delete().where(
+            _MACHINES.evacuation_id == sa.bindparam("old_id"),
+            _MACHINES.vm_id == sa.bindparam("old_vm"),
+        ),
+        old,
+    )
+    connection.execute(tables.evacuation_machines.insert(), stored)
 
 
 def message(connection: Connection, evacuation: Evacuation) -> manager_pb2.Evacuation:
@@ -231,6 +234,13 @@ def _change(connection: Connection, evacuation_id: str, **values: object) -> Non
         .where(_EVACUATIONS.evacuation_id == evacuation_id)
         .values(**values)
     )
+
+
+def _stored(machine: Machine) -> dict[str, Any]:
+    values = {each.name: getattr(machine, each.name) for each in fields(machine)}
+    if machine.problem is not None:
+        values["problem"] = machine.problem.SerializeToString(deterministic=True)
+    return values
 
 
 def _evacuation(row: RowMapping) -> Evacuation:
