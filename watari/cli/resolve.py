@@ -113,13 +113,14 @@ def consequences(subject: Subject, resolution: manager_pb2.Resolution.ValueType)
     )
     if resolution == KEEP and subject.is_source:
         return [
-            f"{here} takes {name} back from what it kept and may run it. {there} is not asked.",
+            f"{here} takes {name} back from what it kept, as it was. {there} is not asked.",
             twice,
         ]
     if resolution == KEEP:
         return [
             f"{here} takes {name} over from what has arrived; {there} has not handed it over.",
             f"Changes at {there} since the copy was made are not in it.",
+            f"It is left off: `watari vm start {name} --cloud {here}` starts it.",
             twice,
         ]
     if subject.is_source:
