@@ -12,8 +12,8 @@ import pytest
 
 from agent.hooks import Hooks, Stage, document
 from agent.hypervisors import Guest
-from agent.settings import HookSettings
-from watari import errors
+from agent.settings import HookSettings, Settings
+from watari import config, errors
 from watari.v1 import common_pb2
 
 XML = """<domain type='qemu'><name>web</name><uuid>6f1f2d2e-0000-4000-8000-000000000001</uuid>
@@ -319,3 +319,17 @@ def test_signals_reach_hooks_as_if_they_were_started_anew(
     run(hooks(folder))
     ignored = int((tmp_path / "ignored").read_text().split()[1], 16)
     assert not ignored & (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGTERM - 1))
+
+
+def test_the_settings_are_read_as_they_are_documented(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        '[agent.hooks]\nfolder = "/etc/watari/hooks"\nseconds_max = 10\n'
+        '[agent.hooks.failure]\nbefore-start = "warn"\n'
+        '[agent]\ncloud_id = "tokyo"\nhost_id = "host-1"\nshelf = "/srv/shelf"\n'
+        'manager = "spiffe://tokyo.example/manager/main"\n'
+        '[agent.identity]\ncertificate = "c"\nkey = "k"\ntrust = "t"\n'
+    )
+    settings = config.load(Settings, file, {}, "agent").hooks
+    assert settings.folder == Path("/etc/watari/hooks")
+    assert (settings.seconds_max, settings.failure) == (10, {"before-start": "warn"})
