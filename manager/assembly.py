@@ -15,6 +15,7 @@ from manager.directories import Directories
 from manager.domain import Domain
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
+from manager.evacuations.running import Evacuations
 from manager.events import Board
 from manager.federation import joining
 from manager.federation.joining import Members
@@ -83,13 +84,16 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     hosts = Hosts(settings, own.spiffe_id.domain, store, clock, agents)
     janitor = Janitor(store, clock, reservations, arriving, owed, agents)
 
+    migrations = Migrations(settings, store, clock, agents, peers, driver, board)
+    evacuations = Evacuations(settings, own.spiffe_id, store, clock, migrations, peers)
     stopping = threading.Event()
     domain = Domain(
         settings=settings,
         provider_domain=own.spiffe_id.domain,
         callers=Callers(own, clock, settings.cloud_id, settings.brokers),
         store=store,
-        migrations=Migrations(settings, store, clock, agents, peers, driver, board),
+        migrations=migrations,
+        evacuations=evacuations,
         estimates=Estimates(settings, own, store, clock, agents, peers),
         reservations=reservations,
         estimate_grants=EstimateGrants(store, clock, own, settings, peers.known),
@@ -107,6 +111,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     hosts.poll()
     audit.tell_head(store)
     recurring = _recurring(settings, members, refused, store, hosts, janitor)
+    recurring["evacuations"] = settings.evacuations.check_seconds, evacuations.check
     if directories.configured:
         recurring["publish"] = settings.publish.check_seconds, publisher.check
         recurring["learn"] = settings.publish.learn_seconds, peers.learn
@@ -193,11 +198,13 @@ def check(settings: Settings, own: SpiffeId) -> None:
             SpiffeId.parse(endpoint.spiffe_id)
             validate.require_address(endpoint.address, "address")
         catalogue.price_sheet(settings.prices)
-        if settings.watchers_max + settings.migrations.estimates_max >= settings.rpc.workers_max:
+        watchers = settings.watchers_max + settings.evacuations.watchers_max
+        if watchers + settings.migrations.estimates_max >= settings.rpc.workers_max:
             raise validate.invalid_field(
                 "watchers_max",
                 "leaves no thread for calls",
-                "with migrations.estimates_max less than rpc.workers_max",
+                "with evacuations.watchers_max and migrations.estimates_max less than "
+                "rpc.workers_max",
             )
     except errors.InvalidArgument as error:
         raise errors.InvalidArgument(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from manager.callers import Callers
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
+from manager.evacuations.running import Evacuations
 from manager.handover import HandOvers
 from manager.lifecycle import Lifecycle
 from manager.migrations import Migrations
@@ -28,6 +29,7 @@ class Domain:
     callers: Callers
     store: Store
     migrations: Migrations
+    evacuations: Evacuations
     estimates: Estimates
     reservations: Reservations
     estimate_grants: EstimateGrants

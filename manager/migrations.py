@@ -75,6 +75,10 @@ class Migrations:
         self._driver.submit(created.migration_id)
         return self.shown(created)
 
+    def drive(self, migration_id: str) -> None:
+        """A recorded migration goes on; nothing when it already does."""
+        self._driver.submit(migration_id)
+
     def get(self, migration_id: str, caller: Caller) -> manager_pb2.Migration:
         """A migration that concerns the caller. Raises NotFound MIGRATION_NOT_FOUND."""
         shown = self._get(migration_id, caller.view)

@@ -21,6 +21,9 @@ STREAMS_MAX = 16
 COMPRESSION_LEVELS = (-7, 19)
 TTL_SECONDS = (10, 86_400)
 CIPHER_KEY_BITS = (0, 128, 256)
+EVACUATION_CONCURRENCY = (1, 32)
+TO_CLOUDS_MAX = 16
+FIRST_MAX = 1000
 STOP_SECONDS_MAX = 3600
 JUSTIFICATION_BYTES_MAX = 512
 STATE_DISKS = {
@@ -57,6 +60,34 @@ def limit(request: manager_pb2.SetMigrationLimitRequest) -> manager_pb2.SetMigra
     validate.require_uuid(request.migration_id, "migration_id")
     validate.require_limit(request.limit_bytes_per_second, "limit_bytes_per_second")
     windows.require(request.limit_schedule, "limit_schedule")
+    return request
+
+
+def evacuate(
+    request: manager_pb2.StartEvacuationRequest,
+) -> manager_pb2.StartEvacuationRequest:
+    """Checks StartEvacuation."""
+    validate.require_uuid(request.evacuation_id, "evacuation_id")
+    if request.host_id:
+        validate.require_name(request.host_id, "host_id")
+    validate.require_range(request.concurrency, "concurrency", *EVACUATION_CONCURRENCY)
+    validate.require_count(len(request.to_clouds), "to_clouds", TO_CLOUDS_MAX)
+    if bool(request.to_cloud) == bool(request.to_clouds):
+        raise validate.invalid_field(
+            "to_clouds", "say where to", f"1 to {TO_CLOUDS_MAX} clouds, and `to_cloud` unset"
+        )
+    for cloud_id in request.to_clouds or [request.to_cloud]:
+        validate.require_cloud_id(cloud_id, "to_clouds")
+    if len(set(request.to_clouds)) != len(request.to_clouds):
+        raise validate.invalid_field("to_clouds", "a cloud stands twice", "each cloud once")
+    validate.require_count(len(request.first), "first", FIRST_MAX)
+    for key in request.first:
+        validate.require_text(key, "first", bytes_max=NAME_BYTES_MAX, empty=False)
+    last = windows.MINUTES_PER_DAY - 1
+    validate.require_range(request.window.from_minute, "window.from_minute", 0, last)
+    validate.require_range(request.window.to_minute, "window.to_minute", 0, last)
+    _options(request.options)
+    _mode(request.mode)
     return request
 
 

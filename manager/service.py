@@ -6,16 +6,18 @@ import grpc
 
 from manager import inventories, requests, vms
 from manager.domain import Domain, next_page
+from manager.evacuations.service import EvacuationCalls
 from manager.ownership import View
 from manager.saga.resolving import Word
 from watari import __version__, errors, paging, rpc, validate
 from watari.v1 import manager_pb2, manager_pb2_grpc
 
 
-class ManagerServicer(manager_pb2_grpc.ManagerServiceServicer):
+class ManagerServicer(EvacuationCalls, manager_pb2_grpc.ManagerServiceServicer):
     """ManagerService. The contract is in the proto."""
 
     def __init__(self, domain: Domain) -> None:
+        EvacuationCalls.__init__(self, domain.evacuations, self._gone)
         self._domain = domain
 
     def GetCloudStatus(

@@ -173,6 +173,33 @@ class MigrationSettings:
 
 
 @dataclass(frozen=True)
+class EvacuationSettings:
+    """How hosts and clouds are emptied. What runs at a time is bounded by `migrations` too."""
+
+    check_seconds: float = field(default=1.0, metadata={"min": 0.02})
+    """Between two looks at what has ended and what can be started."""
+
+    active_max: int = field(default=16, metadata={"min": 1, "max": 1000})
+    """Evacuations that have not ended at a time; further ones are refused."""
+
+    machines_max: int = field(default=10_000, metadata={"min": 1})
+    """Machines of one evacuation that still have to go; it takes up further ones as these go."""
+
+    attempts_max: int = field(default=3, metadata={"min": 1, "max": 100})
+    """Migrations of one machine to one cloud that may fail for a passing reason; then the next
+    cloud is tried."""
+
+    retry_initial_seconds: float = field(default=10.0, metadata={"min": 0.001})
+    """First delay before a machine is tried again; it doubles."""
+
+    retry_max_seconds: float = field(default=300.0, metadata={"min": 0.001})
+    """Longest delay before a machine is tried again."""
+
+    watchers_max: int = field(default=4, metadata={"min": 1})
+    """WatchEvacuation streams at a time; each pins a server thread."""
+
+
+@dataclass(frozen=True)
 class PublishSettings:
     """What the directory is told, and when."""
 
@@ -290,6 +317,9 @@ class Settings:
 
     migrations: MigrationSettings = field(default_factory=MigrationSettings)
     """How migrations are driven."""
+
+    evacuations: EvacuationSettings = field(default_factory=EvacuationSettings)
+    """How hosts and clouds are emptied."""
 
     publish: PublishSettings = field(default_factory=PublishSettings)
     """What the directory is told."""

@@ -75,10 +75,14 @@ DESTINATION_BACK = [
 ]
 ELSEWHERE = [
     "manager.publisher.after_lease",
+    "manager.evacuation.after_request",
+    "manager.evacuation.after_cancel",
+    "manager.evacuation.after_claim",
+    "manager.evacuation.after_start",
     "manager.saga.after_resolve",
     "manager.resolutions.after_decided",
 ]
-"""Tested with the publisher, and with ResolveMigration."""
+"""Tested with the publisher, in test_evacuation.py, and with ResolveMigration."""
 
 UNFIT = errors.FailedPrecondition("VM_LIFECYCLE_FAILED", "no such machine type here")
 
