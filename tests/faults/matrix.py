@@ -1,4 +1,4 @@
-"""Every step of a migration, with every process killed and every connection cut at just that moment.
+"""Every step of a migration, with every process killed and every connection cut just then.
 
     python -m tests.faults.matrix [--kinds kill cut lost] [--seed N --sample K] [--jobs J]
 
@@ -9,6 +9,7 @@ machine can be migrated again as if nothing had been.
 """
 
 import argparse
+import logging
 import random
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
+
+import structlog
 
 from tests.faults import points, world
 from tests.faults.world import CLI, PAIRS, World
@@ -194,6 +197,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=3)
     parser.add_argument("--only", default="", help="cases whose text has this in it")
     chosen = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     found = [case for case in cases(chosen.kinds) if chosen.only in str(case)]
     if chosen.sample:
         found = random.Random(chosen.seed).sample(found, min(chosen.sample, len(found)))
