@@ -139,7 +139,9 @@ def _recurring(
         "refusals": (refusals.WRITE_SECONDS, refused.write),
         "audit": (audit.TELL_HEAD_SECONDS, partial(audit.tell_head, store)),
         "poll": (settings.hosts.poll_seconds, hosts.poll),
-        "janitor": (settings.janitor_seconds, janitor.tidy),
+        "expiry": (settings.janitor_seconds, janitor.expire),
+        "hand-overs": (settings.janitor_seconds, janitor.finish),
+        "owed": (settings.janitor_seconds, janitor.pay),
         "orphans": (settings.orphans_seconds, janitor.discard_orphans),
     }
 

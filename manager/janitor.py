@@ -12,7 +12,7 @@ from watari import errors, failpoint, logs
 from watari.clock import Clock
 
 OWED_PER_ROUND_MAX = 100
-"""Owed calls that one round makes: expiry and hand-overs never wait long behind them."""
+"""Owed calls that one round makes."""
 
 AFTER_OWED = failpoint.declare("manager.janitor.after_owed_call")
 
@@ -20,7 +20,9 @@ _log = logs.get(__name__)
 
 
 class Janitor:
-    """One round of every chore; each may be cut off and is taken up by the next round."""
+    """One round of every chore; each may be cut off and is taken up by the next round. Chores that
+    may take long are apart, so that they keep no other waiting.
+    """
 
     def __init__(
         self,
@@ -38,13 +40,19 @@ class Janitor:
         self._owed = owed
         self._agents = agents
 
-    def tidy(self) -> None:
-        """Expire, finish hand-overs, make owed calls."""
+    def expire(self) -> None:
+        """End reservations whose time has run out."""
         expired = self._reservations.expire_due()
         if expired:
             _log.info("reservations expired", count=expired)
+
+    def finish(self) -> None:
+        """Go on with what was handed over. A machine may take minutes to become ready."""
         for reservation_id in self._arriving.unfinished():
             self._finish(reservation_id)
+
+    def pay(self) -> None:
+        """Make owed calls. One that starts a machine may take minutes."""
         with self._store.read() as connection:
             calls = outbox.due(connection, self._now(), OWED_PER_ROUND_MAX)
         for call in calls:

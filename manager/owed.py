@@ -29,14 +29,26 @@ class OwedCalls:
         """Make the call; returning means that it is settled."""
         match call.kind:
             case Kind.UNHOLD:
+                epoch = self._epoch(call)
                 self._agents.cancel_transfer(call.target, call.migration_id)
-                self._agents.unhold(call.target, call.subject_id, call.migration_id)
+                self._agents.unhold(call.target, call.subject_id, call.migration_id, epoch)
             case Kind.RELEASE:
                 self._release(call)
             case Kind.DISCARD:
                 self._discard(call)
             case Kind.START:
                 self._start(call)
+
+    def _epoch(self, call: OwedCall) -> int:
+        """What the host is to know of a machine that came back: a later epoch than it had when it
+        was handed over. Otherwise 0: the machine's is as before.
+        """
+        with self._store.read() as connection:
+            record = records.get(connection, call.migration_id)
+            row = vms.get(connection, call.subject_id)
+        came_back = record is not None and record.taken_back_epoch is not None
+        ours = row is not None and row.cloud_id == self._cloud_id
+        return row.epoch if came_back and ours and row is not None else 0
 
     def _release(self, call: OwedCall) -> None:
         with self._store.read() as connection:

@@ -79,6 +79,7 @@ ELSEWHERE = {
     "directory.store.before_commit",
     "directory.store.after_commit",
     "directory.etcd.after_commit",
+    "agent.attempt.after_round",
     # A shelf's machines are off, and it takes whatever has arrived.
     "manager.handover.after_start",
     "manager.handover.before_relinquish",
@@ -90,7 +91,6 @@ ELSEWHERE = {
     # An operator's word.
     "manager.saga.after_resolve",
     "manager.resolutions.after_decided",
-    "agent.attempt.after_round",
 }
 """Fail points that no migration of a machine that is off passes; directory, manager, lab and
 evacuations have tests of their own for them.

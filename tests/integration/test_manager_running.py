@@ -268,3 +268,15 @@ def test_a_relinquishment_that_is_not_the_destinations_word_is_not_believed(pair
     )
     assert tokyo.migration(migration_id).state == manager_pb2.MIGRATION_STATE_HANDED_OVER
     assert not tokyo.agent.can_start(VM)
+
+
+def test_a_hold_that_comes_too_late_ends_at_the_epoch_at_which_the_machine_came_back(pair):
+    tokyo, osaka = pair
+    osaka.agent.refuse("prepare", UNFIT)
+    migration_id = migrate(tokyo).migration_id
+    tokyo.wait_state(migration_id, "FAILED")
+    with tokyo.agent.lock:
+        guest = tokyo.agent.guests[VM]
+        guest.held_by, guest.epoch = migration_id, 1
+    eventually(lambda: tokyo.agent.can_start(VM), "the hold is ended")
+    assert tokyo.agent.guests[VM].epoch == 3

@@ -203,8 +203,10 @@ class Model:
                 return [("refused", w)]
         if w.room is Room.RELINQUISHED:
             return [("relinquished", w)]
-        started = "start" not in w.owes_b
-        return [("accepted" if w.room is Room.USED and started else "wait", w)]
+        if w.room is not Room.USED:
+            return [("wait", w)]
+        # Once the host has refused to start it the source is told, and the start stays owed.
+        return [("wait", w), ("accepted", w)] if "start" in w.owes_b else [("accepted", w)]
 
     def _activate(self, w: World) -> list[tuple[str, World]]:
         if w.guest_b == "" and (not w.arrived or w.refused or w.broken):
