@@ -7,7 +7,7 @@ import grpc
 
 from agent import host, stored
 from agent.disks import open_reader
-from agent.hypervisors.shelf import Shelf
+from agent.hypervisors import Hypervisor, choice
 from agent.seeds.catalogue import SeedCatalogue
 from agent.seeds.scopes import Scopes
 from agent.service import AgentService, TransferService
@@ -31,16 +31,15 @@ def main() -> None:
 
 def assemble(settings: Settings, context: service.Context) -> Server:
     """Joins the parts; what must be stopped is on the context's stack."""
-    shelf = Shelf(settings.shelf, context.clock, settings.retention_seconds, settings.disk_format)
-    context.stack.callback(shelf.close)
-    jobs = Jobs(shelf, context.identity, settings, context.clock)
+    hypervisor, capacity = choice.opened(settings, context.clock, context.stack)
+    jobs = Jobs(hypervisor, context.identity, settings, context.clock)
     stopping = threading.Event()
     context.stack.callback(stopping.set)
     arriving: list[Sessions] = []
     catalogue, scopes = _seeds(
-        settings, context, shelf, lambda: jobs.busy or any(each.busy for each in arriving)
+        settings, context, hypervisor, lambda: jobs.busy or any(each.busy for each in arriving)
     )
-    sessions = _data_port(settings, context, shelf, (catalogue, scopes))
+    sessions = _data_port(settings, context, hypervisor, (catalogue, scopes))
     arriving.append(sessions)
     context.stack.enter_context(
         Periodic(
@@ -54,10 +53,10 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     def describe() -> agent_pb2.Host:
         control = settings.advertised_address or settings.address
         own = context.identity.spiffe_id
-        return host.describe(settings, shelf, own, control, sessions.data)
+        return host.describe(settings, hypervisor, own, control, sessions.data, capacity())
 
     def servicers(server: grpc.Server) -> None:
-        agent_service = AgentService(describe, shelf, jobs, sessions, stopping)
+        agent_service = AgentService(describe, hypervisor, jobs, sessions, stopping)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(agent_service, server)
         agent_pb2_grpc.add_TransferServiceServicer_to_server(TransferService(sessions), server)
 
@@ -86,14 +85,17 @@ def assemble(settings: Settings, context: service.Context) -> Server:
             settings.sweep_seconds,
             context.clock,
             sessions.sweep,
-            shelf.purge_expired,
+            hypervisor.purge_expired,
         )
     )
     return server
 
 
 def _seeds(
-    settings: Settings, context: service.Context, shelf: Shelf, busy: Callable[[], bool]
+    settings: Settings,
+    context: service.Context,
+    hypervisor: Hypervisor,
+    busy: Callable[[], bool],
 ) -> tuple[SeedCatalogue, Scopes]:
     """What this host can compare arriving disks with."""
     scopes = Scopes(settings.shelf / "seeds")
@@ -101,7 +103,7 @@ def _seeds(
     catalogue = SeedCatalogue(
         settings.shelf / "seeds" / "indexes",
         scopes,
-        lambda: stored.images(shelf, own, settings.public_images),
+        lambda: stored.images(hypervisor, own, settings.public_images),
         open_reader,
         context.clock,
         busy=busy,
@@ -113,12 +115,12 @@ def _seeds(
 def _data_port(
     settings: Settings,
     context: service.Context,
-    shelf: Shelf,
+    hypervisor: Hypervisor,
     seeds: tuple[SeedCatalogue, Scopes],
 ) -> Sessions:
     """What arrives here, served on the data port."""
     sessions = Sessions(
-        settings.shelf / "incoming", shelf, *seeds, context.identity, settings, context.clock
+        settings.shelf / "incoming", hypervisor, *seeds, context.identity, settings, context.clock
     )
     transfer = settings.transfer
     server, port = dataport.serve(

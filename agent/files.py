@@ -4,12 +4,14 @@ What the file system refuses is raised as Exhausted DISK_FULL or DataLoss DISK_I
 """
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agent.disks import raw
+from watari import errors
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -78,6 +80,23 @@ def allocated_bytes(folder: Path) -> int:
         for each in folder.iterdir():
             blocks += each.lstat().st_blocks
     return blocks * 512
+
+
+def claim(path: Path) -> int:
+    """Locks a file for this process until the returned descriptor is closed. Raises
+    FailedPrecondition CONFIG_INVALID when another agent has it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise errors.FailedPrecondition(
+            "CONFIG_INVALID",
+            f"another agent uses the folder {path.parent}",
+            hint="give each agent a folder of its own (setting shelf), or stop the other one",
+        ) from None
+    return descriptor
 
 
 @contextlib.contextmanager

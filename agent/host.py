@@ -20,8 +20,12 @@ def describe(
     own: SpiffeId,
     control: str,
     data: common_pb2.Endpoint,
+    capacity: common_pb2.Resources | None = None,
 ) -> agent_pb2.Host:
-    """The host, with its free space at this moment."""
+    """The host, with its free space at this moment. `capacity` is what the hypervisor tells; by
+    default it is the machine's.
+    """
+    told = capacity or common_pb2.Resources()
     usage = shutil.disk_usage(settings.shelf)
     host = settings.host
     return agent_pb2.Host(
@@ -29,8 +33,8 @@ def describe(
         cloud_id=settings.cloud_id,
         driver=hypervisor.name,
         total=common_pb2.Resources(
-            vcpus=host.vcpus or os.cpu_count() or 1,
-            memory_bytes=host.memory_bytes or _memory_bytes(),
+            vcpus=host.vcpus or told.vcpus or os.cpu_count() or 1,
+            memory_bytes=host.memory_bytes or told.memory_bytes or _memory_bytes(),
             disk_bytes=host.disk_bytes or usage.total,
         ),
         storage_free_bytes=usage.free,

@@ -123,10 +123,36 @@ class Settings:
     """SPIFFE id of the cloud's own manager: the only one whose grants let data in or out."""
 
     shelf: Path
-    """Folder of the shelf driver."""
+    """Folder of the agent: machines that arrive and what is kept of those that went; with driver
+    "shelf" all machines. With driver "libvirt" the hypervisor's user must get through the folders
+    above it (mode 0711), as the disks of machines that arrived lie in it.
+    """
 
-    driver: Literal["shelf"] = "shelf"
-    """Hypervisor driver."""
+    driver: Literal["shelf", "libvirt"] = "shelf"
+    """Hypervisor driver. "libvirt" needs the package libvirt-python (`watari[libvirt]`)."""
+
+    libvirt_uri: str = "qemu:///system"
+    """Of this host's libvirt; xen:///system where the hypervisor is Xen."""
+
+    networks: dict[str, str] = field(default_factory=dict)
+    """What a machine's network, bridge or device at the source is here: "bridge:NAME" or
+    "network:NAME" (one of libvirt's); "*" is any other one. A machine with a network that is not in
+    the table is refused: to guess would connect strangers. Driver "libvirt".
+    """
+
+    boot_files: Path | None = None
+    """Folder of kernels and initial file systems that machines which bring none of their own on a
+    disk may boot, by file name. Without it such machines are refused: a definition from elsewhere
+    names no file of this host. Driver "libvirt".
+    """
+
+    emulator: str = ""
+    """Path of the emulator for machines that arrive; empty is what libvirt takes by itself. Driver
+    "libvirt".
+    """
+
+    swtpm_folder: Path = Path("/var/lib/libvirt/swtpm")
+    """Where libvirt keeps the state of emulated TPMs. Driver "libvirt"."""
 
     address: str = "127.0.0.1:7443"
     """Where control calls are taken, host:port."""

@@ -22,7 +22,7 @@ from agent.disks.images import (
     open_image,
     unreadable,
 )
-from agent.disks.nbd import BASE_ALLOCATION, STATE_ZERO, Pool, server, tools
+from agent.disks.nbd import Pool, blocks, server, tools
 from watari import errors
 
 CLUSTER_BYTES = 64 * 1024
@@ -41,8 +41,12 @@ class Qcow2Reader:
     needs other files, CONFIG_INVALID when the host has no `qemu-nbd`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bitmap: str = "") -> None:
+        """With `bitmap`, one that the image holds, `dirty` tells what it marks. Raises the same
+        when there is none, or QEMU did not close the image in order.
+        """
         self._path = path
+        self._bitmap = bitmap
         self._descriptor = open_image(path)
         self._server: server.Server | None = None
         with contextlib.ExitStack() as undo:
@@ -69,7 +73,13 @@ class Qcow2Reader:
             raise disk_error(error, self._path) from error
         if full_read:
             return iter([Extent(0, self.size, hole=False)] if self.size else [])
-        return aligned(_allocation(self._pool), self.size, granularity)
+        return aligned(blocks.allocation(self._pool), self.size, granularity)
+
+    def dirty(self) -> Iterator[Extent]:
+        """What was written since the bitmap began, in order; without a bitmap ValueError."""
+        if not self._bitmap:
+            raise ValueError(f"{self._path.name} was opened without a bitmap")
+        return blocks.dirty(self._pool, self._bitmap)
 
     def check_unchanged(self) -> None:
         """Raises DataLoss SOURCE_CHANGED when anyone wrote to the image or put another there."""
@@ -103,7 +113,7 @@ class Qcow2Reader:
 
     def _start(self) -> server.Server:
         try:
-            return server.start(self._path, writable=False)
+            return server.start(self._path, writable=False, bitmap=self._bitmap)
         except tools.ToolError as error:
             hint = (
                 "shut down the machine or end the tool that has it open"
@@ -179,7 +189,7 @@ class Qcow2Writer:
     def extents(self, granularity: int) -> Iterator[Extent]:
         """What it holds, by the image's own tables."""
         self.flush()
-        return aligned(_allocation(self._pool), self.size, granularity)
+        return aligned(blocks.allocation(self._pool), self.size, granularity)
 
     def flush(self) -> None:
         """Returns when content and tables are on stable storage."""
@@ -196,20 +206,6 @@ class Qcow2Writer:
         if self._server is None:
             raise ValueError(f"{self._path.name} has been closed")
         return self._server.pool
-
-
-def _allocation(pool: Pool) -> Iterator[Extent]:
-    """The disk as QEMU knows it. Only what it knows to read as zeros is a hole: the protocol lets
-    an unallocated range hold anything.
-    """
-    if BASE_ALLOCATION not in pool.contexts:
-        yield Extent(0, pool.size, hole=False)
-        return
-    at = 0
-    while at < pool.size:
-        for run in pool.block_status(at, pool.size - at, BASE_ALLOCATION):
-            yield Extent(at, at + run.length, hole=bool(run.flags & STATE_ZERO))
-            at += run.length
 
 
 def _create(path: Path, size: int) -> None:

@@ -107,6 +107,19 @@ def with_disks(xml: str, files: Mapping[str, DiskFile]) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
+def tree(xml: str) -> ET.Element:
+    """The definition as elements, within this module's limits; to be written again with `text`.
+    Raises FailedPrecondition VM_DEFINITION_INVALID.
+    """
+    return _root(xml)
+
+
+def text(root: ET.Element) -> str:
+    """The definition of these elements."""
+    ET.register_namespace("watari", METADATA_NAMESPACE)
+    return ET.tostring(root, encoding="unicode")
+
+
 def _set_source(disk: ET.Element, path: Path) -> None:
     source = disk.find("source")
     if source is None:

@@ -11,7 +11,6 @@ SHELF/incoming/<migration id>/       what arrives (agent.transfer); becomes vms/
 Every change is one rename, so a crash leaves the state before or after it.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -69,7 +68,7 @@ class Shelf:
         self._vms = files.ensure_folder(folder / "vms")
         self._kept = files.ensure_folder(folder / "retained")
         self._lock = threading.RLock()
-        self._lock_file = _claim(folder / ".lock")
+        self._lock_file = files.claim(folder / ".lock")
 
     def close(self) -> None:
         """Lets another agent have the shelf."""
@@ -374,17 +373,3 @@ def _json(path: Path) -> dict[str, Any]:
 def _absent_is_fine(_function: object, path: str, failure: Any) -> None:
     if not isinstance(failure[1], FileNotFoundError):
         raise raw.disk_error(failure[1], Path(path))
-
-
-def _claim(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise errors.FailedPrecondition(
-            "CONFIG_INVALID",
-            f"another agent uses the shelf {path.parent}",
-            hint="give each agent a shelf of its own, or stop the other one",
-        ) from None
-    return descriptor

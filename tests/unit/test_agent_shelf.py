@@ -181,7 +181,7 @@ def test_a_machine_does_not_arrive_over_one_that_is_there(shelf: Shelf, tmp_path
 def test_two_agents_do_not_share_a_shelf(shelf: Shelf, tmp_path: Path, clock: FakeClock) -> None:
     with pytest.raises(errors.FailedPrecondition) as caught:
         Shelf(tmp_path, clock, 3600)
-    assert "shelf" in caught.value.message
+    assert "another agent" in caught.value.message
 
 
 def test_an_unknown_machine_is_not_found(shelf: Shelf) -> None:

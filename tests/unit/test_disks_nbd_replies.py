@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.disks import qcow2
-from agent.disks.nbd import BASE_ALLOCATION, Pool, Status, dirty_bitmap, wire
+from agent.disks.nbd import BASE_ALLOCATION, Pool, Status, blocks, dirty_bitmap, wire
 from tests.support import nbd_script as script
 from watari import errors
 
@@ -160,7 +159,7 @@ def test_only_what_reads_as_zeros_is_a_hole_for_us() -> None:
     hole, zero = wire.STATE_HOLE, wire.STATE_ZERO
     said = script.status(7, (4096, hole), (4096, zero), (4096, hole | zero), (4096, 0))
     with script.connected(said + script.status(7, (1 << 20, 3), cookie=2)) as connection:
-        found = list(itertools.islice(qcow2._allocation(Pool([connection])), 5))
+        found = list(itertools.islice(blocks.allocation(Pool([connection])), 5))
     assert [each.hole for each in found] == [False, True, True, False, True]
 
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from agent.disks.nbd import tools
+from agent.disks.nbd import tools, wire
 from agent.disks.nbd.connection import Connection
 from agent.disks.nbd.pool import Pool
 from agent.disks.nbd.tools import ToolError
@@ -54,13 +54,14 @@ rmdir "$folder"
 class Server:
     """A running `qemu-nbd` and the pool of connections to it."""
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
-        """Raises ToolError with what `qemu-nbd` said, FailedPrecondition CONFIG_INVALID when it is
-        not there.
+    def __init__(self, path: Path, *, writable: bool, bitmap: str = "") -> None:
+        """`bitmap` is a dirty bitmap of the image that is offered as a context. Raises ToolError
+        with what `qemu-nbd` said, FailedPrecondition CONFIG_INVALID when it is not there.
         """
         tools.require("qemu-nbd")
         self._path = path
         self._writable = writable
+        self._bitmap = bitmap
         folder = tempfile.mkdtemp(prefix="watari-nbd-")  # mode 0700
         self._socket = str(Path(folder) / "s")
         if len(os.fsencode(self._socket)) > SOCKET_PATH_BYTES_MAX:
@@ -105,6 +106,8 @@ class Server:
             common += ["--discard=unmap", "--detect-zeroes=off", "--cache=writeback"]
         else:
             common += ["--read-only"]
+        if self._bitmap:
+            common += [f"--bitmap={self._bitmap}"]
         return ["qemu-nbd", *common, str(self._path.absolute())]
 
     def _connect(self) -> Pool:
@@ -126,7 +129,10 @@ class Server:
 
     def _greeted(self, connected: socket.socket) -> Connection:
         try:
-            return Connection(connected, self._path.name)
+            contexts = [wire.BASE_ALLOCATION]
+            if self._bitmap:
+                contexts.append(wire.dirty_bitmap(self._bitmap))
+            return Connection(connected, self._path.name, contexts=contexts)
         except errors.DataLoss as error:
             # It listens before it opens the image; when that fails it leaves, saying why.
             if self._ended(END_SECONDS_MAX):
@@ -168,8 +174,8 @@ class Server:
         self._said = self._alive = -1
 
 
-def start(path: Path, *, writable: bool) -> Server:
+def start(path: Path, *, writable: bool, bitmap: str = "") -> Server:
     """Starts a server; waits a while for an image that somebody has locked. Raises ToolError,
     WatariError.
     """
-    return tools.unlocked(lambda: Server(path, writable=writable))
+    return tools.unlocked(lambda: Server(path, writable=writable, bitmap=bitmap))

@@ -1,0 +1,459 @@
+"""A machine that a migration holds: made to stand still, and brought back to what it was.
+
+```
+            quiesce                                            unhold
+held -> stopping -> (off or saved) -> not in libvirt -> still -> resuming -> (as before) -> no hold
+```
+
+Each stage is durable before what follows it begins, and every step looks at how things are before
+it acts. So a call that is repeated after any crash goes on, and `unhold` may come at any stage.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import libvirt
+
+from agent import files
+from agent.disks import raw
+from agent.hypervisors import Guest, Mode
+from agent.hypervisors.virt import definition, faults, machines, saveimage, tpm
+from agent.hypervisors.virt.connection import JOB_LOOK_SECONDS
+from agent.hypervisors.virt.host import Host
+from agent.hypervisors.virt.machines import Machines, Seen
+from agent.hypervisors.virt.notes import Note
+from agent.hypervisors.virt.records import Folder, Hold
+from agent.hypervisors.virt.views import Views
+from watari import clock, errors, logs
+from watari.v1 import agent_pb2, common_pb2
+
+SUSPEND = common_pb2.MIGRATION_MODE_SUSPEND
+
+SAVE_SECONDS_MAX = 3600.0
+"""How long a save that an agent before this one began may go on."""
+
+FORCED_SECONDS_MAX = 60.0
+"""How long a machine may take to be gone after it was forced."""
+
+SHUTDOWN_SECONDS_MAX = 60.0
+"""How long a guest that was asked to shut down, when the migration was called off, may still take
+to do so; it runs again then. One that takes longer has not listened."""
+
+UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+    | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_TPM
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+)
+_log = logs.get(__name__)
+
+
+class Stopping:
+    """Holds, quiesce and unhold."""
+
+    def __init__(self, host: Host, found: Machines, views: Views, time: clock.Clock) -> None:
+        self._clock = time
+        self._host = host
+        self._machines = found
+        self._folder: Folder = found.folder
+        self._views = views
+
+    def hold(self, vm_id: str, migration_id: str, mode: Mode) -> Guest:
+        """See `Hypervisor.hold`."""
+        with self._machines.alone(vm_id):
+            guest = self._machines.guest(vm_id)
+            if guest.problem:
+                raise guest.problem
+            if guest.held_by not in {"", migration_id}:
+                raise machines.busy(guest.name, guest.held_by)
+            if guest.held_by == migration_id:
+                return guest
+            origin = self._folder.origin(vm_id)
+            if origin is not None and origin.provisional:
+                raise machines.busy(guest.name, f"migration {origin.migration_id} brings it")
+            require_movable(self._machines, guest, mode)
+            with self._machines.domain(vm_id, "the machine cannot be held") as found:
+                record = Hold(
+                    migration_id=migration_id,
+                    mode=mode,
+                    name=guest.name,
+                    definition=machines.secret_xml(found),
+                    shown=machines.shown_xml(found),
+                    memory_bytes=definition.state(guest.definition_xml).memory_bytes,
+                )
+            self._folder.put_hold(vm_id, record)
+            return self._machines.guest(vm_id)
+
+    def quiesce(self, vm_id: str, migration_id: str, stop_seconds_max: float) -> Guest:
+        """See `Hypervisor.quiesce`."""
+        with self._machines.alone(vm_id):
+            hold = self._machines.require_hold(vm_id, migration_id)
+            if hold.stage == "resuming":
+                raise machines.busy(hold.name, "its hold is being ended")
+            if hold.stage != "still":
+                seen = self._machines.seen(vm_id)
+                self._views.end_jobs(vm_id)
+                if hold.stage == "held":
+                    hold = self._begin(vm_id, hold, seen)
+                try:
+                    self._stand_still(vm_id, hold, stop_seconds_max)
+                except errors.WatariError as error:
+                    self._back(vm_id, error)
+                    raise
+            return self._machines.guest(vm_id)
+
+    def unhold(self, vm_id: str, migration_id: str, epoch: int) -> None:
+        """See `Hypervisor.unhold`."""
+        with self._machines.alone(vm_id):
+            hold = self._folder.hold(vm_id)
+            if hold is None or hold.migration_id != migration_id:
+                return
+            if epoch:
+                self._folder.put_epoch(vm_id, epoch)
+            if hold.stage == "held":
+                self._views.clean(vm_id, hold)
+            else:
+                self._resume(vm_id, hold)
+            self._folder.drop_hold(vm_id)
+
+    def require_still(self, vm_id: str, migration_id: str) -> None:
+        """Raises FailedPrecondition VM_BUSY without the hold, VM_RUNNING before `quiesce`."""
+        hold = self._machines.require_hold(vm_id, migration_id)
+        if hold.stage != "still":
+            raise errors.FailedPrecondition(
+                "VM_RUNNING",
+                f"machine {hold.name} does not stand still yet",
+                hint="this is a fault of the program: quiesce comes first",
+                vm=vm_id,
+            )
+
+    def _begin(self, vm_id: str, hold: Hold, seen: Seen | None) -> Hold:
+        """Notes how the machine was, before anything changes."""
+        if seen is None:
+            raise faults.not_found(vm_id)
+        if seen.state == agent_pb2.GUEST_STATE_PAUSED:
+            raise _paused(hold.name)
+        if hold.mode == SUSPEND and not seen.active:
+            raise _off(hold.name)
+        with self._machines.domain(vm_id, "the machine cannot be looked at") as found:
+            hold = replace(
+                hold,
+                stage="stopping",
+                was_running=seen.active,
+                stopped_at=self._clock.now().timestamp(),
+                autostart=bool(found.isPersistent() and found.autostart()),
+                definition=machines.secret_xml(found),
+                shown=machines.shown_xml(found),
+                checkpoints=_foreign_checkpoints(found, hold.migration_id),
+            )
+        return self._folder.put_hold(vm_id, hold)
+
+    def _stand_still(self, vm_id: str, hold: Hold, stop_seconds_max: float) -> None:
+        if self._machines.seen(vm_id) is not None:
+            with self._machines.domain(vm_id, "the machine cannot be stopped") as found:
+                if found.isPersistent():
+                    found.setAutostart(0)
+            if hold.mode == SUSPEND:
+                hold = self._save(vm_id, hold)
+            else:
+                hold = self._folder.put_hold(vm_id, replace(hold, asked=hold.was_running))
+                shut_down(self._machines, vm_id, stop_seconds_max)
+            undefine(self._machines, vm_id)
+        elif hold.mode == SUSPEND and not hold.memory:
+            raise faults.failed("the machine's memory is lost", "nothing saved it")
+        if definition.state(hold.shown).tpm:
+            tpm.pack(self._host.swtpm_folder(vm_id), self._folder.held / f"{vm_id}.tpm")
+        self._folder.put_hold(vm_id, replace(hold, stage="still"))
+
+    def _save(self, vm_id: str, hold: Hold) -> Hold:
+        """Saves the memory of a machine that runs, unless that was done already. A save that began
+        goes on without the agent, so each has a file of its own, which is noted before.
+        """
+        self._await_job(vm_id)
+        # An image counts only once the machine is off: libvirt may have let it run on after all.
+        while _active(self._machines, vm_id):
+            name = f"{vm_id}.{uuid.uuid4().hex[:8]}.memory"
+            hold = self._folder.put_hold(vm_id, replace(hold, saves=(*hold.saves, name)))
+            with self._machines.domain(vm_id, f"the memory of {hold.name} was not saved") as found:
+                found.saveFlags(str(self._folder.held / name), None, 0)
+        memory = self._saved(hold)
+        if memory is None:
+            raise faults.failed(
+                f"the memory of {hold.name} was not saved", "the machine stopped by itself"
+            )
+        path = self._folder.held / memory
+        _pad(path, hold.memory_bytes, hold.name)
+        for each in hold.saves:
+            if each != memory:
+                files.remove(self._folder.held / each)
+        return self._folder.put_hold(vm_id, replace(hold, memory=memory))
+
+    def _saved(self, hold: Hold) -> str | None:
+        """The complete image among the files that were saved to."""
+        for name in reversed(hold.saves):
+            image = _image(self._folder.held / name)
+            if image is not None and image.complete:
+                return name
+        return None
+
+    def _await_job(self, vm_id: str) -> None:
+        """Until libvirt does nothing with the machine any more."""
+
+        def idle() -> bool:
+            try:
+                with self._machines.domain(vm_id, "its jobs are not known") as found:
+                    return not found.isActive() or found.jobInfo()[0] in {
+                        libvirt.VIR_DOMAIN_JOB_NONE,
+                        libvirt.VIR_DOMAIN_JOB_COMPLETED,
+                        libvirt.VIR_DOMAIN_JOB_FAILED,
+                        libvirt.VIR_DOMAIN_JOB_CANCELLED,
+                    }
+            except errors.FailedPrecondition:  # it went off between the two questions
+                return True
+
+        if not self._machines.connection.wait_until(idle, SAVE_SECONDS_MAX, JOB_LOOK_SECONDS):
+            raise faults.failed("libvirt has been busy with the machine", "for an hour")
+
+    def _back(self, vm_id: str, first: errors.WatariError) -> None:
+        """After a failure the machine runs as before, if that can be done; the first error counts.
+
+        Not where libvirtd is away: what it did is unknown, and the call will be repeated.
+        """
+        hold = self._folder.hold(vm_id)
+        if hold is None or isinstance(first, errors.Unavailable):
+            return
+        try:
+            self._resume(vm_id, hold)
+            self._folder.put_hold(vm_id, _untouched(hold))
+        except errors.WatariError as error:
+            _log.warning("a machine could not be brought back", vm=vm_id, error=str(error))
+
+    def _resume(self, vm_id: str, hold: Hold) -> None:
+        hold = self._folder.put_hold(vm_id, replace(hold, stage="resuming"))
+        if self._machines.seen(vm_id) is not None:
+            self._await_job(vm_id)
+        self._views.end_jobs(vm_id)
+        what = f"machine {hold.name} could not be started again"
+        seen = self._machines.seen(vm_id)
+        if hold.asked and seen is not None and seen.active:
+            self._machines.connection.wait_until(
+                lambda: not _active(self._machines, vm_id), SHUTDOWN_SECONDS_MAX
+            )
+        if not _active(self._machines, vm_id):
+            self._views.clean_images(vm_id, hold)
+            hold = self._folder.put_hold(vm_id, replace(hold, asked=False))
+        with self._machines.connection.asked(what, vm_id) as opened:
+            found = define(opened, hold.definition)
+            _redefine_checkpoints(found, hold)
+            found.setAutostart(int(hold.autostart))
+            if hold.was_running:
+                self._run(vm_id, hold, opened, found)
+
+    def _run(self, vm_id: str, hold: Hold, opened: Any, found: Any) -> None:
+        memory = hold.memory or self._saved(hold)
+        path = self._folder.held / memory if memory else None
+        if not found.isActive() and path is not None and _image(path) is not None:
+            opened.restoreFlags(str(path), hold.definition, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+            found = opened.lookupByUUIDString(vm_id)
+        release(found, path if hold.mode == SUSPEND else None)
+        if hold.serial:
+            self._views.clean(vm_id, hold)
+
+
+def require_movable(found: Machines, guest: Guest, mode: Mode) -> None:
+    """Raises the first obstacle."""
+    for note in obstacles(found, guest, mode):
+        if note.fatal:
+            raise note.error
+
+
+def obstacles(found: Machines, guest: Guest, mode: Mode) -> list[Note]:
+    """What keeps a machine here."""
+    notes = []
+    if guest.problem:
+        return [Note(fatal=True, error=guest.problem)]
+    if guest.state == agent_pb2.GUEST_STATE_PAUSED:
+        notes.append(Note(fatal=True, error=_paused(guest.name)))
+    elif mode == SUSPEND and guest.state != agent_pb2.GUEST_STATE_RUNNING:
+        notes.append(Note(fatal=True, error=_off(guest.name)))
+    notes += definition.obstacles(guest.definition_xml)
+    with (
+        contextlib.suppress(errors.NotFound),
+        found.domain(guest.vm_id, "the machine cannot be looked at") as domain,
+    ):
+        notes += definition.in_the_way(
+            snapshots=_count(domain.snapshotNum), managed_save=bool(_saved_by_libvirt(domain))
+        )
+    return notes
+
+
+def shut_down(found: Machines, vm_id: str, stop_seconds_max: float) -> None:
+    """Asks the guest, and forces it when its time is over. Raises VM_LIFECYCLE_FAILED."""
+
+    def off() -> bool:
+        return not _active(found, vm_id)
+
+    if not off():
+        with (
+            contextlib.suppress(errors.FailedPrecondition),  # a guest that cannot be asked
+            found.domain(vm_id, "the guest cannot be asked to shut down") as domain,
+        ):
+            domain.shutdown()
+        if not found.connection.wait_until(off, stop_seconds_max):
+            force_off(found, vm_id)
+        if not found.connection.wait_until(off, FORCED_SECONDS_MAX):
+            raise faults.failed("the machine did not stop", "its process is still there")
+
+
+def force_off(found: Machines, vm_id: str) -> None:
+    """Ends a machine's process; its disks are closed in order where that is possible."""
+    for flags in (libvirt.VIR_DOMAIN_DESTROY_GRACEFUL, 0):
+        try:
+            with found.domain(vm_id, "the machine cannot be forced off") as domain:
+                domain.destroyFlags(flags)
+        except errors.FailedPrecondition:
+            if not _active(found, vm_id):
+                return
+            if not flags:
+                raise
+        else:
+            return
+
+
+def undefine(found: Machines, vm_id: str) -> None:
+    """Takes a machine that is off out of libvirt; what it has on disk stays."""
+    if found.seen(vm_id) is not None:
+        with (
+            contextlib.suppress(errors.NotFound),
+            found.domain(vm_id, "the machine cannot be taken out of libvirt") as domain,
+        ):
+            if domain.isPersistent():
+                _undefine(domain)
+
+
+def define(opened: Any, xml: str) -> Any:
+    """Tells libvirt of a machine, or once more."""
+    return opened.defineXML(xml)
+
+
+def release(found: Any, memory: Path | None) -> None:
+    """Lets a machine run. Its saved memory is deleted first: it can be loaded once only."""
+    state = found.state()[0]
+    loaded = state not in {libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
+    if memory is not None and loaded:
+        files.remove(memory)
+    if state == libvirt.VIR_DOMAIN_PAUSED:
+        found.resume()
+    elif not found.isActive():
+        found.create()
+
+
+def _undefine(domain: Any) -> None:
+    try:
+        domain.undefineFlags(UNDEFINE)
+    except libvirt.libvirtError as error:
+        unknown = {libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_NO_SUPPORT}
+        if error.get_error_code() not in unknown:
+            raise
+        domain.undefineFlags(0)  # Xen knows no flags
+
+
+def _active(found: Machines, vm_id: str) -> bool:
+    try:
+        seen = found.seen(vm_id)
+    except errors.Unavailable:  # libvirtd is away: the guest may run on
+        return True
+    return seen is not None and seen.active
+
+
+def _image(path: Path) -> saveimage.Image | None:
+    try:
+        with path.open("rb") as file:
+            return saveimage.parse(file.read(saveimage.HEADER_BYTES))
+    except FileNotFoundError:
+        return None
+
+
+def _pad(path: Path, size: int, name: str) -> None:
+    """Gives a saved image its size, sparse and durable; what is after the image is not read."""
+    image = _image(path)
+    if image is None or not image.raw:
+        raise faults.failed(
+            f"the memory of {name} was saved in a form that does not travel",
+            "it is compressed",
+            hint='set save_image_format = "raw" in the host\'s qemu.conf',
+        )
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if os.fstat(descriptor).st_size > size:
+                raise faults.failed(f"the memory of {name} takes more than", f"{size} bytes")
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise raw.disk_error(error, path) from error
+    files.sync_folder(path.parent)
+
+
+def _untouched(hold: Hold) -> Hold:
+    return replace(hold, stage="held", asked=False, saves=(), memory="", serial=0, checkpoint="")
+
+
+def _foreign_checkpoints(found: Any, migration_id: str) -> tuple[str, ...]:
+    """XML of others' checkpoints, which libvirt forgets with the machine; parents first."""
+    ask: Callable[[int], list[Any]] = found.listAllCheckpoints
+    try:
+        known = ask(libvirt.VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL)
+    except libvirt.libvirtError:  # Xen has none
+        return ()
+    return tuple(
+        str(each.getXMLDesc(libvirt.VIR_DOMAIN_CHECKPOINT_XML_SECURE))
+        for each in known
+        if not each.getName().startswith(f"watari-{migration_id}-")
+    )
+
+
+def _redefine_checkpoints(found: Any, hold: Hold) -> None:
+    for each in hold.checkpoints:
+        try:
+            found.checkpointCreateXML(each, libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE)
+        except libvirt.libvirtError as error:  # its next backup is a full one
+            _log.warning("a checkpoint is lost", vm=hold.name, error=faults.text(error))
+
+
+def _count(ask: Callable[[], int]) -> int:
+    try:
+        return int(ask())
+    except libvirt.libvirtError:  # Xen has none
+        return 0
+
+
+def _saved_by_libvirt(domain: Any) -> bool:
+    try:
+        return bool(domain.hasManagedSaveImage(0))
+    except libvirt.libvirtError:
+        return False
+
+
+def _off(name: str) -> errors.FailedPrecondition:
+    return errors.FailedPrecondition(
+        "VM_NOT_RUNNING",
+        f"machine {name} is off: it has no memory that could be saved",
+        hint="migrate it in mode cold",
+        vm=name,
+    )
+
+
+def _paused(name: str) -> errors.FailedPrecondition:
+    return errors.FailedPrecondition(
+        "VM_NOT_RUNNING",
+        f"machine {name} is paused",
+        hint="resume it or shut it down first, then migrate",
+        vm=name,
+    )
