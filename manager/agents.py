@@ -128,11 +128,12 @@ class Agents:
         request = agent_pb2.PurgeRetainedRequest(vm_id=vm_id, migration_id=migration_id)
         client.call(self._stub(host_id).PurgeRetained, request, timeout_seconds=self._deadline)
 
-    def start(self, host_id: str, vm_id: str) -> agent_pb2.Guest:
-        """Let a machine run. Raises FailedPrecondition VM_BUSY and VM_LIFECYCLE_FAILED, NotFound
-        VM_NOT_FOUND, Unimplemented NOT_SERVED where none runs.
+    def start(self, host_id: str, vm_id: str, migration_id: str = "") -> agent_pb2.Guest:
+        """Let a machine run, because of a migration if one is named. Raises FailedPrecondition
+        VM_BUSY and VM_LIFECYCLE_FAILED, NotFound VM_NOT_FOUND, Unimplemented NOT_SERVED where none
+        runs.
         """
-        request = agent_pb2.StartGuestRequest(vm_id=vm_id)
+        request = agent_pb2.StartGuestRequest(vm_id=vm_id, migration_id=migration_id)
         return client.call(
             self._stub(host_id).StartGuest, request, timeout_seconds=self._lifecycle
         ).guest

@@ -75,7 +75,7 @@ class OwedCalls:
             _log.info("not started: it is somewhere else by now", vm_id=call.subject_id)
             return
         try:
-            self._agents.start(call.target, call.subject_id)
+            self._agents.start(call.target, call.subject_id, call.migration_id)
         except errors.NotFound as error:
             if error.reason != "VM_NOT_FOUND":
                 raise

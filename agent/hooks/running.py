@@ -7,9 +7,10 @@ from agent.hooks import process, telling
 from agent.hooks.folder import hooks_of, refused, require_program
 from agent.hooks.stages import Failure, Stage, consequences
 from agent.hooks.telling import Document
-from agent.hypervisors import COLD, Guest, Mode
+from agent.hypervisors import Guest, Mode
 from agent.settings import HookSettings
 from watari import errors, logs
+from watari.v1 import common_pb2
 
 SHOWN_CHARS_MAX = 200
 """Of a failed hook's output, in the error: its last line."""
@@ -38,7 +39,7 @@ class Hooks:
         guest: Guest,
         *,
         migration_id: str,
-        mode: Mode = COLD,
+        mode: Mode = common_pb2.MIGRATION_MODE_UNSPECIFIED,
         peer_cloud: str = "",
         epoch: int | None = None,
         addresses: Sequence[str] = (),

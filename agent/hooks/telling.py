@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from agent.hooks.stages import Stage
-from agent.hypervisors import COLD, Guest, Mode, domain
+from agent.hypervisors import Guest, Mode, domain
 from watari import errors
 from watari.v1 import common_pb2
 
@@ -64,7 +64,7 @@ def document(
     migration_id: str,
     cloud: str,
     host: str,
-    mode: Mode = COLD,
+    mode: Mode = common_pb2.MIGRATION_MODE_UNSPECIFIED,
     peer_cloud: str = "",
     epoch: int | None = None,
     addresses: Sequence[str] = (),
@@ -88,8 +88,9 @@ def document(
 
 
 def _mode(mode: Mode) -> str:
-    known = mode or common_pb2.MIGRATION_MODE_COLD
-    return common_pb2.MigrationMode.Name(known).removeprefix("MIGRATION_MODE_").lower()
+    if mode == common_pb2.MIGRATION_MODE_UNSPECIFIED:
+        return ""
+    return common_pb2.MigrationMode.Name(mode).removeprefix("MIGRATION_MODE_").lower()
 
 
 def _interfaces(definition_xml: str) -> Iterator[Interface]:

@@ -140,7 +140,7 @@ def test_a_definition_that_cannot_be_read_has_no_interfaces() -> None:
     for xml in ("", "<domain", bomb):
         broken = Guest(GUEST.vm_id, "web", "acme", 1, 1, (), xml)
         told = document(broken, migration_id=MIGRATION, cloud="tokyo", host="host-1")
-        assert (told.interfaces, told.epoch, told.mode) == ((), 0, "cold")
+        assert (told.interfaces, told.epoch, told.mode) == ((), 0, "")
 
 
 def test_a_hook_that_fails_before_something_stops_it_and_later_hooks_are_not_run(
