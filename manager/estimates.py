@@ -186,8 +186,7 @@ def _own_findings(subject: _Subject) -> list[common_pb2.Problem]:
 def _fill(
     answer: manager_pb2.EstimateMigrationResponse, found: agent_pb2.EstimateTransferResponse
 ) -> None:
-    # An agent that does not know the field compares, or raises why not.
-    answer.compared = found.compared or (found.total_bytes > 0 and not found.findings)
+    answer.compared = found.compared
     _merge(answer, found.findings)
     answer.unique_bytes = found.unique_bytes
     answer.wire_bytes = found.wire_bytes
