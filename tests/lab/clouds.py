@@ -12,6 +12,7 @@ neither directory nor broker is needed to move a machine by hand.
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,21 @@ class Server:
                     env={**os.environ, **environ},
                 )
         wait_until(self._serves, START_SECONDS_MAX, lambda: self.log.read_text()[-4000:])
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it stopped itself at a fail point."""
+        assert self._process is not None
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except FileNotFoundError:
+            return False
+        return stat.rpartition(")")[2].split()[0] in "Tt"
+
+    def go_on(self) -> None:
+        """Lets it go on, if it is still there."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """kill -9, and waits for its end."""
@@ -175,6 +191,33 @@ class Cloud:
         """A migration that leaves this cloud."""
         request = manager_pb2.GetMigrationRequest(migration_id=migration_id)
         return client.call(self.calls.GetMigration, request).migration
+
+    @staticmethod
+    def new_id() -> str:
+        """Of a migration to come."""
+        return str(uuid.uuid4())
+
+    def resolve(self, migration_id: str, resolution: int) -> None:
+        """An operator's word on a migration whose peer is gone."""
+        request = manager_pb2.ResolveMigrationRequest(
+            migration_id=migration_id,
+            resolution=manager_pb2.ResolveMigrationRequest(resolution=resolution).resolution,  # type: ignore[arg-type]
+            justification="the link between the hosts is gone",
+        )
+        client.call(self.calls.ResolveMigration, request, timeout_seconds=60)
+
+    def inventories(self) -> list[manager_pb2.Inventory]:
+        """Of its hosts."""
+        request = manager_pb2.ListInventoriesRequest()
+        return list(client.call(self.calls.ListInventories, request).inventories)
+
+    def usage(self, vm_id: str, migration_id: str) -> list[manager_pb2.UsageRecord]:
+        """What was metered of a machine because of a migration."""
+        target = rpc.Target(f"{self.control}:{MANAGER_PORT}", SpiffeId.parse(self.manager_id))
+        stub = manager_pb2_grpc.AccountingServiceStub(self.channels.get(target))
+        request = manager_pb2.ListUsageRecordsRequest(vm_id=vm_id, page_size=1000)
+        records = client.call(stub.ListUsageRecords, request).records
+        return [each for each in records if each.migration_id == migration_id]
 
     def migrate(self, vm_id: str, mode: int, migration_id: str = "", **options: int) -> str:
         """Begins to move a machine to the other cloud; the migration's id."""
@@ -280,7 +323,7 @@ class Clouds:
         image: Image,
         more: Mapping[str, str] | None = None,
     ) -> None:
-        self.lab = lab
+        self.lab, self.image = lab, image
         sides = ((lab.tokyo, lab.tokyo_control), (lab.osaka, lab.osaka_control))
         self.tokyo, self.osaka = (
             Cloud(
@@ -328,6 +371,10 @@ class Clouds:
     def recover(self) -> None:
         """Everything runs again, and the link is whole."""
         self.lab.recover()
+        self.recover_servers()
+
+    def recover_servers(self) -> None:
+        """Everything runs again, whatever the link is."""
         for cloud in self.both:
             cloud.start()
 

@@ -42,6 +42,12 @@ class Traveller:
         self.at = self.clouds.other(self.at)
         self.stays.append(console_of(self.at.host, self.guest.spec.name))
 
+    def stayed(self) -> None:
+        """It is where it was; it may have been started anew, by a definition that was kept."""
+        found = console_of(self.at.host, self.guest.spec.name)
+        if found.path != self.console.path:
+            self.stays.append(found)
+
     def move(self, mode: int, **options: int) -> manager_pb2.Migration:
         """Migrates it to the other cloud, and waits until it counts there."""
         migration_id = self.at.migrate(self.vm_id, mode, **options)
