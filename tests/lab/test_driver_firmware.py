@@ -20,7 +20,8 @@ def test_firmware_variables_and_tpm_come_along(
 ) -> None:
     tokyo = Agent(lab.tokyo, tmp_path / "a", lab_image)
     osaka = Agent(lab.osaka, tmp_path / "b", lab_image)
-    guest, migration = make_guest(lab.tokyo, machine="q35", disks={"vda": "raw"}), drivers.new_id()
+    guest = make_guest(lab.tokyo, machine="q35", disks={"vda": "raw"}, memory_mib=256)
+    migration = drivers.new_id()
     vm_id = guest.spec.vm_id
     xml = guests.definition_xml(guest).replace("<os>", '<os firmware="efi">')
     definition = tmp_path / "uefi.xml"
