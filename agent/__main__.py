@@ -7,6 +7,7 @@ import grpc
 
 from agent import host, stored
 from agent.disks import open_reader
+from agent.hooks import Hooks
 from agent.hypervisors import Hypervisor, choice
 from agent.seeds.catalogue import SeedCatalogue
 from agent.seeds.scopes import Scopes
@@ -32,7 +33,8 @@ def main() -> None:
 def assemble(settings: Settings, context: service.Context) -> Server:
     """Joins the parts; what must be stopped is on the context's stack."""
     hypervisor, capacity = choice.opened(settings, context.clock, context.stack)
-    jobs = Jobs(hypervisor, context.identity, settings, context.clock)
+    hooks = Hooks(settings.hooks, cloud=settings.cloud_id, host=settings.host_id)
+    jobs = Jobs(hypervisor, hooks, context.identity, settings, context.clock)
     stopping = threading.Event()
     context.stack.callback(stopping.set)
     arriving: list[Sessions] = []
@@ -56,7 +58,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         return host.describe(settings, hypervisor, own, control, sessions.data, capacity())
 
     def servicers(server: grpc.Server) -> None:
-        agent_service = AgentService(describe, hypervisor, jobs, sessions, stopping)
+        agent_service = AgentService(describe, hypervisor, jobs, sessions, hooks, stopping)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(agent_service, server)
         agent_pb2_grpc.add_TransferServiceServicer_to_server(TransferService(sessions), server)
 

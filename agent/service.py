@@ -7,7 +7,8 @@ from typing import TypeVar
 import grpc
 
 from agent import host
-from agent.hypervisors import COLD, Hypervisor, Mode, Retained, domain
+from agent.hooks import Document, Hooks, Stage
+from agent.hypervisors import COLD, Guest, Hypervisor, Mode, Retained, domain
 from agent.transfer import geometry, keys, schedule
 from agent.transfer.flow import Failure
 from agent.transfer.jobs import Jobs
@@ -33,8 +34,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         hypervisor: Hypervisor,
         jobs: Jobs,
         sessions: Sessions,
+        hooks: Hooks,
         stopping: threading.Event,
     ) -> None:
+        self._hooks = hooks
         self._describe = describe
         self._hypervisor = hypervisor
         self._jobs = jobs
@@ -74,13 +77,22 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.UnholdGuestRequest, context: grpc.ServicerContext
     ) -> agent_pb2.UnholdGuestResponse:
         epoch = validate.require_range(request.epoch, "epoch", 0, EPOCH_MAX)
-        self._hypervisor.unhold(*_vm_and_migration(request), epoch)
+        vm_id, migration_id = _vm_and_migration(request)
+        held = self._held(vm_id, migration_id)
+        self._hypervisor.unhold(vm_id, migration_id, epoch)
+        if held is not None:
+            guest = self._hypervisor.guest(vm_id)
+            self._hooks.run(Stage.AFTER_UNHOLD, self._told(guest, migration_id))
         return agent_pb2.UnholdGuestResponse()
 
     def RetireGuest(
         self, request: agent_pb2.RetireGuestRequest, context: grpc.ServicerContext
     ) -> agent_pb2.RetireGuestResponse:
-        retained = self._hypervisor.retire(*_vm_and_migration(request))
+        vm_id, migration_id = _vm_and_migration(request)
+        held = self._held(vm_id, migration_id)
+        retained = self._hypervisor.retire(vm_id, migration_id)
+        if held is not None:
+            self._hooks.run(Stage.AFTER_RETIRE, self._told(held, migration_id))
         return agent_pb2.RetireGuestResponse(retained=_retained(retained))
 
     def ListRetained(
@@ -102,6 +114,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.StartGuestRequest, context: grpc.ServicerContext
     ) -> agent_pb2.StartGuestResponse:
         guest = self._hypervisor.start(validate.require_uuid(request.vm_id, "vm_id"))
+        if request.migration_id:
+            migration_id = validate.require_uuid(request.migration_id, "migration_id")
+            self._hooks.run(Stage.AFTER_START, self._told(guest, migration_id))
         return agent_pb2.StartGuestResponse(guest=host.message(guest))
 
     def StopGuest(
@@ -178,7 +193,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     ) -> agent_pb2.ActivateIncomingResponse:
         migration_id = validate.require_uuid(request.migration_id, "migration_id")
         epoch = validate.require_range(request.epoch, "epoch", 2, EPOCH_MAX)
-        guest = self._sessions.activate(migration_id, epoch, prepare=request.prepare)
+        guest = self._sessions.activate(migration_id, epoch, provisional=request.prepare)
+        if request.prepare:
+            self._hooks.run(Stage.BEFORE_START, self._told(guest, migration_id))
+            guest = self._sessions.prepare(migration_id)
         return agent_pb2.ActivateIncomingResponse(guest=host.message(guest))
 
     def DiscardIncoming(
@@ -186,6 +204,17 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     ) -> agent_pb2.DiscardIncomingResponse:
         self._sessions.discard(validate.require_uuid(request.migration_id, "migration_id"))
         return agent_pb2.DiscardIncomingResponse()
+
+    def _held(self, vm_id: str, migration_id: str) -> Guest | None:
+        """A machine that this migration holds here; None when it is not here, or not so."""
+        try:
+            guest = self._hypervisor.guest(vm_id)
+        except errors.NotFound:
+            return None
+        return guest if guest.held_by == migration_id else None
+
+    def _told(self, guest: Guest, migration_id: str) -> Document:
+        return self._hooks.document(guest, migration_id=migration_id)
 
 
 class TransferService(agent_pb2_grpc.TransferServiceServicer):

@@ -85,6 +85,28 @@ class TransferSettings:
 
 
 @dataclass(frozen=True)
+class HookSettings:
+    """Programs of the operator's own that are run when a machine stops or starts."""
+
+    folder: Path | None = None
+    """Folder with a folder for each stage, such as `before-stop.d/10-name`; none: no hooks."""
+
+    seconds_max: float = field(default=30.0, metadata={"min": 0.1, "max": 3600.0})
+    """How long one hook may take, while its machine may stand still; then it gets SIGTERM."""
+
+    term_seconds_max: float = field(default=5.0, metadata={"min": 0.0, "max": 60.0})
+    """Between SIGTERM and SIGKILL."""
+
+    output_bytes_max: int = field(default=16 * 1024, metadata={"min": 0, "max": 1 << 20})
+    """What is kept and logged of a hook's output; the rest is read and dropped."""
+
+    failure: dict[str, str] = field(default_factory=dict)
+    """What follows when a hook of a stage fails: "stop" or "warn". Without a word the stages
+    `before-stop` and `before-start` stop; the others can only warn.
+    """
+
+
+@dataclass(frozen=True)
 class Settings:
     """The agent."""
 
@@ -172,6 +194,9 @@ class Settings:
 
     transfer: TransferSettings = TransferSettings()
     """How disks are moved."""
+
+    hooks: HookSettings = field(default_factory=HookSettings)
+    """Programs that are run when a machine stops or starts."""
 
     rpc: RpcSettings = RpcSettings()
     """The control port."""

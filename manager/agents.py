@@ -34,6 +34,7 @@ class Agents:
         self._agents = agents
         self._channels = channels
         self._deadline = limits.call_seconds_max
+        self._lifecycle = limits.lifecycle_seconds_max
         self._guests_max = limits.guests_max
 
     @property
@@ -83,24 +84,65 @@ class Agents:
                 return found
             self._require_bounded(host_id, len(found))
 
-    def hold(self, host_id: str, vm_id: str, migration_id: str) -> agent_pb2.Guest:
-        """Hold a machine for a migration."""
-        request = agent_pb2.HoldGuestRequest(vm_id=vm_id, migration_id=migration_id)
+    def hold(
+        self,
+        host_id: str,
+        vm_id: str,
+        migration_id: str,
+        mode: common_pb2.MigrationMode.ValueType,
+    ) -> agent_pb2.Guest:
+        """Hold a machine for a migration; its disks are all that the migration moves."""
+        request = agent_pb2.HoldGuestRequest(vm_id=vm_id, migration_id=migration_id, mode=mode)
         return client.call(
-            self._stub(host_id).HoldGuest, request, timeout_seconds=self._deadline
+            self._stub(host_id).HoldGuest, request, timeout_seconds=self._lifecycle
         ).guest
 
-    def unhold(self, host_id: str, vm_id: str, migration_id: str) -> None:
-        """End a hold; nothing when the machine is gone."""
-        request = agent_pb2.UnholdGuestRequest(vm_id=vm_id, migration_id=migration_id)
+    def unhold(self, host_id: str, vm_id: str, migration_id: str, epoch: int = 0) -> None:
+        """End a hold: the machine is as before it, at `epoch` unless that is 0; nothing when it is
+        gone. Raises FailedPrecondition VM_LIFECYCLE_FAILED when it does not run again.
+        """
+        request = agent_pb2.UnholdGuestRequest(vm_id=vm_id, migration_id=migration_id, epoch=epoch)
         with _absent_is_done("VM_NOT_FOUND"):
-            client.call(self._stub(host_id).UnholdGuest, request, timeout_seconds=self._deadline)
+            client.call(self._stub(host_id).UnholdGuest, request, timeout_seconds=self._lifecycle)
 
     def retire(self, host_id: str, vm_id: str, migration_id: str) -> None:
         """Take a handed-over machine out of use; nothing when even its retained copy is gone."""
         request = agent_pb2.RetireGuestRequest(vm_id=vm_id, migration_id=migration_id)
         with _absent_is_done("VM_NOT_FOUND"):
             client.call(self._stub(host_id).RetireGuest, request, timeout_seconds=self._deadline)
+
+    def retained(self, host_id: str) -> list[agent_pb2.Retained]:
+        """What the host keeps of machines that were handed over, by migration."""
+        stub, found, token = self._stub(host_id), list[agent_pb2.Retained](), ""
+        while True:
+            request = agent_pb2.ListRetainedRequest(page_size=PAGE_SIZE, page_token=token)
+            page = client.call(stub.ListRetained, request, timeout_seconds=self._deadline)
+            found += page.retained
+            token = page.next_page_token
+            if not token:
+                return found
+            self._require_bounded(host_id, len(found))
+
+    def purge(self, host_id: str, vm_id: str, migration_id: str) -> None:
+        """Delete what is kept of a machine; nothing when nothing is."""
+        request = agent_pb2.PurgeRetainedRequest(vm_id=vm_id, migration_id=migration_id)
+        client.call(self._stub(host_id).PurgeRetained, request, timeout_seconds=self._deadline)
+
+    def start(self, host_id: str, vm_id: str, migration_id: str = "") -> agent_pb2.Guest:
+        """Let a machine run, because of a migration if one is named. Raises FailedPrecondition
+        VM_BUSY and VM_LIFECYCLE_FAILED, NotFound VM_NOT_FOUND, Unimplemented NOT_SERVED where none
+        runs.
+        """
+        request = agent_pb2.StartGuestRequest(vm_id=vm_id, migration_id=migration_id)
+        return client.call(
+            self._stub(host_id).StartGuest, request, timeout_seconds=self._lifecycle
+        ).guest
+
+    def stop(self, host_id: str, vm_id: str, timeout_seconds: int) -> agent_pb2.Guest:
+        """Shut a machine down, by force after `timeout_seconds`. Raises as `start`."""
+        request = agent_pb2.StopGuestRequest(vm_id=vm_id, timeout_seconds=timeout_seconds)
+        deadline = self._lifecycle + timeout_seconds
+        return client.call(self._stub(host_id).StopGuest, request, timeout_seconds=deadline).guest
 
     def start_transfer(
         self, host_id: str, request: agent_pb2.StartTransferRequest
@@ -167,15 +209,21 @@ class Agents:
                 self._stub(host_id).SetTransferLimit, request, timeout_seconds=self._deadline
             )
 
-    def activate(self, host_id: str, migration_id: str, epoch: int) -> agent_pb2.Guest:
-        """Make a machine of what has arrived."""
-        request = agent_pb2.ActivateIncomingRequest(migration_id=migration_id, epoch=epoch)
+    def activate(
+        self, host_id: str, migration_id: str, epoch: int, *, prepare: bool
+    ) -> agent_pb2.Guest:
+        """Make a machine of what has arrived, and with `prepare` one that is ready to run and has
+        not executed an instruction.
+        """
+        request = agent_pb2.ActivateIncomingRequest(
+            migration_id=migration_id, epoch=epoch, prepare=prepare
+        )
         return client.call(
-            self._stub(host_id).ActivateIncoming, request, timeout_seconds=self._deadline
+            self._stub(host_id).ActivateIncoming, request, timeout_seconds=self._lifecycle
         ).guest
 
     def discard(self, host_id: str, migration_id: str) -> None:
-        """Delete what has arrived for a migration."""
+        """Delete what has arrived for a migration, and what was made of it and never ran."""
         request = agent_pb2.DiscardIncomingRequest(migration_id=migration_id)
         client.call(self._stub(host_id).DiscardIncoming, request, timeout_seconds=self._deadline)
 

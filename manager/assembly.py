@@ -8,11 +8,14 @@ import grpc
 
 from manager import audit, catalogue, refusals
 from manager.agents import Agents
+from manager.arriving import Arriving
 from manager.audit_service import AuditServicer
 from manager.callers import Callers
 from manager.directories import Directories
+from manager.domain import Domain
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
+from manager.evacuations.running import Evacuations
 from manager.events import Board
 from manager.federation import joining
 from manager.federation.joining import Members
@@ -21,14 +24,20 @@ from manager.federation.service import Federation, FederationServicer, IdentityS
 from manager.handover import HandOvers
 from manager.hosts import Hosts
 from manager.janitor import Janitor
+from manager.lifecycle import Lifecycle
 from manager.migrations import Migrations
 from manager.owed import OwedCalls
+from manager.peer_service import AccountingServicer, ReservationServicer
 from manager.peers import Peers
 from manager.publisher import Publisher
 from manager.reservations import Reservations
+from manager.resolutions import Resolutions
+from manager.retained import RetainedCopies
 from manager.saga.actions import Actions
 from manager.saga.driver import Driver
-from manager.service import AccountingServicer, Domain, ManagerServicer, ReservationServicer
+from manager.saga.recording import Recorder
+from manager.saga.resolving import Resolving
+from manager.service import ManagerServicer
 from manager.settings import Settings
 from manager.store import Store
 from watari import errors, service, validate
@@ -65,29 +74,33 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         settings.migrations,
     )
     board = Board(clock, settings.watchers_max)
-    actions = Actions(
-        settings.cloud_id, own, clock, store, agents, peers, board, settings.migrations
-    )
+    owed = OwedCalls(settings.cloud_id, store, agents, peers)
+    recorder = Recorder(settings.cloud_id, own, clock, store, board)
+    actions = Actions(recorder, agents, peers, owed, board, settings.migrations)
     driver = Driver(store, clock, actions, board, settings.migrations)
     reservations = Reservations(store, clock, own, settings, peers.known)
-    hand_overs = HandOvers(store, clock, own, settings.cloud_id, agents)
+    arriving = Arriving(store, clock, own, settings.cloud_id, agents, owed, settings.reservations)
     publisher = Publisher(settings, store, clock, own, directories)
     hosts = Hosts(settings, own.spiffe_id.domain, store, clock, agents)
-    janitor = Janitor(
-        store, clock, reservations, hand_overs, OwedCalls(store, agents, peers), agents
-    )
+    janitor = Janitor(store, clock, reservations, arriving, owed, agents)
 
+    migrations = Migrations(settings, store, clock, agents, peers, driver, board)
+    evacuations = Evacuations(settings, own.spiffe_id, store, clock, migrations, peers)
     stopping = threading.Event()
     domain = Domain(
         settings=settings,
         provider_domain=own.spiffe_id.domain,
         callers=Callers(own, clock, settings.cloud_id, settings.brokers),
         store=store,
-        migrations=Migrations(settings, store, clock, agents, peers, driver, board),
+        migrations=migrations,
+        evacuations=evacuations,
         estimates=Estimates(settings, own, store, clock, agents, peers),
         reservations=reservations,
         estimate_grants=EstimateGrants(store, clock, own, settings, peers.known),
-        hand_overs=hand_overs,
+        resolutions=Resolutions(store, clock, own, agents, arriving, Resolving(recorder, driver)),
+        lifecycle=Lifecycle(settings.cloud_id, store, clock, agents),
+        retained=RetainedCopies(store, clock, agents),
+        hand_overs=HandOvers(store, clock, own, settings.cloud_id, arriving),
         publisher=publisher,
         stopping=stopping,
     )
@@ -98,6 +111,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     hosts.poll()
     audit.tell_head(store)
     recurring = _recurring(settings, members, refused, store, hosts, janitor)
+    recurring["evacuations"] = settings.evacuations.check_seconds, evacuations.check
     if directories.configured:
         recurring["publish"] = settings.publish.check_seconds, publisher.check
         recurring["learn"] = settings.publish.learn_seconds, peers.learn
@@ -125,7 +139,9 @@ def _recurring(
         "refusals": (refusals.WRITE_SECONDS, refused.write),
         "audit": (audit.TELL_HEAD_SECONDS, partial(audit.tell_head, store)),
         "poll": (settings.hosts.poll_seconds, hosts.poll),
-        "janitor": (settings.janitor_seconds, janitor.tidy),
+        "expiry": (settings.janitor_seconds, janitor.expire),
+        "hand-overs": (settings.janitor_seconds, janitor.finish),
+        "owed": (settings.janitor_seconds, janitor.pay),
         "orphans": (settings.orphans_seconds, janitor.discard_orphans),
     }
 
@@ -182,11 +198,13 @@ def check(settings: Settings, own: SpiffeId) -> None:
             SpiffeId.parse(endpoint.spiffe_id)
             validate.require_address(endpoint.address, "address")
         catalogue.price_sheet(settings.prices)
-        if settings.watchers_max + settings.migrations.estimates_max >= settings.rpc.workers_max:
+        watchers = settings.watchers_max + settings.evacuations.watchers_max
+        if watchers + settings.migrations.estimates_max >= settings.rpc.workers_max:
             raise validate.invalid_field(
                 "watchers_max",
                 "leaves no thread for calls",
-                "with migrations.estimates_max less than rpc.workers_max",
+                "with evacuations.watchers_max and migrations.estimates_max less than "
+                "rpc.workers_max",
             )
     except errors.InvalidArgument as error:
         raise errors.InvalidArgument(

@@ -6,7 +6,7 @@ the estimate comes all the same where the agents can make one.
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from manager import grants, movable, prices, vms
@@ -23,6 +23,9 @@ from watari.v1 import agent_pb2, common_pb2, manager_pb2
 
 FINDINGS_MAX = 16
 """Findings of one estimate; the contract's number."""
+
+WARNINGS_MAX = 16
+"""Warnings of one estimate; the contract's number."""
 
 PEER_FINDINGS_MAX = 8
 """Findings that are taken from the destination; the contract's number."""
@@ -133,6 +136,7 @@ class Estimates:
             grant=grant,
             destination_control=granted.agent_control,
             options=subject.request.options,
+            mode=subject.request.mode or common_pb2.MIGRATION_MODE_COLD,
         )
         seconds_max = self._settings.migrations.estimate_seconds_max
         try:
@@ -145,7 +149,8 @@ class Estimates:
             del answer.findings[FINDINGS_MAX:]
             return
         _fill(answer, found)
-        answer.price.CopyFrom(prices.departure(self._settings.prices, found.wire_bytes))
+        if answer.compared:
+            answer.price.CopyFrom(prices.departure(self._settings.prices, found.wire_bytes))
 
     def _reserve_request(self, subject: _Subject) -> manager_pb2.ReserveRequest:
         """The reservation that the migration would ask for, under an id of the estimate's own."""
@@ -168,7 +173,6 @@ def _own_findings(subject: _Subject) -> list[common_pb2.Problem]:
     checks: list[Callable[[], None]] = [
         lambda: movable.require_free(vm),
         lambda: movable.require_sound(vm.name, guest.problem),
-        lambda: movable.require_off(vm.name, guest.state),
     ]
     found = []
     for check in checks:
@@ -182,16 +186,34 @@ def _own_findings(subject: _Subject) -> list[common_pb2.Problem]:
 def _fill(
     answer: manager_pb2.EstimateMigrationResponse, found: agent_pb2.EstimateTransferResponse
 ) -> None:
-    answer.compared = True
+    answer.compared = found.compared
+    _merge(answer, found.findings)
     answer.unique_bytes = found.unique_bytes
     answer.wire_bytes = found.wire_bytes
     answer.duration_seconds = found.duration_seconds
     answer.downtime_seconds = found.downtime_seconds
-    answer.total_bytes = found.total_bytes
+    answer.total_bytes = found.total_bytes or answer.total_bytes
     answer.zero_bytes = found.zero_bytes
     answer.deduplicated_bytes = found.deduplicated_bytes
     answer.rate_bytes_per_second = found.rate_bytes_per_second
     answer.round_trip_seconds = found.round_trip_seconds
+
+
+def _merge(
+    answer: manager_pb2.EstimateMigrationResponse, findings: Iterable[agent_pb2.Finding]
+) -> None:
+    """Add what the agents noticed: errors to the findings, warnings apart. What is there already,
+    as the machine's own problem, does not come twice.
+    """
+    for finding in findings:
+        bad = finding.severity == agent_pb2.SEVERITY_ERROR
+        to, most = (answer.findings, FINDINGS_MAX) if bad else (answer.warnings, WARNINGS_MAX)
+        problem = finding.problem
+        known = any(
+            each.reason == problem.reason and problem.message in each.message for each in to
+        )
+        if not known and len(to) < most:
+            to.append(problem)
 
 
 def _too_many(limit: int) -> errors.Unavailable:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import inventory, reservation_rows, tables, vms
+from manager import inventory, outbox, reservation_rows, tables, vms
 from manager.agents import Agents
 from manager.saga import records
 from manager.saga.states import State
@@ -58,9 +58,9 @@ class Hosts:
                 return
             with self._store.write() as connection:
                 self._seen(connection, host)
-                stale = self._reconcile(connection, host_id, guests, asked_at)
-            for guest in stale:
-                self._unhold(host_id, guest)
+                left = self._reconcile(connection, host_id, guests, asked_at)
+            for vm_id, migration_id in left:
+                self._retire(host_id, vm_id, migration_id)
 
     def _require_ours(self, host_id: str, host: agent_pb2.Host) -> None:
         """A wrong address in the settings must not mix up two hosts."""
@@ -110,8 +110,10 @@ class Hosts:
         host_id: str,
         guests: list[agent_pb2.Guest],
         asked_at: int,
-    ) -> list[agent_pb2.Guest]:
-        """Bring the rows in line; returns the guests that ended migrations still hold."""
+    ) -> list[tuple[str, str]]:
+        """Bring the rows in line; returns the copies of machines that left, with their migrations,
+        that are still to be retired.
+        """
         known = {row.vm_id: row for row in vms.on_host(connection, self._cloud_id, host_id)}
         for guest in guests:
             if not guest.vm_id:
@@ -126,7 +128,8 @@ class Hosts:
             # One that arrived after the host was asked is not missing.
             if row.seen_at < asked_at:
                 self._missing(connection, row)
-        return [guest for guest in guests if self._held_in_vain(connection, guest)]
+        ended = [(guest, self._held_in_vain(connection, host_id, guest)) for guest in guests]
+        return [(guest.vm_id, left) for guest, left in ended if left is not None]
 
     def _adopt(self, connection: Connection, host_id: str, guest: agent_pb2.Guest) -> None:
         # What is arriving becomes a machine by its hand-over, and by nothing else.
@@ -167,18 +170,30 @@ class Hosts:
         )
         _log.warning("machine is gone from its host", vm_id=row.vm_id)
 
-    def _held_in_vain(self, connection: Connection, guest: agent_pb2.Guest) -> bool:
-        if not guest.held_by:
-            return False
-        record = records.get(connection, guest.held_by)
-        return record is not None and record.state in (State.FAILED, State.CANCELLED)
+    def _held_in_vain(
+        self, connection: Connection, host_id: str, guest: agent_pb2.Guest
+    ) -> str | None:
+        """A migration that has ended holds nothing. Where it did not succeed the end of its hold is
+        owed; the id of one that did, while the host was away: its copy is to be retired.
+        """
+        record = records.get(connection, guest.held_by) if guest.held_by else None
+        row = vms.get(connection, guest.vm_id)
+        if record is None or row is None:
+            return None
+        ours = row.cloud_id == self._cloud_id
+        if record.state in (State.FAILED, State.CANCELLED) and ours:
+            # In nobody's way here: it may take minutes until the machine runs again.
+            call = outbox.OwedCall(outbox.Kind.UNHOLD, guest.held_by, host_id, guest.vm_id)
+            if outbox.find(connection, call.kind, call.migration_id) is None:
+                outbox.owe(connection, call, micros(self._clock.now()))
+        return record.migration_id if record.state is State.SUCCEEDED and not ours else None
 
-    def _unhold(self, host_id: str, guest: agent_pb2.Guest) -> None:
+    def _retire(self, host_id: str, vm_id: str, migration_id: str) -> None:
         try:
-            self._agents.unhold(host_id, guest.vm_id, guest.held_by)
+            self._agents.retire(host_id, vm_id, migration_id)
         except errors.WatariError as error:
             # The next look finds it again.
-            _log.warning("hold not ended", vm_id=guest.vm_id, reason=error.reason)
+            _log.warning("copy not retired", vm_id=vm_id, reason=error.reason)
 
     def _row(
         self, host_id: str, guest: agent_pb2.Guest, epoch: int, known: vms.VmRow | None = None

@@ -2,7 +2,7 @@
 
 from manager import outbox, reservation_rows
 from manager.agents import Agents
-from manager.handover import HandOvers
+from manager.arriving import Arriving
 from manager.outbox import OwedCall
 from manager.owed import OwedCalls
 from manager.reservation_rows import LIVE, State
@@ -12,7 +12,7 @@ from watari import errors, failpoint, logs
 from watari.clock import Clock
 
 OWED_PER_ROUND_MAX = 100
-"""Owed calls that one round makes: expiry and hand-overs never wait long behind them."""
+"""Owed calls that one round makes."""
 
 AFTER_OWED = failpoint.declare("manager.janitor.after_owed_call")
 
@@ -20,31 +20,39 @@ _log = logs.get(__name__)
 
 
 class Janitor:
-    """One round of every chore; each may be cut off and is taken up by the next round."""
+    """One round of every chore; each may be cut off and is taken up by the next round. Chores that
+    may take long are apart, so that they keep no other waiting.
+    """
 
     def __init__(
         self,
         store: Store,
         clock: Clock,
         reservations: Reservations,
-        hand_overs: HandOvers,
+        arriving: Arriving,
         owed: OwedCalls,
         agents: Agents,
     ) -> None:
         self._store = store
         self._clock = clock
         self._reservations = reservations
-        self._hand_overs = hand_overs
+        self._arriving = arriving
         self._owed = owed
         self._agents = agents
 
-    def tidy(self) -> None:
-        """Expire, finish hand-overs, make owed calls."""
+    def expire(self) -> None:
+        """End reservations whose time has run out."""
         expired = self._reservations.expire_due()
         if expired:
             _log.info("reservations expired", count=expired)
-        for reservation_id in self._hand_overs.unfinished():
+
+    def finish(self) -> None:
+        """Go on with what was handed over. A machine may take minutes to become ready."""
+        for reservation_id in self._arriving.unfinished():
             self._finish(reservation_id)
+
+    def pay(self) -> None:
+        """Make owed calls. One that starts a machine may take minutes."""
         with self._store.read() as connection:
             calls = outbox.due(connection, self._now(), OWED_PER_ROUND_MAX)
         for call in calls:
@@ -67,7 +75,7 @@ class Janitor:
 
     def _finish(self, reservation_id: str) -> None:
         try:
-            self._hand_overs.finish(reservation_id)
+            self._arriving.finish(reservation_id)
         except errors.WatariError as error:
             _log.info("hand-over not finished", reservation_id=reservation_id, reason=error.reason)
 

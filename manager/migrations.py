@@ -13,7 +13,7 @@ from manager.ownership import View
 from manager.peers import Peers
 from manager.saga import records, states
 from manager.saga.driver import Driver
-from manager.saga.records import Record
+from manager.saga.record import Record
 from manager.saga.states import State
 from manager.settings import Settings
 from manager.store import Store, micros
@@ -73,7 +73,11 @@ class Migrations:
             return self._repeated(known, request, caller)
         failpoint.hit(AFTER_REQUEST)
         self._driver.submit(created.migration_id)
-        return self._shown(created)
+        return self.shown(created)
+
+    def drive(self, migration_id: str) -> None:
+        """A recorded migration goes on; nothing when it already does."""
+        self._driver.submit(migration_id)
 
     def get(self, migration_id: str, caller: Caller) -> manager_pb2.Migration:
         """A migration that concerns the caller. Raises NotFound MIGRATION_NOT_FOUND."""
@@ -96,7 +100,7 @@ class Migrations:
             found = records.page(
                 connection, view, active_only=active_only, vm_id=vm_id, after=after, limit=limit
             )
-        return [((record.created_at, record.migration_id), self._shown(record)) for record in found]
+        return [((record.created_at, record.migration_id), self.shown(record)) for record in found]
 
     def active_count(self, view: View) -> int:
         """How many of the view have not ended."""
@@ -127,7 +131,7 @@ class Migrations:
                 _require_cancellable(record)
         failpoint.hit(AFTER_CANCEL)
         self._driver.interrupt(migration_id)
-        return self._shown(record)
+        return self.shown(record)
 
     def set_limit(
         self,
@@ -161,7 +165,7 @@ class Migrations:
             self._note(connection, "migration.limit_changed", record, caller, **told)
         if record.state is State.COPYING:
             self._agents.set_transfer_limit(record.host_id, migration_id, limit, schedule)
-        return self._shown(record)
+        return self.shown(record)
 
     def _record(
         self,
@@ -237,13 +241,14 @@ class Migrations:
             )
         # The first call may have been cut off between its record and this.
         self._driver.submit(known.migration_id)
-        return self._shown(known)
+        return self.shown(known)
 
     def _get(self, migration_id: str, view: View) -> manager_pb2.Migration:
         with self._store.read() as connection:
-            return self._shown(records.require_seen(connection, migration_id, view))
+            return self.shown(records.require_seen(connection, migration_id, view))
 
-    def _shown(self, record: Record) -> manager_pb2.Migration:
+    def shown(self, record: Record) -> manager_pb2.Migration:
+        """The migration as the contract shows it, with what memory and receipt know."""
         shown = self._board.fill(record.message(self._cloud_id))
         if record.receipt is not None and not shown.HasField("progress"):
             # Measured by a process that is gone: the receipt still says what crossed.

@@ -34,6 +34,9 @@ class Kind(StrEnum):
     DISCARD = "discard"
     """To a host of ours: delete what has arrived. Subject: the machine."""
 
+    START = "start"
+    """To a host of ours: let the machine run that arrived with it. Subject: the machine."""
+
 
 @dataclass(frozen=True)
 class OwedCall:
@@ -66,6 +69,23 @@ def owe(connection: Connection, call: OwedCall, now: int) -> None:
 def settle(connection: Connection, call: OwedCall) -> None:
     """The call was answered; nothing when it is not owed."""
     connection.execute(tables.owed_calls.delete().where(*_same(call)))
+
+
+def find(connection: Connection, kind: Kind, migration_id: str) -> OwedCall | None:
+    """The call of a kind that is owed for a migration, if it is."""
+    row = connection.execute(
+        sa.select(
+            _OWED.kind, _OWED.migration_id, _OWED.target, _OWED.subject_id, _OWED.attempts
+        ).where(_OWED.kind == kind.value, _OWED.migration_id == migration_id)
+    ).one_or_none()
+    return None if row is None else OwedCall(Kind(row.kind), *row[1:])
+
+
+def settle_start(connection: Connection, vm_id: str) -> None:
+    """Somebody has decided otherwise about a machine that was to be started."""
+    connection.execute(
+        tables.owed_calls.delete().where(_OWED.kind == Kind.START.value, _OWED.subject_id == vm_id)
+    )
 
 
 def postpone(connection: Connection, call: OwedCall, now: int) -> None:

@@ -1,9 +1,10 @@
-"""Makes the calls that take something back: ends a hold, releases a reservation, discards data.
+"""Makes owed calls: ends a hold, releases a reservation, discards data, starts what arrived.
 
-Used in person by a migration that rolls back, and by the janitor for what is owed. Every call is
+Used in person by who owes, and by the janitor for what is still owed then. Every call is
 idempotent, and what is gone already counts as done.
 """
 
+from manager import reservation_rows, vms
 from manager.agents import Agents
 from manager.outbox import Kind, OwedCall
 from manager.peers import Peer, Peers
@@ -18,7 +19,8 @@ _log = logs.get(__name__)
 class OwedCalls:
     """Makes owed calls. Every method raises what the other side answers, or its silence."""
 
-    def __init__(self, store: Store, agents: Agents, peers: Peers) -> None:
+    def __init__(self, cloud_id: str, store: Store, agents: Agents, peers: Peers) -> None:
+        self._cloud_id = cloud_id
         self._store = store
         self._agents = agents
         self._peers = peers
@@ -27,12 +29,26 @@ class OwedCalls:
         """Make the call; returning means that it is settled."""
         match call.kind:
             case Kind.UNHOLD:
+                epoch = self._epoch(call)
                 self._agents.cancel_transfer(call.target, call.migration_id)
-                self._agents.unhold(call.target, call.subject_id, call.migration_id)
+                self._agents.unhold(call.target, call.subject_id, call.migration_id, epoch)
             case Kind.RELEASE:
                 self._release(call)
             case Kind.DISCARD:
                 self._discard(call)
+            case Kind.START:
+                self._start(call)
+
+    def _epoch(self, call: OwedCall) -> int:
+        """What the host is to know of a machine that came back: a later epoch than it had when it
+        was handed over. Otherwise 0: the machine's is as before.
+        """
+        with self._store.read() as connection:
+            record = records.get(connection, call.migration_id)
+            row = vms.get(connection, call.subject_id)
+        came_back = record is not None and record.taken_back_epoch is not None
+        ours = row is not None and row.cloud_id == self._cloud_id
+        return row.epoch if came_back and ours and row is not None else 0
 
     def _release(self, call: OwedCall) -> None:
         with self._store.read() as connection:
@@ -53,3 +69,27 @@ class OwedCalls:
             if error.reason != "MIGRATION_COMMITTED":
                 raise
             _log.error("agent activated what was never handed over", host_id=call.target)
+
+    def _start(self, call: OwedCall) -> None:
+        if not self._stands(call):
+            _log.info("not started: it is somewhere else by now", vm_id=call.subject_id)
+            return
+        try:
+            self._agents.start(call.target, call.subject_id, call.migration_id)
+        except errors.NotFound as error:
+            if error.reason != "VM_NOT_FOUND":
+                raise
+            _log.error("not started: its host has it no more", vm_id=call.subject_id)
+        except errors.Unimplemented as error:
+            # A shelf runs nothing: whoever chose it wanted the machine off.
+            _log.warning("not started", vm_id=call.subject_id, problem=error.message)
+
+    def _stands(self, call: OwedCall) -> bool:
+        """Whether the machine is still ours as it arrived with that migration."""
+        with self._store.read() as connection:
+            row = vms.get(connection, call.subject_id)
+            reservation = reservation_rows.of_migration(connection, call.migration_id)
+        if row is None or reservation is None:
+            return False
+        arrived_at = (self._cloud_id, reservation.request.source_epoch + 1, call.target)
+        return (row.cloud_id, row.epoch, row.host_id) == arrived_at

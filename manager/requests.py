@@ -21,7 +21,17 @@ STREAMS_MAX = 16
 COMPRESSION_LEVELS = (-7, 19)
 TTL_SECONDS = (10, 86_400)
 CIPHER_KEY_BITS = (0, 128, 256)
-_COLD = (common_pb2.MIGRATION_MODE_UNSPECIFIED, common_pb2.MIGRATION_MODE_COLD)
+EVACUATION_CONCURRENCY = (1, 32)
+TO_CLOUDS_MAX = 16
+FIRST_MAX = 1000
+STOP_SECONDS_MAX = 3600
+JUSTIFICATION_BYTES_MAX = 512
+STATE_DISKS = {
+    common_pb2.DISK_KIND_MEMORY: "memory",
+    common_pb2.DISK_KIND_NVRAM: "nvram",
+    common_pb2.DISK_KIND_TPM: "tpm",
+}
+"""Ids of the disks that saved state travels as, by kind."""
 
 
 def migrate(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmRequest:
@@ -51,6 +61,70 @@ def limit(request: manager_pb2.SetMigrationLimitRequest) -> manager_pb2.SetMigra
     validate.require_limit(request.limit_bytes_per_second, "limit_bytes_per_second")
     windows.require(request.limit_schedule, "limit_schedule")
     return request
+
+
+def evacuate(
+    request: manager_pb2.StartEvacuationRequest,
+) -> manager_pb2.StartEvacuationRequest:
+    """Checks StartEvacuation."""
+    validate.require_uuid(request.evacuation_id, "evacuation_id")
+    if request.host_id:
+        validate.require_name(request.host_id, "host_id")
+    validate.require_range(request.concurrency, "concurrency", *EVACUATION_CONCURRENCY)
+    validate.require_count(len(request.to_clouds), "to_clouds", TO_CLOUDS_MAX)
+    if bool(request.to_cloud) == bool(request.to_clouds):
+        raise validate.invalid_field(
+            "to_clouds", "say where to", f"1 to {TO_CLOUDS_MAX} clouds, and `to_cloud` unset"
+        )
+    for cloud_id in request.to_clouds or [request.to_cloud]:
+        validate.require_cloud_id(cloud_id, "to_clouds")
+    if len(set(request.to_clouds)) != len(request.to_clouds):
+        raise validate.invalid_field("to_clouds", "a cloud stands twice", "each cloud once")
+    validate.require_count(len(request.first), "first", FIRST_MAX)
+    for key in request.first:
+        validate.require_text(key, "first", bytes_max=NAME_BYTES_MAX, empty=False)
+    last = windows.MINUTES_PER_DAY - 1
+    validate.require_range(request.window.from_minute, "window.from_minute", 0, last)
+    validate.require_range(request.window.to_minute, "window.to_minute", 0, last)
+    _options(request.options)
+    _mode(request.mode)
+    return request
+
+
+def stop(request: manager_pb2.StopVmRequest) -> manager_pb2.StopVmRequest:
+    """Checks StopVm."""
+    vm_key(request.vm)
+    validate.require_range(request.timeout_seconds, "timeout_seconds", 0, STOP_SECONDS_MAX)
+    return request
+
+
+def resolve(
+    request: manager_pb2.ResolveMigrationRequest,
+) -> manager_pb2.ResolveMigrationRequest:
+    """Checks ResolveMigration."""
+    validate.require_uuid(request.migration_id, "migration_id")
+    known = (manager_pb2.RESOLUTION_KEEP_HERE, manager_pb2.RESOLUTION_GIVE_UP_HERE)
+    if request.resolution not in known:
+        raise validate.invalid_field(
+            "resolution", f"{request.resolution} is none", "KEEP_HERE or GIVE_UP_HERE"
+        )
+    validate.require_text(
+        request.justification, "justification", bytes_max=JUSTIFICATION_BYTES_MAX, empty=False
+    )
+    return request
+
+
+def purge(request: manager_pb2.PurgeVmRequest) -> manager_pb2.PurgeVmRequest:
+    """Checks PurgeVm."""
+    validate.require_uuid(request.vm_id, "vm_id")
+    if request.migration_id:
+        validate.require_uuid(request.migration_id, "migration_id")
+    return request
+
+
+def vm_key(text: str) -> str:
+    """A machine's UUID or name."""
+    return validate.require_text(text, "vm", bytes_max=NAME_BYTES_MAX, empty=False)
 
 
 def reserve(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
@@ -101,8 +175,8 @@ def _arrival(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
 
 
 def _mode(mode: common_pb2.MigrationMode.ValueType) -> None:
-    if mode not in _COLD:
-        raise _not_served("migrations other than cold ones", "stop the machine and use COLD")
+    if mode not in common_pb2.MigrationMode.values():
+        raise validate.invalid_field("mode", f"{mode} is no mode", "cold, suspend or warm")
 
 
 def _options(options: common_pb2.TransferOptions) -> None:
@@ -111,6 +185,8 @@ def _options(options: common_pb2.TransferOptions) -> None:
     validate.require_range(level, "options.compression_level", *COMPRESSION_LEVELS)
     validate.require_limit(options.limit_bytes_per_second, "options.limit_bytes_per_second")
     windows.require(options.limit_schedule, "options.limit_schedule")
+    for name in ("downtime_seconds_target", "stop_seconds_max"):
+        validate.require_range(getattr(options, name), f"options.{name}", 0, STOP_SECONDS_MAX)
     if options.cipher_key_bits not in CIPHER_KEY_BITS:
         raise validate.invalid_field(
             "options.cipher_key_bits", f"{options.cipher_key_bits} is no key length", "128 or 256"
@@ -128,6 +204,7 @@ def _disks(disks: Iterable[common_pb2.DiskSpec], declared_bytes: int) -> None:
         most = inventory.AMOUNT_MAX
         validate.require_range(disk.size_bytes, "disks.size_bytes", 0, most)
         validate.require_range(disk.allocated_bytes, "disks.allocated_bytes", 0, most)
+        _kind(disk)
     if len({disk.disk_id for disk in listed}) != len(listed):
         raise validate.invalid_field("disks", "a disk_id stands twice", "each disk once")
     needed = sum(disk.size_bytes for disk in listed)
@@ -136,6 +213,17 @@ def _disks(disks: Iterable[common_pb2.DiskSpec], declared_bytes: int) -> None:
             "resources.disk_bytes",
             f"{declared_bytes} bytes, but the disks have {needed}",
             "at least the sum of the disks' sizes",
+        )
+
+
+def _kind(disk: common_pb2.DiskSpec) -> None:
+    if not disk.kind and disk.disk_id not in STATE_DISKS.values():
+        return
+    if not disk.kind or STATE_DISKS.get(disk.kind) != disk.disk_id:
+        raise validate.invalid_field(
+            "disks.kind",
+            f"{disk.disk_id} with kind {disk.kind} is no saved state that is known here",
+            "memory, nvram and tpm, each with its own kind",
         )
 
 

@@ -2,9 +2,11 @@
 
 PENDING ---> CONFIRMED ---> USED
    |             |
-   |             +--------> RELEASED     (never once a hand-over is recorded)
-   +----------------------> RELEASED
-   +----------------------> EXPIRED
+   |             +--------> RELINQUISHED (handed over, and given back without having run)
+   |             |            ^     ^
+   |             +--------> RELEASED|    (never once a hand-over is recorded)
+   +----------------------> RELEASED|
+   +----------------------> EXPIRED-+    (a hand-over that comes too late)
 """
 
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ class State(StrEnum):
     USED = "USED"
     RELEASED = "RELEASED"
     EXPIRED = "EXPIRED"
+    RELINQUISHED = "RELINQUISHED"
 
 
 LIVE = frozenset({State.PENDING, State.CONFIRMED})
@@ -38,10 +41,11 @@ LIVE = frozenset({State.PENDING, State.CONFIRMED})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.PENDING: frozenset({State.CONFIRMED, State.RELEASED, State.EXPIRED}),
-    State.CONFIRMED: frozenset({State.USED, State.RELEASED}),
+    State.CONFIRMED: frozenset({State.USED, State.RELEASED, State.RELINQUISHED}),
     State.USED: frozenset(),
-    State.RELEASED: frozenset(),
-    State.EXPIRED: frozenset(),
+    State.RELEASED: frozenset({State.RELINQUISHED}),
+    State.EXPIRED: frozenset({State.RELINQUISHED}),
+    State.RELINQUISHED: frozenset(),
 }
 
 
@@ -62,6 +66,21 @@ class Reservation:
     request: manager_pb2.ReserveRequest
     grant: common_pb2.SignedDocument
     hand_over: common_pb2.SignedDocument | None = None
+    hand_over_at: int | None = None
+    relinquishment: common_pb2.SignedDocument | None = None
+    resolution: int | None = None
+    """What an operator decided: a Resolution of the contract."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether an operator decided that the machine lives here."""
+        return self.resolution == manager_pb2.RESOLUTION_KEEP_HERE
+
+    @property
+    def committed(self) -> bool:
+        """Whether it can be released no more: the machine is this cloud's, or becomes it."""
+        arriving = self.state in LIVE and (self.hand_over is not None or self.kept)
+        return self.state is State.USED or arriving
 
     @property
     def tenant_domain(self) -> str:
@@ -158,9 +177,10 @@ def due(connection: Connection, now: int) -> list[Reservation]:
 
 
 def handed_over(connection: Connection) -> list[str]:
-    """Ids of reservations with a recorded hand-over that has not been finished."""
+    """Ids of reservations whose machine is to become this cloud's and has not yet."""
+    kept = _ROWS.resolution == manager_pb2.RESOLUTION_KEEP_HERE
     query = sa.select(_ROWS.reservation_id).where(
-        _ROWS.state == State.CONFIRMED.value, _ROWS.hand_over.is_not(None)
+        _ROWS.state == State.CONFIRMED.value, _ROWS.hand_over.is_not(None) | kept
     )
     return list(connection.scalars(query))
 
@@ -178,11 +198,18 @@ def live_count(connection: Connection) -> int:
     return connection.scalar(query) or 0
 
 
-def move(connection: Connection, row: Reservation, to: State) -> bool:
-    """Change the state, unless another did meanwhile: then False and nothing is changed."""
+def move(connection: Connection, row: Reservation, to: State, **values: object) -> bool:
+    """Change the state, and further columns with it, unless another did meanwhile: then False and
+    nothing is changed.
+    """
     if to not in TRANSITIONS[row.state]:
         raise AssertionError(f"reservation: {row.state} never becomes {to}")
-    return _update(connection, row, {"state": to.value})
+    return _update(connection, row, {"state": to.value} | values)
+
+
+def resolve(connection: Connection, row: Reservation, resolution: int | None) -> bool:
+    """Note what an operator decided, unless the row changed meanwhile."""
+    return _update(connection, row, {"resolution": resolution})
 
 
 def extend(connection: Connection, row: Reservation, expires_at: int) -> bool:
@@ -191,10 +218,28 @@ def extend(connection: Connection, row: Reservation, expires_at: int) -> bool:
 
 
 def record_hand_over(
-    connection: Connection, row: Reservation, document: common_pb2.SignedDocument
+    connection: Connection, row: Reservation, document: common_pb2.SignedDocument, now: int
 ) -> bool:
     """Keep the hand-over, unless the state changed meanwhile."""
-    return _update(connection, row, {"hand_over": document.SerializeToString(deterministic=True)})
+    return _update(connection, row, {"hand_over": _bytes(document), "hand_over_at": now})
+
+
+def relinquish(
+    connection: Connection,
+    row: Reservation,
+    document: common_pb2.SignedDocument,
+    hand_over: common_pb2.SignedDocument | None,
+    now: int,
+) -> bool:
+    """Keep the relinquishment with its hand-over, for ever, unless the row changed meanwhile."""
+    return move(
+        connection,
+        row,
+        State.RELINQUISHED,
+        relinquishment=_bytes(document),
+        hand_over=None if hand_over is None else _bytes(hand_over),
+        hand_over_at=row.hand_over_at or now,
+    )
 
 
 def _update(connection: Connection, row: Reservation, values: dict[str, object]) -> bool:
@@ -207,6 +252,7 @@ def _update(connection: Connection, row: Reservation, values: dict[str, object])
             _ROWS.reservation_id == row.reservation_id,
             _ROWS.state == row.state.value,
             _ROWS.expires_at == row.expires_at,
+            _ROWS.resolution.is_not_distinct_from(row.resolution),
             unchanged,
         )
         .values(**values)
@@ -225,6 +271,11 @@ def _row(row: RowMapping) -> Reservation:
     values["state"] = State(values["state"])
     values["request"] = manager_pb2.ReserveRequest.FromString(values["request"])
     values["grant"] = common_pb2.SignedDocument.FromString(values["grant"])
-    if values["hand_over"] is not None:
-        values["hand_over"] = common_pb2.SignedDocument.FromString(values["hand_over"])
+    for name in ("hand_over", "relinquishment"):
+        if values[name] is not None:
+            values[name] = common_pb2.SignedDocument.FromString(values[name])
     return Reservation(**values)
+
+
+def _bytes(document: common_pb2.SignedDocument) -> bytes:
+    return document.SerializeToString(deterministic=True)

@@ -133,7 +133,7 @@ class Reservations:
         with self._store.write() as connection:
             row = self._of_caller(connection, reservation_id, caller)
             admission.require_not_expired(row)
-            if row.state is State.RELEASED:
+            if row.state in (State.RELEASED, State.RELINQUISHED):
                 raise admission.wrong_state(row, State.PENDING)
             if row.state is State.PENDING:
                 admission.require_swapped(reservation_rows.move(connection, row, State.CONFIRMED))
@@ -152,7 +152,7 @@ class Reservations:
             row = reservation_rows.get(connection, reservation_id)
             if row is None or not self._may_release(row, caller):
                 return None
-            if row.state is State.USED or row.hand_over is not None:
+            if row.committed:
                 raise admission.committed(row)
             if row.state in LIVE:
                 admission.require_swapped(self._end(connection, row, State.RELEASED))

@@ -82,6 +82,10 @@ class HostSettings:
     call_seconds_max: float = field(default=10.0, metadata={"min": 0.1})
     """Deadline in seconds of a control call to an agent."""
 
+    lifecycle_seconds_max: float = field(default=300.0, metadata={"min": 0.1})
+    """Deadline in seconds of a call that may start, stop, save or restore a machine: to hold it and
+    to end that, to activate, start and stop it; the time that a guest has to stop comes on top."""
+
     guests_max: int = field(default=10_000, metadata={"min": 1})
     """Machines that are read from one host at most; more is an error of the host."""
 
@@ -105,6 +109,10 @@ class ReservationSettings:
 
     rate_bytes_per_second_max: int = field(default=0, metadata={"min": 0})
     """Bandwidth cap written into every grant; 0 is none."""
+
+    prepare_seconds_max: float = field(default=300.0, metadata={"min": 1.0})
+    """How long a machine that was handed over, and is to run, may fail to become ready because its
+    host does not answer; then it is given back to its source, without having run."""
 
     pending_max: int = field(default=1000, metadata={"min": 1})
     """Pending and confirmed reservations at a time."""
@@ -162,6 +170,33 @@ class MigrationSettings:
 
     retry_max_seconds: float = field(default=15.0, metadata={"min": 0.001})
     """Longest delay before a step is repeated: how late a peer that came back is noticed."""
+
+
+@dataclass(frozen=True)
+class EvacuationSettings:
+    """How hosts and clouds are emptied. What runs at a time is bounded by `migrations` too."""
+
+    check_seconds: float = field(default=1.0, metadata={"min": 0.02})
+    """Between two looks at what has ended and what can be started."""
+
+    active_max: int = field(default=16, metadata={"min": 1, "max": 1000})
+    """Evacuations that have not ended at a time; further ones are refused."""
+
+    machines_max: int = field(default=10_000, metadata={"min": 1})
+    """Machines of one evacuation that still have to go; it takes up further ones as these go."""
+
+    attempts_max: int = field(default=3, metadata={"min": 1, "max": 100})
+    """Migrations of one machine to one cloud that may fail for a passing reason; then the next
+    cloud is tried."""
+
+    retry_initial_seconds: float = field(default=10.0, metadata={"min": 0.001})
+    """First delay before a machine is tried again; it doubles."""
+
+    retry_max_seconds: float = field(default=300.0, metadata={"min": 0.001})
+    """Longest delay before a machine is tried again."""
+
+    watchers_max: int = field(default=4, metadata={"min": 1})
+    """WatchEvacuation streams at a time; each pins a server thread."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +317,9 @@ class Settings:
 
     migrations: MigrationSettings = field(default_factory=MigrationSettings)
     """How migrations are driven."""
+
+    evacuations: EvacuationSettings = field(default_factory=EvacuationSettings)
+    """How hosts and clouds are emptied."""
 
     publish: PublishSettings = field(default_factory=PublishSettings)
     """What the directory is told."""

@@ -22,7 +22,7 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of a table; a database of another version is refused."""
 
 metadata = MetaData()
@@ -89,7 +89,11 @@ reservations = Table(
     Column("price_version", BigInteger, nullable=False),
     Column("request", LargeBinary, nullable=False),  # manager.ReserveRequest
     Column("grant", LargeBinary, nullable=False),  # common.SignedDocument of a Grant
-    Column("hand_over", LargeBinary),  # common.SignedDocument: from then on it ends as USED only
+    # common.SignedDocument: from then on it ends as USED or RELINQUISHED only.
+    Column("hand_over", LargeBinary),
+    Column("hand_over_at", BigInteger),  # when that was recorded
+    Column("relinquishment", LargeBinary),  # common.SignedDocument: ours, never to be taken back
+    Column("resolution", Integer),  # manager.Resolution: what an operator decided
     UniqueConstraint("migration_id", name="reservations_one_per_migration"),
     Index("reservations_by_state", "state", "expires_at"),
     Index("reservations_by_vm", "vm_id"),
@@ -127,12 +131,45 @@ migrations = Table(
     Column("destination_data", LargeBinary),  # common.Endpoint, if it was told
     Column("reserved_seconds", Integer),  # time that the destination gave, from COPYING on
     Column("receipt", LargeBinary),  # common.SignedDocument, from CONFIRMING on
+    Column("stopped_at", BigInteger),  # from CONFIRMING on, if the machine ran until then
     Column("hand_over", LargeBinary),  # common.SignedDocument, from HANDED_OVER on
+    Column("downtime", BigInteger),  # microseconds, from RETIRING on, if the machine ran
+    Column("taken_back_epoch", BigInteger),  # that of the machine, from TAKING_BACK on
+    Column("relinquishment", LargeBinary),  # common.SignedDocument, from TAKING_BACK on, if any
+    Column("resolution", Integer),  # manager.Resolution: what an operator decided
     Column("problem", LargeBinary),  # common.Problem
     Index("migrations_by_creation", "created_at", "migration_id"),
     Index("migrations_by_state", "state"),
     Index("migrations_by_vm", "vm_id"),
     Index("migrations_by_tenant", "tenant_domain", "tenant", "created_at", "migration_id"),
+)
+
+evacuations = Table(
+    "evacuations",
+    metadata,
+    Column("evacuation_id", String(36), primary_key=True),
+    Column("requested_by", String(512), nullable=False),
+    Column("request", LargeBinary, nullable=False),  # manager.StartEvacuationRequest
+    Column("cancelled", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Index("evacuations_by_end", "ended_at"),
+)
+
+evacuation_machines = Table(
+    "evacuation_machines",
+    metadata,
+    Column("evacuation_id", String(36), primary_key=True),
+    Column("vm_id", String(36), primary_key=True),
+    Column("vm_name", String(256), nullable=False),
+    Column("disk_bytes", BigInteger, nullable=False),  # allocated, when it was found
+    Column("stage", String(16), nullable=False),
+    Column("destination", Integer, nullable=False),  # index in the request's to_clouds
+    Column("tries", Integer, nullable=False),  # migrations to that cloud
+    Column("attempts", Integer, nullable=False),  # migrations in all; their ids follow from it
+    Column("due_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("problem", LargeBinary),  # common.Problem of the last migration
 )
 
 usage_records = Table(

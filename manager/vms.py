@@ -123,12 +123,7 @@ def put(connection: Connection, vm: VmRow, *, counted: bool) -> None:
         )
     )
     if counted:
-        # A definition may ask for any number; sums must stay within 64 bits.
-        consumed = {
-            name: min(amount, inventory.AMOUNT_MAX)
-            for name, amount in inventory.amounts(vm.body.resources).items()
-        }
-        capacity.record(connection, vm.host_id, capacity.VM, vm.vm_id, consumed)
+        capacity.record(connection, vm.host_id, capacity.VM, vm.vm_id, _consumed(vm.body))
     else:
         capacity.give_back(connection, capacity.VM, vm.vm_id)
 
@@ -171,6 +166,30 @@ def give_away(
     )
     capacity.give_back(connection, capacity.VM, vm_id)
     return changed.rowcount == 1
+
+
+def take_back(
+    connection: Connection, vm_id: str, *, to_cloud: str, from_cloud: str, epoch: int
+) -> bool:
+    """Record this cloud (`to_cloud`) as the owner again, at `epoch`; False when `from_cloud` does
+    not hold epoch - 1. The machine consumes its host again.
+    """
+    changed = connection.execute(
+        tables.vms.update()
+        .where(_VMS.vm_id == vm_id, _VMS.cloud_id == from_cloud, _VMS.epoch == epoch - 1)
+        .values(cloud_id=to_cloud, epoch=epoch)
+    )
+    row = get(connection, vm_id)
+    if changed.rowcount != 1 or row is None:
+        return False
+    capacity.record(connection, row.host_id, capacity.VM, vm_id, _consumed(row.body))
+    return True
+
+
+def _consumed(body: manager_pb2.Vm) -> inventory.Amounts:
+    """A definition may ask for any number; sums must stay within 64 bits."""
+    asked = inventory.amounts(body.resources)
+    return {name: min(amount, inventory.AMOUNT_MAX) for name, amount in asked.items()}
 
 
 def _not_found(cloud_id: str, key: str, elsewhere: VmRow | None) -> errors.NotFound:

@@ -167,7 +167,7 @@ class Hypervisor(Protocol):
     def prepare(self, vm_id: str) -> Guest:
         """Gets a machine that arrived and never ran here as far as it goes without executing an
         instruction of it: its resources are taken, its saved memory is loaded. One that has run
-        is left alone. A driver whose machines are always off does nothing. Raises NotFound,
+        is left alone. A driver whose machines are always off refuses. Raises NotFound,
         FailedPrecondition VM_LIFECYCLE_FAILED.
         """
 

@@ -68,6 +68,8 @@ class Shelf:
         self._vms = files.ensure_folder(folder / "vms")
         self._kept = files.ensure_folder(folder / "retained")
         self._lock = threading.RLock()
+        for left in self._vms.glob(".*.going"):
+            shutil.rmtree(left)
         self._lock_file = files.claim(folder / ".lock")
 
     def close(self) -> None:
@@ -141,12 +143,26 @@ class Shelf:
         return self.guest(vm_id)
 
     def prepare(self, vm_id: str) -> Guest:
-        """The machine as it is."""
-        return self.guest(vm_id)
+        """Refused, so that a machine that ran goes back to where it can run."""
+        raise errors.FailedPrecondition(
+            "VM_LIFECYCLE_FAILED",
+            f"machine {self.guest(vm_id).name} is to run, and machines on a shelf do not",
+            hint="shut it down before it is migrated, or name another destination",
+            vm=vm_id,
+        )
 
     def forget(self, migration_id: str) -> bool:
-        """Never: what was activated here is whole, and nothing can fail after it."""
-        return self.arrived_by(migration_id) is None
+        """Deletes its folder."""
+        with self._lock:
+            for folder in self._folders():
+                origin = _json(folder / _ORIGIN)
+                if origin.get("migration_id") == migration_id:
+                    if not origin.get("provisional"):
+                        return False
+                    going = self._vms / f".{folder.name}.going"
+                    files.rename(folder, going)
+                    shutil.rmtree(going)
+        return True
 
     def obstacles(self, vm_id: str, mode: Mode) -> Sequence[agent_pb2.Finding]:
         """None but the machine's own problem, and memory that it has not."""
@@ -238,7 +254,7 @@ class Shelf:
         folder = self._vms / vm_id
         return shelved.adapted(definition_xml, folder, lambda _disk_id: self._disk_format)
 
-    def activate(self, arrived: Arrived, *, provisional: bool) -> Guest:  # noqa: ARG002
+    def activate(self, arrived: Arrived, *, provisional: bool) -> Guest:
         """Writes the definition and the origin into the folder and renames it into place. A disk
         has the format that it arrived in, whatever the setting has become since.
         """
@@ -255,6 +271,7 @@ class Shelf:
                 "migration_id": staging.name,
                 "epoch": arrived.epoch,
                 "provider": arrived.provider,
+                "provisional": provisional,
             }
             files.write_json(staging / _ORIGIN, origin)
             files.rename(staging, folder)

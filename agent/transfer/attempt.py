@@ -19,7 +19,8 @@ from typing import TypeVar
 
 from agent import grants, receipts
 from agent.disks.view import DiskView
-from agent.hypervisors import Guest, Hypervisor
+from agent.hooks import Document, Hooks, Stage
+from agent.hypervisors import COLD, Guest, Hypervisor
 from agent.settings import Settings
 from agent.transfer import opening
 from agent.transfer.flow import Failure, Throttle
@@ -70,6 +71,7 @@ class Attempt:
     request: agent_pb2.StartTransferRequest
     guest: Guest
     hypervisor: Hypervisor
+    hooks: Hooks
     own: Identity
     settings: Settings
     clock: clock.Clock
@@ -183,6 +185,9 @@ class Attempt:
         """The machine, off, with all that was granted there to be read."""
         failpoint.hit(BEFORE_STOP)
         self.failure.check()
+        runs = self.hypervisor.guest(self.guest.vm_id).state == agent_pb2.GUEST_STATE_RUNNING
+        if runs:
+            self.hooks.run(Stage.BEFORE_STOP, self._told(self.guest))
         began = self.clock.now()
         seconds = self.request.options.stop_seconds_max or STOP_SECONDS_MAX
         guest = self.hypervisor.quiesce(self.guest.vm_id, grant.migration_id, float(seconds))
@@ -191,7 +196,13 @@ class Attempt:
             self.stopped(datetime.fromtimestamp(at, UTC) if at else began)
         check_granted_disks(grant, guest)
         failpoint.hit(AFTER_STOP)
+        if runs:
+            self.hooks.run(Stage.AFTER_STOP, self._told(guest))
         return guest
+
+    def _told(self, guest: Guest) -> Document:
+        migration_id, mode = self.request.migration_id, self.request.mode
+        return self.hooks.document(guest, migration_id=migration_id, mode=mode or COLD)
 
     def _opened(self, line: Line) -> opening.Opened:
         asked = agent_pb2.OpenSessionRequest(

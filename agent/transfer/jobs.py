@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from agent.hooks import Hooks
 from agent.hypervisors import COLD, Hypervisor
 from agent.settings import Settings
 from agent.transfer import standing
@@ -31,9 +32,15 @@ class Jobs:
     """All transfers that this host sends."""
 
     def __init__(
-        self, hypervisor: Hypervisor, own: Identity, settings: Settings, time: clock.Clock
+        self,
+        hypervisor: Hypervisor,
+        hooks: Hooks,
+        own: Identity,
+        settings: Settings,
+        time: clock.Clock,
     ) -> None:
         self._hypervisor = hypervisor
+        self._hooks = hooks
         self._own = own
         self._settings = settings
         self._clock = time
@@ -79,6 +86,7 @@ class Jobs:
             request,
             guest,
             self._hypervisor,
+            self._hooks,
             self._own,
             self._settings,
             self._clock,

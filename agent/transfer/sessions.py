@@ -174,15 +174,25 @@ class Sessions:
             progress=receiving.progress(),
         )
 
-    def activate(self, migration_id: str, epoch: int, *, prepare: bool = False) -> Guest:
-        """Turns a complete arrival into a machine, and with `prepare` into one that is ready to
-        run. Raises NotFound, FailedPrecondition.
+    def activate(self, migration_id: str, epoch: int, *, provisional: bool = False) -> Guest:
+        """Turns a complete arrival into a machine; one that is provisional can still be discarded.
+        Raises NotFound, FailedPrecondition.
         """
         with self._migration(migration_id):
             present = self._hypervisor.arrived_by(migration_id)
+            return present or self._activate(migration_id, epoch, provisional=provisional)
+
+    def prepare(self, migration_id: str) -> Guest:
+        """Gets a machine that was activated ready to run. Raises NotFound, FailedPrecondition."""
+        with self._migration(migration_id):
+            present = self._hypervisor.arrived_by(migration_id)
             if present is None:
-                present = self._activate(migration_id, epoch, provisional=prepare)
-            return self._hypervisor.prepare(present.vm_id) if prepare else present
+                raise errors.NotFound(
+                    "VM_NOT_FOUND",
+                    f"the machine of migration {migration_id} is here no more",
+                    migration=migration_id,
+                )
+            return self._hypervisor.prepare(present.vm_id)
 
     def _activate(self, migration_id: str, epoch: int, *, provisional: bool) -> Guest:
         found = self._arrivals.complete(migration_id, self._settings.discarded_kept_seconds)

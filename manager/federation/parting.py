@@ -6,7 +6,7 @@ from manager import reservation_rows
 from manager.reservation_rows import Reservation, State
 from manager.reservations import Reservations
 from manager.saga import records
-from manager.saga.records import Record
+from manager.saga.record import Record
 from manager.saga.states import COMMITTED
 from manager.store import Store
 from watari import errors, logs

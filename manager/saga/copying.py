@@ -14,7 +14,7 @@ from manager.events import Board
 from manager.handover import RECEIPT_PURPOSE
 from manager.peers import Peer, Peers
 from manager.saga import steps
-from manager.saga.records import Record
+from manager.saga.record import Record
 from manager.saga.steps import Party
 from manager.settings import MigrationSettings
 from manager.store import micros
@@ -131,6 +131,7 @@ class Copier:
             destination_control=record.destination_control,
             options=record.options,
             destination_data=record.destination_data,
+            mode=record.mode,
         )
         try:
             return self._agents.start_transfer(record.host_id, request)

@@ -5,7 +5,8 @@ from datetime import datetime
 from manager import grants, usage
 from manager.peers import Peer
 from manager.saga import steps
-from manager.saga.records import Record
+from manager.saga.record import Record
+from manager.store import micros
 from watari import errors, validate
 from watari.identity import SpiffeId
 from watari.v1 import agent_pb2, common_pb2, manager_pb2
@@ -50,9 +51,19 @@ def hand_over(record: Record, committed_at: datetime) -> common_pb2.HandOver:
             vm_id=record.vm_id, cloud_id=record.to_cloud, epoch=record.source_epoch + 1
         ),
         receipt=record.receipt,
+        run=record.stopped_at is not None,
     )
     made.committed_at.FromDatetime(committed_at)
     return made
+
+
+def stopped_at(transfer: agent_pb2.Transfer, now: datetime) -> int | None:
+    """When a transfer stopped the machine, in microseconds since 1970, as far as that may be: not
+    after `now`. None for a machine that did not run.
+    """
+    if not transfer.HasField("stopped_at"):
+        return None
+    return min(transfer.stopped_at.ToMicroseconds(), micros(now))
 
 
 def usage_left(

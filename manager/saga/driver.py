@@ -13,7 +13,7 @@ from manager.events import Board
 from manager.saga import records, states, steps
 from manager.saga.actions import Actions
 from manager.saga.copying import Signals, StepFailed
-from manager.saga.records import Record
+from manager.saga.record import Record
 from manager.saga.steps import Again, Back, Party
 from manager.settings import MigrationSettings
 from manager.store import Store

@@ -3,15 +3,14 @@
 Every state that a migration comes to is in the audit log, once, by the same transaction.
 """
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
 from google.protobuf.message import Message
 from sqlalchemy.engine import Connection, RowMapping
 
-from manager import audit, store, tables
+from manager import audit, tables
 from manager.ownership import EVERYTHING, View
 from manager.saga import states
+from manager.saga.record import Record
 from manager.saga.states import State
 from manager.within import within
 from watari import errors
@@ -31,89 +30,9 @@ _BLOBS: dict[str, type[Message]] = {
     "limit_schedule": common_pb2.TransferOptions,
     "receipt": common_pb2.SignedDocument,
     "hand_over": common_pb2.SignedDocument,
+    "relinquishment": common_pb2.SignedDocument,
     "problem": common_pb2.Problem,
 }
-
-
-@dataclass(frozen=True)
-class Record:
-    """A migration as it is on disk. Moments are microseconds since 1970."""
-
-    migration_id: str
-    vm_id: str
-    vm_name: str
-    tenant_domain: str
-    tenant: str
-    host_id: str
-    to_cloud: str
-    to_manager: str
-    state: State
-    generation: int
-    source_epoch: int
-    requested_by: str
-    request: manager_pb2.MigrateVmRequest
-    created_at: int
-    state_changed_at: int
-    cancel_requested: bool = False
-    transfers_failed: int = 0
-    """In a row, without one that got further than any before."""
-
-    furthest_bytes: int = 0
-    """The most that a failed transfer had settled."""
-
-    limit_bytes_per_second: int | None = None
-    limit_schedule: common_pb2.TransferOptions | None = None
-    ended_at: int | None = None
-    reserve_request: manager_pb2.ReserveRequest | None = None
-    grant: common_pb2.SignedGrant | None = None
-    destination_control: common_pb2.Endpoint | None = None
-    destination_data: common_pb2.Endpoint | None = None
-    reserved_seconds: int | None = None
-    receipt: common_pb2.SignedDocument | None = None
-    hand_over: common_pb2.SignedDocument | None = None
-    problem: common_pb2.Problem | None = None
-
-    @property
-    def final(self) -> bool:
-        """Whether it has ended."""
-        return self.state in states.FINAL
-
-    @property
-    def options(self) -> common_pb2.TransferOptions:
-        """What the transfer may use: as requested, with the caps that were set since."""
-        options = common_pb2.TransferOptions()
-        options.CopyFrom(self.request.options)
-        if self.limit_bytes_per_second is not None:
-            options.limit_bytes_per_second = self.limit_bytes_per_second
-        if self.limit_schedule is not None:
-            del options.limit_schedule[:]
-            options.limit_schedule.extend(self.limit_schedule.limit_schedule)
-        return options
-
-    def message(self, from_cloud: str) -> manager_pb2.Migration:
-        """The migration as the contract shows it, without what only memory knows."""
-        shown = manager_pb2.Migration(
-            migration_id=self.migration_id,
-            vm_id=self.vm_id,
-            vm_name=self.vm_name,
-            from_cloud=from_cloud,
-            to_cloud=self.to_cloud,
-            mode=common_pb2.MIGRATION_MODE_COLD,
-            state=manager_pb2.MigrationState.Value(f"MIGRATION_STATE_{self.state}"),
-            options=self.options,
-            problem=self.problem,
-            reservation_id=self.reserve_request.reservation_id if self.reserve_request else "",
-            source_epoch=self.source_epoch,
-            receipt=self.receipt,
-            generation=self.generation,
-            requested_by=self.requested_by,
-            cancel_requested=self.cancel_requested,
-        )
-        shown.created_at.FromDatetime(store.moment(self.created_at))
-        shown.state_changed_at.FromDatetime(store.moment(self.state_changed_at))
-        if self.ended_at is not None:
-            shown.ended_at.FromDatetime(store.moment(self.ended_at))
-        return shown
 
 
 def insert(connection: Connection, new: Record) -> None:
@@ -133,6 +52,7 @@ def insert(connection: Connection, new: Record) -> None:
             "source_epoch": new.source_epoch,
             "to_cloud": new.to_cloud,
             "to_manager": new.to_manager,
+            "mode": _word(new.mode),
             "state": new.state,
         },
     )
@@ -253,7 +173,13 @@ def _told(record: Record, before: State) -> dict[str, object]:
     if record.state is State.HANDED_OVER and record.receipt is not None:
         told["to_cloud"], told["epoch"] = record.to_cloud, record.source_epoch + 1
         told["receipt_root"] = common_pb2.Receipt.FromString(record.receipt.payload).root.hex()
+    if record.state is State.TAKING_BACK:
+        told["epoch"] = record.taken_back_epoch
     return told
+
+
+def _word(mode: "common_pb2.MigrationMode.ValueType") -> str:
+    return common_pb2.MigrationMode.Name(mode).removeprefix("MIGRATION_MODE_").lower()
 
 
 def _not_ended() -> sa.ColumnElement[bool]:

@@ -15,6 +15,7 @@ class State(StrEnum):
     HANDED_OVER = "HANDED_OVER"
     RETIRING = "RETIRING"
     SUCCEEDED = "SUCCEEDED"
+    TAKING_BACK = "TAKING_BACK"
     ROLLING_BACK = "ROLLING_BACK"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
@@ -26,9 +27,11 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.RESERVING: frozenset({State.COPYING, State.ROLLING_BACK}),
     State.COPYING: frozenset({State.CONFIRMING, State.ROLLING_BACK}),
     State.CONFIRMING: frozenset({State.HANDED_OVER, State.ROLLING_BACK}),
-    # ---- the commit point: from here on there is no way back ----
-    State.HANDED_OVER: frozenset({State.RETIRING}),
+    # ---- the commit point: from here on only the destination can give the machine back ----
+    State.HANDED_OVER: frozenset({State.RETIRING, State.TAKING_BACK}),
     State.RETIRING: frozenset({State.SUCCEEDED}),
+    # ---- the second one: the machine is ours again ----
+    State.TAKING_BACK: frozenset({State.FAILED}),
     State.ROLLING_BACK: frozenset({State.FAILED, State.CANCELLED}),
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),
@@ -37,6 +40,11 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 FINAL = frozenset(state for state, following in TRANSITIONS.items() if not following)
 COMMITTED = frozenset({State.HANDED_OVER, State.RETIRING, State.SUCCEEDED})
+"""States in which the machine belongs to the destination."""
+
+ONWARD = (COMMITTED | {State.ROLLING_BACK, State.TAKING_BACK}) - FINAL
+"""States that are gone through whatever fails: a step in them is repeated for ever."""
+
 CANCELLABLE = frozenset({State.REQUESTED, State.RESERVING, State.COPYING, State.CONFIRMING})
 LIMITABLE = CANCELLABLE - {State.CONFIRMING}
 """States in which content still has to cross, so that a bandwidth cap means something."""

@@ -9,8 +9,8 @@ import uuid
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from manager.saga.records import Record
-from manager.saga.states import COMMITTED, State
+from manager.saga.record import Record
+from manager.saga.states import CANCELLABLE, ONWARD, State
 from manager.settings import MigrationSettings
 from watari import errors
 from watari.v1 import agent_pb2, common_pb2
@@ -33,6 +33,9 @@ class Step(Enum):
 
     UNDO = auto()
     """Give back what was taken, in ROLLING_BACK."""
+
+    TAKE_BACK = auto()
+    """Let the machine live here again, in TAKING_BACK."""
 
     NOTHING = auto()
 
@@ -74,6 +77,7 @@ _FORWARD = {
     State.HANDED_OVER: Step.HAND_OVER,
     State.RETIRING: Step.RETIRE,
     State.ROLLING_BACK: Step.UNDO,
+    State.TAKING_BACK: Step.TAKE_BACK,
 }
 _WAIT_FOR_PLACE = frozenset({"TOO_MANY_TRANSFERS", "SERVER_UNAVAILABLE"})
 
@@ -84,8 +88,7 @@ def next_step(record: Record) -> Step:
         return Step.NOTHING
     if record.cancel_requested and record.state is State.REQUESTED:
         return Step.END
-    uncommitted = record.state not in COMMITTED and record.state is not State.ROLLING_BACK
-    if record.cancel_requested and uncommitted:
+    if record.cancel_requested and record.state in CANCELLABLE:
         return Step.GO_BACK
     return _FORWARD[record.state]
 
@@ -102,6 +105,11 @@ def end_state(record: Record) -> State:
     return State.FAILED if record.problem is not None else State.CANCELLED
 
 
+def downtime(record: Record, now: int) -> int | None:
+    """Microseconds that a machine stood still until `now`; None for one that did not run."""
+    return None if record.stopped_at is None else max(0, now - record.stopped_at)
+
+
 def after_failure(
     record: Record,
     party: Party,
@@ -113,11 +121,11 @@ def after_failure(
 ) -> Again | Back:
     """What follows a step that failed for the `failures`-th time in a row.
 
-    `waited_seconds` is how long this party has been failing. After the commit point, and while
-    rolling back, the only answer is "again".
+    `waited_seconds` is how long this party has been failing. After the commit point, and on the way
+    back, the only answer is "again".
     """
     again = Again(backoff_seconds(failures, limits), errors.to_problem(error))
-    if record.state in COMMITTED or record.state is State.ROLLING_BACK:
+    if record.state in ONWARD:
         return again
     if party is Party.OURSELVES:
         return again  # We could not even record that we turn round.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.points import ELSEWHERE, ON_THE_WAY, ON_THE_WAY_BACK
 from tests.support import local
 from tests.support.local import Local, check_one_usable_copy
 from tests.support.shelves import MIB, Content
@@ -15,75 +16,9 @@ from watari.v1 import manager_pb2
 
 DISK = Content(12 * MIB, ((0, 6 * MIB), (9 * MIB, 2 * MIB)))
 
-ON_THE_WAY = {
-    "tokyo-manager": [
-        "manager.saga.after_request",
-        "manager.saga.after_hold",
-        "manager.saga.after_reserve",
-        "manager.saga.before_start_transfer",
-        "manager.saga.after_start_transfer",
-        "manager.saga.after_confirm",
-        "manager.saga.before_commit",
-        "manager.saga.in_commit",
-        "manager.saga.after_commit",
-        "manager.saga.after_hand_over",
-        "manager.saga.after_retire",
-        "manager.saga.before_state",
-        "manager.saga.after_state",
-    ],
-    "osaka-manager": [
-        "manager.reservation.before_reserve",
-        "manager.reservation.after_reserve",
-        "manager.reservation.before_confirm",
-        "manager.reservation.after_confirm",
-        "manager.handover.before_record",
-        "manager.handover.after_record",
-        "manager.handover.after_activate",
-        "manager.handover.after_owned",
-    ],
-    "tokyo-agent": [
-        "agent.attempt.session_opened",
-        "agent.attempt.before_stop",
-        "agent.attempt.after_stop",
-        "agent.sending.frame_sent",
-        "agent.attempt.completed",
-    ],
-    "osaka-agent": [
-        "agent.receiving.offer_answered",
-        "agent.receiving.frame_written",
-        "agent.settling.recorded",
-        "agent.receiving.flushed",
-    ],
-}
-"""Fail points that a migration passes on its way to success, by the process that passes them."""
 
-ON_THE_WAY_BACK = {
-    "tokyo-manager": [
-        "manager.saga.after_cancel",
-        "manager.saga.after_undo",
-    ],
-    "osaka-manager": [
-        "manager.reservation.before_release",
-        "manager.reservation.after_release",
-        "manager.janitor.after_owed_call",
-    ],
-}
-"""Fail points of a migration that is cancelled while it copies."""
-
-ELSEWHERE = {
-    "manager.publisher.after_lease",
-    "directory.store.before_commit",
-    "directory.store.after_commit",
-    "directory.etcd.after_commit",
-    "agent.attempt.after_round",
-}
-"""Fail points that no migration of a machine that is off passes; directory, manager and lab have
-tests of their own for them.
-"""
-
-
-def cases(points: dict[str, list[str]]) -> list[tuple[str, str]]:
-    return [(victim, point) for victim, names in points.items() for point in names]
+def cases(table: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [(victim, point) for victim, names in table.items() for point in names]
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,20 @@ DESTINATION_FORWARD = [
     "manager.handover.after_record",
     "manager.handover.after_activate",
     "manager.handover.after_owned",
+    "manager.handover.after_start",
+]
+SOURCE_RETURNING = [
+    "manager.saga.after_relinquished",
+    "manager.saga.in_taking_back",
+    "manager.saga.after_taking_back",
+    "manager.saga.after_unhold",
+    "manager.saga.before_state",
+    "manager.saga.after_state",
+]
+DESTINATION_RETURNING = [
+    "manager.handover.before_relinquish",
+    "manager.handover.after_relinquish",
+    "manager.janitor.after_owed_call",
 ]
 SOURCE_BACK = [
     "manager.saga.after_cancel",
@@ -59,22 +73,40 @@ DESTINATION_BACK = [
     "manager.reservation.after_release",
     "manager.janitor.after_owed_call",
 ]
-ELSEWHERE = ["manager.publisher.after_lease"]
-"""Tested with the publisher."""
+ELSEWHERE = [
+    "manager.publisher.after_lease",
+    "manager.evacuation.after_request",
+    "manager.evacuation.after_cancel",
+    "manager.evacuation.after_claim",
+    "manager.evacuation.after_start",
+    "manager.saga.after_resolve",
+    "manager.resolutions.after_decided",
+]
+"""Tested with the publisher, in test_evacuation.py, and with ResolveMigration."""
+
+UNFIT = errors.FailedPrecondition("VM_LIFECYCLE_FAILED", "no such machine type here")
 
 Clouds = tuple[Cloud, Cloud]
 
 
 @pytest.fixture
 def clouds(federation: Federation, tmp_path: Path) -> Iterator[Clouds]:
-    """tokyo with the machine web-1, and osaka; their agents run, their managers do not."""
+    """tokyo with the machine web-1, which runs, and osaka; their agents run, their managers not."""
     with two_clouds(federation, tmp_path) as (tokyo, osaka):
-        tokyo.agent.add(VM, "web-1")
+        tokyo.agent.add(VM, "web-1", running=True)
         yield tokyo, osaka
 
 
 def test_every_fail_point_of_the_manager_is_tested_here() -> None:
-    tested = {*SOURCE_FORWARD, *DESTINATION_FORWARD, *SOURCE_BACK, *DESTINATION_BACK, *ELSEWHERE}
+    tested = {
+        *SOURCE_FORWARD,
+        *DESTINATION_FORWARD,
+        *SOURCE_BACK,
+        *DESTINATION_BACK,
+        *SOURCE_RETURNING,
+        *DESTINATION_RETURNING,
+        *ELSEWHERE,
+    }
     assert tested == {name for name in failpoint.names() if name.startswith("manager.")}
 
 
@@ -193,6 +225,97 @@ def test_a_destination_manager_that_is_killed_during_a_roll_back_gives_the_room_
         assert_stayed(tokyo, osaka)
 
 
+@pytest.mark.parametrize("point", SOURCE_RETURNING + DESTINATION_RETURNING)
+def test_an_error_at_a_point_delays_the_way_back_and_nothing_else(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    osaka.agent.refuse("prepare", *[UNFIT] * 50)
+    tokyo.start()
+    osaka.start()
+    with failpoint.armed(point, ONCE):
+        migration_id = ask(tokyo)
+        tokyo.wait_state(migration_id, "FAILED")
+    assert_returned(tokyo, osaka)
+
+
+@pytest.mark.parametrize("point", SOURCE_RETURNING[:4])
+def test_a_source_manager_that_is_dropped_on_the_way_back_finishes_after_its_restart(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    osaka.agent.refuse("prepare", *[UNFIT] * 50)
+    tokyo.start()
+    osaka.start()
+    with failpoint.armed(point, ALWAYS):
+        migration_id = ask(tokyo)
+        settle(tokyo, migration_id)
+        tokyo.stop()
+    tokyo.start()
+    tokyo.wait_state(migration_id, "FAILED")
+    assert_returned(tokyo, osaka)
+
+
+@pytest.mark.parametrize("point", SOURCE_RETURNING[:4])
+def test_a_source_manager_that_is_killed_on_the_way_back_finishes_after_its_restart(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    osaka.agent.refuse("prepare", *[UNFIT] * 50)
+    osaka.start()
+    with process(tokyo) as manager:
+        manager.start({failpoint.ENVIRONMENT_VARIABLE: f"{point}=1*kill"})
+        migration_id = ask(tokyo)
+        manager.wait_killed(20)
+        manager.start()
+        tokyo.wait_state(migration_id, "FAILED")
+        assert_returned(tokyo, osaka)
+
+
+@pytest.mark.parametrize("point", DESTINATION_RETURNING)
+def test_a_destination_manager_that_is_killed_on_the_way_back_gives_the_machine_back_once(
+    clouds: Clouds, point: str
+) -> None:
+    tokyo, osaka = clouds
+    osaka.agent.refuse("prepare", *[UNFIT] * 50)
+    tokyo.start()
+    with process(osaka) as manager:
+        manager.start({failpoint.ENVIRONMENT_VARIABLE: f"{point}=1*kill"})
+        migration_id = ask(tokyo)
+        manager.wait_killed(20)
+        manager.start()
+        tokyo.wait_state(migration_id, "FAILED")
+        assert_returned(tokyo, osaka)
+
+
+def test_a_start_that_is_owed_is_made_though_the_source_never_asks_again(clouds: Clouds) -> None:
+    tokyo, osaka = clouds
+    tokyo.start()
+    osaka.start()
+    with failpoint.armed("manager.handover.after_owned", ALWAYS):
+        migration_id = ask(tokyo)
+        eventually(lambda: VM in osaka.vms(), "osaka owns it")
+        tokyo.stop()
+        osaka.stop()
+    osaka.start()
+    eventually(lambda: osaka.agent.is_running(VM), "the janitor starts it")
+    tokyo.start()
+    tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert_moved_once(tokyo, osaka)
+
+
+def test_a_machine_that_came_back_moves_again_without_any_clean_up(clouds: Clouds) -> None:
+    tokyo, osaka = clouds
+    osaka.agent.refuse("prepare", UNFIT)
+    tokyo.start()
+    osaka.start()
+    tokyo.wait_state(ask(tokyo), "FAILED")
+    tokyo.wait_state(ask(tokyo), "SUCCEEDED")
+    assert_one_owner(VM, osaka, tokyo)
+    assert osaka.vms()[VM].epoch == 4
+    assert osaka.agent.is_running(VM)
+
+
 def test_a_destination_finishes_a_recorded_hand_over_though_the_source_never_asks_again(
     clouds: Clouds,
 ) -> None:
@@ -271,6 +394,7 @@ def assert_moved_once(source: Cloud, destination: Cloud) -> None:
     assert [each.action for each in destination.audit()] == ARRIVAL
     assert_one_owner(VM, destination, source)
     assert destination.vms()[VM].epoch == 2
+    assert_runs_only_at(destination, source)
     (left,), (arrived,) = source.usage(), destination.usage()
     assert left.kind == manager_pb2.USAGE_KIND_LEFT
     assert arrived.kind == manager_pb2.USAGE_KIND_ARRIVED
@@ -290,10 +414,49 @@ def assert_stayed(source: Cloud, destination: Cloud) -> None:
         "the destination tells once that it gave the room back",
     )
     assert_one_owner(VM, source, destination)
+    assert_runs_only_at(source, destination)
     assert source.vms()[VM].epoch == 1
     eventually(lambda: not destination.agent.arrivals, "what had arrived is discarded")
     assert destination.inventory().held.vcpus == 0
     assert not source.usage() + destination.usage()
+
+
+def assert_returned(source: Cloud, destination: Cloud) -> None:
+    """The machine runs where it was, two epochs later, and never ran at the destination."""
+    returned = [*FORWARD[: FORWARD.index("RETIRING")], "TAKING_BACK", "FAILED"]
+    assert_audited(source, returned)
+    assert [each.action for each in destination.audit()] == [
+        *ARRIVAL[:-1],
+        "reservation.relinquished",
+    ]
+    eventually(lambda: VM not in destination.agent.guests, "what was prepared is discarded")
+    assert_one_owner(VM, source, destination)
+    assert source.vms()[VM].epoch == source.agent.guests[VM].epoch == 3
+    assert not source.vms()[VM].migration_id
+    assert_runs_only_at(source, destination)
+    assert not destination.agent.ran
+    assert source.inventory().allocated.vcpus == 2
+    assert destination.inventory().held.vcpus == destination.inventory().allocated.vcpus == 0
+    assert not source.usage() + destination.usage()
+    with source.database() as database:
+        ((migration_id,),) = database.execute("SELECT migration_id FROM migrations")
+    problem = source.migration(migration_id).problem
+    assert problem.reason == "VM_RELINQUISHED"
+    assert UNFIT.message in problem.message
+
+
+def assert_runs_only_at(here: Cloud, there: Cloud) -> None:
+    """It runs in exactly one place, sooner or later, and nobody owes anything."""
+    eventually(lambda: here.agent.is_running(VM), f"it runs in {here.cloud_id}")
+    assert not there.agent.is_running(VM)
+    for cloud in (here, there):
+        eventually(lambda cloud=cloud: owed(cloud) == 0, f"{cloud.cloud_id} owes nothing")
+
+
+def owed(cloud: Cloud) -> int:
+    """Calls that it still owes."""
+    with cloud.database() as database:
+        return int(database.execute("SELECT count(*) FROM owed_calls").fetchone()[0])
 
 
 def assert_audited(source: Cloud, states: list[str]) -> None:

@@ -29,7 +29,9 @@ from tests.support.shelves import MIB, Content
 from watari.cli.federation import configs, control
 from watari.cli.federation import layout as layouts
 from watari.cli.federation.layout import Layout
+from watari.cli.operating import Operating
 from watari.clock import SystemClock
+from watari.v1 import manager_pb2
 
 DISK = Content(3 * MIB, ((0, MIB), (2 * MIB, 4096)))
 STOPPED_SECONDS_MAX = 40.0
@@ -116,6 +118,22 @@ class World(Local):
         running = self._running(name)
         if running is not None:
             os.kill(running.pid, signal.SIGCONT)
+
+    def resolve(self, migration_id: str) -> None:
+        """What an operator does after the commit, whose two managers will never speak again: who
+        can see both knows which copy is to live.
+        """
+        vm_id = self.migration(migration_id).vm_id
+        with self.manager("osaka") as osaka:
+            arrived = any(vm.vm_id == vm_id for vm in osaka.vms())
+        why = "the way between them is gone"
+        here = manager_pb2.RESOLUTION_GIVE_UP_HERE if arrived else manager_pb2.RESOLUTION_KEEP_HERE
+        with self.manager("tokyo") as tokyo:
+            Operating(tokyo).resolve(migration_id, here, why)
+        if not arrived:
+            with self.manager("osaka") as osaka:
+                gone = manager_pb2.RESOLUTION_GIVE_UP_HERE
+                Operating(osaka).resolve(migration_id, gone, why)
 
     def kill_any(self, name: str) -> None:
         """kill -9 of a server or of the command line."""

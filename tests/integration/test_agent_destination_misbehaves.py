@@ -18,6 +18,7 @@ from agent.transfer.jobs import Jobs
 from tests.conftest import HUB, OSAKA, Federation, Serve
 from tests.support.agents import ENDED
 from tests.support.arriving import RECEIVER, SENDER, SENDING_MANAGER, Destination
+from tests.support.running import no_hooks
 from tests.support.shelves import MIB, Content, put_machine
 from watari import clock, errors, failpoint, identity, rpc
 from watari.settings import IdentitySettings
@@ -82,7 +83,7 @@ class Both:
             transfer=TransferSettings(stall_seconds_max=1, sending_max=1),
         )
         own = federation.party(str(SENDER))
-        self.jobs = Jobs(self.shelf, own, settings, clock.SystemClock())
+        self.jobs = Jobs(self.shelf, no_hooks(), own, settings, clock.SystemClock())
 
     def request(self, *, rate: int = 0, size: int = MIB) -> agent_pb2.StartTransferRequest:
         """The transfer of a held machine."""

@@ -13,7 +13,7 @@ from agent.transfer.jobs import Jobs
 from tests.conftest import OSAKA, TOKYO, Federation
 from tests.support import agents
 from tests.support.disks import noise
-from tests.support.running import Write, Written
+from tests.support.running import Write, Written, no_hooks
 from tests.support.shelves import MIB, Content, identical, put_machine
 from watari import clock, errors
 from watari.settings import IdentitySettings
@@ -53,7 +53,7 @@ class Sender:
         settings = Settings(identity, "tokyo", "host1", source.manager_id, source.shelf)
         own = source.federation.party(source.spiffe_id)
         self.shelf = Written(source.shelf, writes, told=told)
-        self.jobs = Jobs(self.shelf, own, settings, clock.SystemClock())
+        self.jobs = Jobs(self.shelf, no_hooks(), own, settings, clock.SystemClock())
 
     def migrate(self, vm_id: str, **options: int) -> agent_pb2.Transfer:
         """Holds, and sends until it has ended."""

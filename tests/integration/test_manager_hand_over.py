@@ -84,6 +84,22 @@ class Source:
         request = manager_pb2.HandOverVmRequest(hand_over=document or self.signed())
         return client.call(self.stub.HandOverVm, request).accepted
 
+    def given_back(
+        self, document: common_pb2.SignedDocument | None = None
+    ) -> common_pb2.Relinquishment:
+        """Hand the machine over; the relinquishment that is the answer, its signature checked."""
+        request = manager_pb2.HandOverVmRequest(hand_over=document or self.signed())
+        answer = client.call(self.stub.HandOverVm, request)
+        assert answer.WhichOneof("outcome") == "relinquished"
+        payload, signer = identity.verify(
+            self.federation.party(SOURCE).trust,
+            answer.relinquished,
+            "relinquish",
+            now=self.federation.clock.now(),
+        )
+        assert str(signer) == self.osaka.manager_id
+        return common_pb2.Relinquishment.FromString(payload)
+
     def refused(self) -> str:
         """The reason why a hand-over is refused; nothing is activated by it."""
         with pytest.raises(errors.WatariError) as caught:
@@ -119,11 +135,51 @@ def test_a_pending_reservation_takes_none(source: Source) -> None:
     assert source.refused() == "RESERVATION_STATE"
 
 
-def test_a_released_reservation_takes_none(source: Source) -> None:
+def test_a_released_reservation_gives_the_machine_back_once_and_for_all(source: Source) -> None:
     source.reserve()
     source.confirm()
     source.release()
-    assert source.refused() == "RESERVATION_STATE"
+    document = source.signed()
+    first = source.given_back(document)
+    assert first.ownership == common_pb2.Ownership(
+        vm_id=source.request.vm_id, cloud_id="tokyo", epoch=3
+    )
+    assert first.migration_id == source.request.migration_id
+    assert first.cause.reason == "RESERVATION_STATE"
+    assert source.given_back(document) == first
+    (row,) = source.osaka.list_reservations()
+    assert source.osaka.reservation_state(row) == "RELINQUISHED"
+    assert not source.osaka.agent.activated
+    assert source.request.vm_id not in source.osaka.vms()
+    actions = [each.action for each in source.osaka.audit()]
+    assert actions.count("reservation.relinquished") == 1
+
+
+def test_a_released_reservation_believes_no_wrong_hand_over(source: Source) -> None:
+    source.reserve()
+    source.confirm()
+    source.release()
+    source.document.ownership.epoch = 9
+    assert source.refused() == "EPOCH_MISMATCH"
+
+
+def test_a_late_hand_over_of_a_machine_that_is_here_by_now_is_not_given_back(
+    source: Source,
+) -> None:
+    source.reserve()
+    source.confirm()
+    source.release()
+    late = source.signed()
+    other = Source(source.federation, source.osaka)
+    other.request.vm_id = other.receipt.vm_id = source.request.vm_id
+    other.document.ownership.vm_id = source.request.vm_id
+    other.reserve()
+    other.confirm()
+    other.hand_over()
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        source.hand_over(late)
+    assert caught.value.reason == "EPOCH_MISMATCH"
+    assert source.osaka.vms()[source.request.vm_id].epoch == 2
 
 
 def test_after_the_hand_over_the_reservation_cannot_be_released(source: Source) -> None:

@@ -1,7 +1,5 @@
 """Migrations between two real managers over mTLS, with scripted agents."""
 
-import uuid
-
 import pytest
 
 from tests.support.clouds import (
@@ -12,7 +10,7 @@ from tests.support.clouds import (
 from tests.support.scripted_agent import BREAKS, HANGS, LIES
 from watari import errors
 from watari.rpc import client
-from watari.v1 import common_pb2, manager_pb2
+from watari.v1 import manager_pb2
 
 BIG = "6f1f2d2e-0000-4000-8000-000000000002"
 
@@ -189,17 +187,3 @@ def test_migrations_are_listed_newest_first_in_pages(clouds):
     assert times == sorted(times, reverse=True)
     active = manager_pb2.ListMigrationsRequest(active_only=True)
     assert not client.call(tokyo.operator.ListMigrations, active).migrations
-
-
-@pytest.mark.parametrize("mode", ["SUSPEND", "WARM"])
-def test_modes_that_this_release_has_not_say_so(clouds, mode):
-    tokyo, _ = clouds
-    request = manager_pb2.MigrateVmRequest(
-        migration_id=str(uuid.uuid4()),
-        vm="web-1",
-        to_cloud="osaka",
-        mode=common_pb2.MigrationMode.Value(f"MIGRATION_MODE_{mode}"),
-    )
-    with pytest.raises(errors.Unimplemented) as caught:
-        client.call(tokyo.operator.MigrateVm, request)
-    assert caught.value.reason == "NOT_SERVED"

@@ -13,11 +13,12 @@ from tests.conftest import OSAKA, TOKYO, Federation
 from tests.support.agents import AgentHost
 from tests.support.clouds import FAST, Cloud, eventually, two_clouds
 from tests.support.shelves import MIB, Content, identical, put_machine
-from watari import errors
+from watari import errors, failpoint
 from watari.rpc import client
 from watari.v1 import agent_pb2, common_pb2, manager_pb2
 
 DISK = Content(48 * MIB, ((0, 8 * MIB), (40 * MIB, 2 * MIB)))
+FAST_COPY = common_pb2.TransferOptions()
 SLOW = common_pb2.TransferOptions(limit_bytes_per_second=4 * MIB)
 
 
@@ -165,3 +166,31 @@ def test_the_bandwidth_cap_of_a_running_copy_can_be_lifted(
     with pytest.raises(errors.FailedPrecondition) as caught:
         client.call(tokyo.cloud.operator.SetMigrationLimit, request)
     assert caught.value.reason == "MIGRATION_STATE"
+
+
+def test_a_machine_that_was_given_back_is_usable_and_moves_again_without_any_clean_up(
+    places: tuple[Place, Place], tmp_path: Path
+) -> None:
+    tokyo, osaka = places
+    vm_id, migration_id = put(tokyo, tmp_path / "before"), str(uuid.uuid4())
+    with failpoint.armed("manager.handover.before_record", "error(SERVER_UNAVAILABLE)"):
+        start(tokyo, migration_id, FAST_COPY)
+        tokyo.cloud.wait_state(migration_id, "HANDED_OVER")
+        resolve = manager_pb2.ResolveMigrationRequest(
+            migration_id=migration_id,
+            resolution=manager_pb2.RESOLUTION_GIVE_UP_HERE,
+            justification="the host is being rebuilt",
+        )
+        client.call(osaka.cloud.operator.ResolveMigration, resolve)
+    failed = tokyo.cloud.wait_state(migration_id, "FAILED")
+    assert failed.problem.reason == "VM_RELINQUISHED"
+    assert tokyo.has(vm_id)
+    assert not osaka.has(vm_id)
+    assert tokyo.cloud.vms()[vm_id].epoch == 3
+    guest = client.call(tokyo.host.stub.GetGuest, agent_pb2.GetGuestRequest(vm_id=vm_id)).guest
+    assert guest.epoch == 3
+    again = str(uuid.uuid4())
+    start(tokyo, again, FAST_COPY)
+    tokyo.cloud.wait_state(again, "SUCCEEDED")
+    assert_arrived(tokyo, osaka, vm_id, tmp_path / "before")
+    assert osaka.cloud.vms()[vm_id].epoch == 4

@@ -188,6 +188,7 @@ def test_an_expired_reservation_ends_the_migration_before_the_commit_point(cloud
         connection.execute("UPDATE reservations SET expires_at = 1")
     eventually(lambda: osaka.reservation_state(reservation) == "EXPIRED", "it expires")
     assert osaka.inventory().held.vcpus == 0
+    eventually(lambda: migration_id in osaka.agent.refused, "what had arrived is discarded")
     with tokyo.agent.changed:  # The copy ends well, too late.
         transfer = tokyo.agent.transfers[migration_id]
         transfer.state = agent_pb2.TRANSFER_STATE_FAILED

@@ -14,6 +14,7 @@ import grpc
 from manager.assembly import assemble
 from manager.settings import (
     AgentSettings,
+    EvacuationSettings,
     HostSettings,
     MigrationSettings,
     PublishSettings,
@@ -92,6 +93,9 @@ class Cloud:
             store=StoreSettings(path=self.folder / "manager.sqlite"),
             hosts=HostSettings(poll_seconds=0.1, call_seconds_max=3.0),
             migrations=self.migrations,
+            evacuations=EvacuationSettings(
+                check_seconds=0.05, retry_initial_seconds=0.05, retry_max_seconds=0.1
+            ),
             publish=PublishSettings(check_seconds=0.1, lease_ttl_seconds=5),
             janitor_seconds=0.05,
             orphans_seconds=0.2,
@@ -228,6 +232,25 @@ class Cloud:
         request = manager_pb2.CancelMigrationRequest(migration_id=migration_id)
         return client.call(self.operator.CancelMigration, request).migration
 
+    def evacuate(self, evacuation_id: str | None = None, **asked: object) -> manager_pb2.Evacuation:
+        """Ask for an evacuation of the whole cloud to osaka, unless something else is asked."""
+        asked = {"to_clouds": ["osaka"], "concurrency": 2} | asked
+        request = manager_pb2.StartEvacuationRequest(
+            evacuation_id=evacuation_id or str(uuid.uuid4()),
+            **asked,  # type: ignore[arg-type]
+        )
+        return client.call(self.operator.StartEvacuation, request).evacuation
+
+    def evacuation(self, evacuation_id: str) -> manager_pb2.Evacuation:
+        """How it stands; insists while the manager is away."""
+        request, stub = manager_pb2.GetEvacuationRequest(evacuation_id=evacuation_id), self.operator
+        return _insist(lambda: client.call(stub.GetEvacuation, request)).evacuation
+
+    def wait_evacuated(self, evacuation_id: str) -> manager_pb2.Evacuation:
+        """Until the evacuation has ended."""
+        eventually(lambda: self.evacuation(evacuation_id).done, "the evacuation ends")
+        return self.evacuation(evacuation_id)
+
     def wait_state(self, migration_id: str, *states: str) -> manager_pb2.Migration:
         """Until the migration is in one of these states."""
         wanted = {manager_pb2.MigrationState.Value(f"MIGRATION_STATE_{each}") for each in states}
@@ -246,7 +269,7 @@ class Cloud:
 
     def toml(self) -> str:
         """The settings as a process of its own reads them."""
-        s, m = self.settings, self.settings.migrations
+        s, m, e = self.settings, self.settings.migrations, self.settings.evacuations
         peers = "\n".join(
             f'[manager.peers.{cloud}]\naddress = "{peer.address}"\nspiffe_id = "{peer.spiffe_id}"'
             for cloud, peer in s.peers.items()
@@ -273,6 +296,10 @@ agent_wait_seconds_max = {m.agent_wait_seconds_max}
 peer_wait_seconds_max = {m.peer_wait_seconds_max}
 rollback_wait_seconds_max = {m.rollback_wait_seconds_max}
 hand_over_seconds_max = {m.hand_over_seconds_max}
+[manager.evacuations]
+check_seconds = {e.check_seconds}
+retry_initial_seconds = {e.retry_initial_seconds}
+retry_max_seconds = {e.retry_max_seconds}
 [manager.agents.host1]
 address = "127.0.0.1:{self.agent.port}"
 spiffe_id = "{self.agent.spiffe_id}"

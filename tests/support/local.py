@@ -87,9 +87,9 @@ class Local:
             wait_until(lambda: any(vm.vm_id == vm_id for vm in manager.vms()), 20)
         return vm_id
 
-    def migrate(self, vm_id: str, **options: int) -> str:
+    def migrate(self, vm_id: str, migration_id: str = "", **options: int) -> str:
         """Starts a migration from tokyo to osaka; the same id is used again after a lost answer."""
-        migration_id = str(uuid.uuid4())
+        migration_id = migration_id or str(uuid.uuid4())
         request = manager_pb2.MigrateVmRequest(
             migration_id=migration_id,
             vm=vm_id,

@@ -10,9 +10,17 @@ from pathlib import Path
 
 from agent.disks import Extent, open_reader
 from agent.disks.view import OpenDisks, ViewedDisk
+from agent.hooks import Hooks
 from agent.hypervisors import Disk, Guest
 from agent.hypervisors.shelf import Shelf
+from agent.settings import HookSettings
 from watari import clock
+
+
+def no_hooks() -> Hooks:
+    """Those of a host whose operator has none."""
+    return Hooks(HookSettings(), cloud="tokyo", host="host1")
+
 
 Write = tuple[int, bytes]
 """Offset and content."""

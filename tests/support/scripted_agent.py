@@ -68,6 +68,18 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
     )
     estimating: threading.Event = field(default_factory=threading.Event)
     """Estimates are answered while it is set."""
+    modes: list[int] = field(default_factory=list)
+    """How machines were held, in order."""
+    runs: bool = True
+    """Whether machines can run here; a shelf's cannot."""
+    refusing: dict[str, deque[errors.WatariError]] = field(default_factory=dict)
+    """What the next calls of a method are answered with, before anything is done."""
+    provisional: set[str] = field(default_factory=set)
+    """Machines that were prepared and have not executed an instruction."""
+    ran: list[str] = field(default_factory=list)
+    """Machines that executed one, in order."""
+    here_at: dict[str, int] = field(default_factory=dict)
+    """Epoch at which a machine came last."""
     _server: Server | None = None
 
     def __post_init__(self) -> None:
@@ -116,6 +128,7 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         name: str,
         *,
         vcpus: int = 2,
+        running: bool = False,
         memory_bytes: int = GIB,
         tenant: str = "acme",
     ) -> None:
@@ -126,7 +139,7 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         self.guests[vm_id] = agent_pb2.Guest(
             vm_id=vm_id,
             name=name,
-            state=agent_pb2.GUEST_STATE_SHUT_OFF,
+            state=agent_pb2.GUEST_STATE_RUNNING if running else agent_pb2.GUEST_STATE_SHUT_OFF,
             resources=common_pb2.Resources(
                 vcpus=vcpus, memory_bytes=memory_bytes, disk_bytes=disk.size_bytes
             ),
@@ -138,6 +151,20 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         """Whether somebody could start the machine here."""
         with self.lock:
             return vm_id in self.guests and not self.guests[vm_id].held_by
+
+    def is_running(self, vm_id: str) -> bool:
+        """Whether the machine runs here."""
+        with self.lock:
+            guest = self.guests.get(vm_id)
+            return guest is not None and guest.state == agent_pb2.GUEST_STATE_RUNNING
+
+    def refuse(self, method: str, *answers: errors.WatariError) -> None:
+        """Answer the next calls of a method so."""
+        self.refusing.setdefault(method, deque()).extend(answers)
+
+    def _answer(self, method: str) -> None:
+        if self.refusing.get(method):
+            raise self.refusing[method].popleft()
 
     def GetHost(self, request, context):
         return agent_pb2.GetHostResponse(
@@ -190,17 +217,37 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
 
     def HoldGuest(self, request, context):
         with self.lock:
+            self._answer("HoldGuest")
             guest = self._guest(request.vm_id)
             if guest.held_by not in ("", request.migration_id):
                 raise errors.FailedPrecondition("VM_BUSY", f"held by {guest.held_by}")
+            if request.mode == common_pb2.MIGRATION_MODE_SUSPEND and not self.is_running(
+                request.vm_id
+            ):
+                raise errors.FailedPrecondition("VM_NOT_RUNNING", "it is off")
+            self.modes.append(request.mode)
             guest.held_by = request.migration_id
-            return agent_pb2.HoldGuestResponse(guest=guest)
+            answer = agent_pb2.HoldGuestResponse(guest=guest)
+            if request.mode == common_pb2.MIGRATION_MODE_SUSPEND:
+                memory = guest.resources.memory_bytes
+                answer.guest.disks.add(
+                    disk_id="memory",
+                    size_bytes=memory,
+                    format="raw",
+                    kind=common_pb2.DISK_KIND_MEMORY,
+                )
+                answer.guest.resources.disk_bytes += memory
+            return answer
 
     def UnholdGuest(self, request, context):
         with self.lock:
+            self._answer("UnholdGuest")
             guest = self._guest(request.vm_id)
             if guest.held_by == request.migration_id:
-                guest.held_by = ""
+                guest.held_by, guest.epoch = "", request.epoch or guest.epoch
+                if guest.stopped_by_hold:
+                    guest.stopped_by_hold, guest.state = False, agent_pb2.GUEST_STATE_RUNNING
+                    self.ran.append(guest.vm_id)
             return agent_pb2.UnholdGuestResponse()
 
     def RetireGuest(self, request, context):
@@ -214,6 +261,43 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
             self.retained[request.vm_id] = request.migration_id
             return agent_pb2.RetireGuestResponse()
 
+    def ListRetained(self, request, context):
+        with self.lock:
+            kept = [
+                agent_pb2.Retained(vm_id=vm_id, migration_id=migration_id, name="web-1")
+                for vm_id, migration_id in self.retained.items()
+            ]
+        return agent_pb2.ListRetainedResponse(retained=kept)
+
+    def PurgeRetained(self, request, context):
+        with self.lock:
+            if self.retained.get(request.vm_id) == request.migration_id:
+                del self.retained[request.vm_id]
+            return agent_pb2.PurgeRetainedResponse()
+
+    def StartGuest(self, request, context):
+        with self.lock:
+            self._answer("StartGuest")
+            if not self.runs:
+                raise errors.Unimplemented("NOT_SERVED", "a shelf runs nothing")
+            guest = self._guest(request.vm_id)
+            if guest.held_by:
+                raise errors.FailedPrecondition("VM_BUSY", f"held by {guest.held_by}")
+            if guest.state != agent_pb2.GUEST_STATE_RUNNING:
+                guest.state = agent_pb2.GUEST_STATE_RUNNING
+                self.ran.append(guest.vm_id)
+            self.provisional.discard(guest.vm_id)
+            return agent_pb2.StartGuestResponse(guest=guest)
+
+    def StopGuest(self, request, context):
+        with self.lock:
+            self._answer("StopGuest")
+            guest = self._guest(request.vm_id)
+            if guest.held_by:
+                raise errors.FailedPrecondition("VM_BUSY", f"held by {guest.held_by}")
+            guest.state = agent_pb2.GUEST_STATE_SHUT_OFF
+            return agent_pb2.StopGuestResponse(guest=guest)
+
     def StartTransfer(self, request, context):
         with self.changed:
             guest = self._guest(request.vm_id)
@@ -221,6 +305,7 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
                 raise errors.FailedPrecondition("VM_BUSY", "not held by this migration")
             grant = self._checked(request.grant)
             assert not grant.estimate_only
+            assert grant.source_epoch == max(guest.epoch, 1)
             self.orders.append(request)
             known = self.transfers.get(request.migration_id)
             if known is None or known.state == agent_pb2.TRANSFER_STATE_FAILED:
@@ -272,7 +357,9 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         with self.lock:
             vm_id = self.activated.get(request.migration_id)
             if vm_id is not None:
+                self._prepare(vm_id, request)
                 return agent_pb2.ActivateIncomingResponse(guest=self.guests.get(vm_id))
+            self._answer("ActivateIncoming")
             arrival = self.arrivals.get(request.migration_id)
             if arrival is None:
                 raise errors.NotFound("TRANSFER_NOT_FOUND", "nothing has arrived")
@@ -280,18 +367,34 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
                 raise errors.FailedPrecondition("MIGRATION_STATE", "incomplete or in the way")
             guest = arrival.guest
             guest.epoch, guest.held_by = request.epoch, ""
+            guest.stopped_by_hold, guest.state = False, agent_pb2.GUEST_STATE_SHUT_OFF
             self.guests[guest.vm_id] = guest
             self.activated[request.migration_id] = guest.vm_id
+            self.here_at[guest.vm_id] = request.epoch
             del self.arrivals[request.migration_id]
+            if request.prepare:
+                self.provisional.add(guest.vm_id)
+            self._prepare(guest.vm_id, request)
             return agent_pb2.ActivateIncomingResponse(guest=guest)
 
     def DiscardIncoming(self, request, context):
         with self.lock:
-            if request.migration_id in self.activated:
+            self._answer("DiscardIncoming")
+            vm_id = self.activated.get(request.migration_id)
+            if vm_id in self.provisional:
+                self.provisional.remove(vm_id)
+                del self.guests[vm_id], self.activated[request.migration_id]
+            elif vm_id is not None:
                 raise errors.FailedPrecondition("MIGRATION_COMMITTED", "activated already")
             self.arrivals.pop(request.migration_id, None)
             self.refused.add(request.migration_id)
             return agent_pb2.DiscardIncomingResponse()
+
+    def _prepare(self, vm_id: str, request: agent_pb2.ActivateIncomingRequest) -> None:
+        """Ready to run, without an instruction; one that has run is left alone."""
+        if request.prepare and vm_id in self.provisional:
+            self._answer("prepare")
+            self.guests[vm_id].state = agent_pb2.GUEST_STATE_PAUSED
 
     def _guest(self, vm_id: str) -> agent_pb2.Guest:
         if vm_id not in self.guests:
@@ -339,6 +442,10 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
             transfer.source_view.CopyFrom(view)
             transfer.progress.done_bytes = 4 * GIB
             transfer.state = agent_pb2.TRANSFER_STATE_SUCCEEDED
+            if guest.state == agent_pb2.GUEST_STATE_RUNNING:
+                guest.state, guest.stopped_by_hold = agent_pb2.GUEST_STATE_SHUT_OFF, True
+            if guest.stopped_by_hold:
+                transfer.stopped_at.FromDatetime(self.federation.clock.now())
         return transfer
 
     def receive(
@@ -349,6 +456,7 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         arrived.CopyFrom(guest)
         with self.lock:
             assert grant.migration_id not in self.refused
+            assert grant.source_epoch > self.here_at.get(grant.vm_id, 0)
             self.arrivals[grant.migration_id] = Arrival(arrived, complete)
         receipt = common_pb2.Receipt(
             migration_id=grant.migration_id,

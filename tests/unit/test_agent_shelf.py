@@ -11,7 +11,7 @@ import pytest
 from agent import files
 from agent.hypervisors import Arrived, domain
 from agent.hypervisors.shelf import Shelf, staged_disk
-from tests.support.shelves import MIB, Content, definition, put_machine
+from tests.support.shelves import MIB, Content, definition, put_machine, write_disk
 from watari import errors
 from watari.clock import FakeClock
 
@@ -212,3 +212,26 @@ def test_machines_are_not_read_in_the_middle_of_a_change(shelf: Shelf, tmp_path:
             ]
             assert wait(reads, 0.1).done == set()
         assert wait(reads, 5).not_done == set()
+
+
+def test_a_machine_that_is_to_run_is_not_kept_on_a_shelf(shelf: Shelf, tmp_path: Path) -> None:
+    vm_id, staging = str(uuid.uuid4()), tmp_path / "shelf" / "incoming" / MIGRATION
+    staging.mkdir(parents=True)
+    write_disk(staging / staged_disk("vda"), Content(MIB, ((0, 4096),)))
+    xml = definition(vm_id, "web", {"vda": "/elsewhere/vda.img"})
+    shelf.activate(Arrived(staging, vm_id, xml, 2, "elsewhere.example"), provisional=True)
+    with pytest.raises(errors.FailedPrecondition, match="VM_LIFECYCLE_FAILED"):
+        shelf.prepare(vm_id)
+    assert shelf.forget(MIGRATION)
+    assert shelf.forget(MIGRATION), "and again"
+    assert not shelf.guests()
+
+
+def test_a_machine_that_arrived_for_good_is_never_forgotten(shelf: Shelf, tmp_path: Path) -> None:
+    vm_id, staging = str(uuid.uuid4()), tmp_path / "shelf" / "incoming" / MIGRATION
+    staging.mkdir(parents=True)
+    write_disk(staging / staged_disk("vda"), Content(MIB, ((0, 4096),)))
+    xml = definition(vm_id, "web", {"vda": "/elsewhere/vda.img"})
+    shelf.activate(Arrived(staging, vm_id, xml, 2, "elsewhere.example"), provisional=False)
+    assert not shelf.forget(MIGRATION)
+    assert shelf.guest(vm_id).epoch == 2

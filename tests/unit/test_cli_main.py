@@ -44,6 +44,15 @@ COMMANDS: list[tuple[str, ...]] = [
     ("migration", "show"),
     ("migration", "watch"),
     ("migration", "cancel"),
+    ("migration", "resolve"),
+    ("vm", "start"),
+    ("vm", "stop"),
+    ("vm", "retained"),
+    ("vm", "purge"),
+    ("evacuate",),
+    ("evacuation", "show"),
+    ("evacuation", "watch"),
+    ("evacuation", "cancel"),
 ]
 
 
@@ -72,6 +81,9 @@ READING: list[tuple[str, ...]] = [
     ("migration", "watch", "c5b0a6d4-8d0f-4c5b-9f43-1fd3e25c3ad4"),
     ("migration", "cancel", "c5b0a6d4-8d0f-4c5b-9f43-1fd3e25c3ad4"),
     ("usage",),
+    ("vm", "retained"),
+    ("evacuate", "host-1", "--to", "osaka"),
+    ("evacuation", "show", "c5b0a6d4-8d0f-4c5b-9f43-1fd3e25c3ad4"),
 ]
 
 
@@ -106,6 +118,13 @@ def test_stopping_what_does_not_run_is_no_error(capsys: pytest.CaptureFixture[st
         ("migrate", "web-1", "--to", "osaka", "--place"),
         ("migrate", "web-1", "--to", "osaka", "--region", "jp-west"),
         ("migrate", "web-1", "--to", "osaka", "--id", "not-a-uuid"),
+        ("migrate", "web-1", "--to", "osaka", "--mode", "hot"),
+        ("migrate", "web-1", "--to", "osaka", "--downtime-target", "2s"),
+        ("evacuate", "host-1"),
+        ("evacuate", "host-1", "--to", "osaka", "--concurrency", "33"),
+        ("evacuate", "host-1", "--to", "osaka", "--window", "at night"),
+        ("migration", "resolve", "c5b0a6d4-8d0f-4c5b-9f43-1fd3e25c3ad4", "--keep-here"),
+        ("vm", "stop", "web-1", "--timeout", "2h"),
         ("demo", "--size", "huge"),
     ],
     ids=" ".join,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manager.saga import states, steps
-from manager.saga.records import Record
+from manager.saga.record import Record
 from manager.saga.states import State
 from manager.saga.steps import Again, Back, Party, Step
 from manager.settings import MigrationSettings
@@ -17,8 +17,8 @@ from watari.v1 import agent_pb2, common_pb2, manager_pb2
 
 LIMITS = MigrationSettings()
 LEGAL = {(a, b) for a, following in states.TRANSITIONS.items() for b in following}
-UNCOMMITTED = sorted(set(State) - states.COMMITTED - states.FINAL - {State.ROLLING_BACK})
-NO_WAY_BACK = [State.HANDED_OVER, State.RETIRING, State.ROLLING_BACK]
+UNCOMMITTED = sorted(set(State) - states.ONWARD - states.FINAL)
+NO_WAY_BACK = [State.HANDED_OVER, State.RETIRING, State.TAKING_BACK, State.ROLLING_BACK]
 AWAY = errors.Unavailable("PEER_UNAVAILABLE", "away")
 REFUSED = errors.FailedPrecondition("VM_BUSY", "busy")
 
@@ -84,8 +84,29 @@ def reachable(start: State) -> set[State]:
     return found
 
 
-def test_after_the_commit_point_only_success_is_left() -> None:
-    assert reachable(State.HANDED_OVER) == {State.RETIRING, State.SUCCEEDED}
+def test_after_the_commit_point_it_succeeds_or_is_taken_back_and_fails() -> None:
+    assert reachable(State.HANDED_OVER) == {
+        State.RETIRING,
+        State.SUCCEEDED,
+        State.TAKING_BACK,
+        State.FAILED,
+    }
+
+
+def test_what_is_being_retired_never_comes_back_and_what_came_back_never_succeeds() -> None:
+    assert reachable(State.RETIRING) == {State.SUCCEEDED}
+    assert reachable(State.TAKING_BACK) == {State.FAILED}
+
+
+def test_a_machine_that_was_taken_back_belongs_to_nobody_else_and_cannot_be_cancelled() -> None:
+    assert State.TAKING_BACK not in states.COMMITTED | states.CANCELLABLE
+
+
+def test_the_downtime_is_that_of_a_machine_that_ran() -> None:
+    assert steps.downtime(record(State.HANDED_OVER), 5_000_000) is None
+    stopped = record(State.HANDED_OVER, stopped_at=2_000_000)
+    assert steps.downtime(stopped, 5_000_000) == 3_000_000
+    assert steps.downtime(stopped, 1_000_000) == 0, "clocks may differ"
 
 
 def test_a_roll_back_never_commits() -> None:
@@ -119,6 +140,7 @@ def test_every_state_has_its_step() -> None:
         Step.HAND_OVER,
         Step.RETIRE,
         Step.NOTHING,
+        Step.TAKE_BACK,
         Step.UNDO,
         Step.NOTHING,
         Step.NOTHING,

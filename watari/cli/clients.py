@@ -37,7 +37,7 @@ class Manager:
     def __init__(self, cloud_id: str, peer: Peer, settings: ClientSettings) -> None:
         self.cloud_id = cloud_id
         self.peer = peer
-        self._watch_seconds_max = settings.watch_seconds_max
+        self.watch_seconds_max = settings.watch_seconds_max
         self._estimate_seconds_max = settings.estimate_seconds_max
         self._stub = manager_pb2_grpc.ManagerServiceStub(peer.channel)
         self._accounting = manager_pb2_grpc.AccountingServiceStub(peer.channel)
@@ -96,7 +96,7 @@ class Manager:
         request = manager_pb2.WatchMigrationRequest(migration_id=migration_id)
         try:
             with rpc.stream(
-                self._stub.WatchMigration, request, timeout_seconds=self._watch_seconds_max
+                self._stub.WatchMigration, request, timeout_seconds=self.watch_seconds_max
             ) as responses:
                 for response in responses:
                     yield response.migration

@@ -11,8 +11,13 @@ from watari.cli import views
 from watari.cli.clients import Manager
 from watari.cli.invocation import Invocation
 from watari.cli.output import Column, facts, table
-from watari.cli.plain import plain
+from watari.cli.plain import enum_name, plain
 from watari.v1 import common_pb2, manager_pb2
+
+WARNING_COLUMNS = (
+    Column("WORTH KNOWING", lambda one: one["message"]),
+    Column("NEXT", lambda one: one["hint"]),
+)
 
 FINDING_COLUMNS = (
     Column("WHAT STANDS AGAINST IT", lambda one: one["message"]),
@@ -28,10 +33,13 @@ def dry_run(
     vm: manager_pb2.Vm,
     to_cloud: str,
     options: common_pb2.TransferOptions,
+    mode: common_pb2.MigrationMode.ValueType = common_pb2.MIGRATION_MODE_COLD,
 ) -> None:
-    """Prints the estimate. Raises the first finding, so that a script sees it in the exit code."""
+    """Prints the pre-flight and the estimate. Raises the first finding, so that a script sees it in
+    the exit code; warnings keep nothing from working and change no exit code.
+    """
     request = manager_pb2.EstimateMigrationRequest(
-        vm=vm.vm_id, to_cloud=to_cloud, mode=common_pb2.MIGRATION_MODE_COLD, options=options
+        vm=vm.vm_id, to_cloud=to_cloud, mode=mode, options=options
     )
     with invocation.output.working(f"comparing {vm.name} with what {to_cloud} has"):
         response = manager.estimate(request)
@@ -40,6 +48,7 @@ def dry_run(
         "vm_name": vm.name,
         "from_cloud": manager.cloud_id,
         "to_cloud": to_cloud,
+        "mode": enum_name(common_pb2.MigrationMode.DESCRIPTOR, mode),
     }
     estimate = about | plain(response)
     invocation.output.record(estimate, *shown(estimate))
@@ -52,6 +61,8 @@ def shown(estimate: dict[str, Any]) -> list[RenderableType]:
     parts: list[RenderableType] = [facts(list(_facts(estimate)))]
     if estimate["findings"]:
         parts += ["", table(estimate["findings"], FINDING_COLUMNS)]
+    if estimate["warnings"]:
+        parts += ["", table(estimate["warnings"], WARNING_COLUMNS)]
     return parts
 
 
@@ -60,6 +71,7 @@ def _facts(estimate: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "machine",
         f"{estimate['vm_name']}, from {estimate['from_cloud']} to {estimate['to_cloud']}",
     )
+    yield "mode", estimate["mode"]
     total = units.format_bytes(estimate["total_bytes"])
     if estimate["compared"]:
         unique, wire = (

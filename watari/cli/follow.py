@@ -1,8 +1,9 @@
 """Sees a migration through: every update, over its manager's restarts, to a verdict."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from watari import errors, units
 from watari.cli import progress
@@ -21,6 +22,8 @@ FINAL_STATES = frozenset(
         manager_pb2.MIGRATION_STATE_CANCELLED,
     }
 )
+
+Update = TypeVar("Update")
 
 REOPEN_SECONDS = 0.5
 """Between two tries to watch: a manager takes about a second to start again."""
@@ -43,14 +46,31 @@ def updates(
     A stream that breaks or runs out is opened again, for as long as the manager is not away for
     more than the given time. Raises WatariError.
     """
+    return reopening(
+        lambda: manager.watch(migration_id),
+        lambda migration: migration.state in FINAL_STATES,
+        watching,
+        manager,
+    )
+
+
+def reopening(
+    open_stream: Callable[[], Iterator[Update]],
+    is_last: Callable[[Update], bool],
+    watching: Watching,
+    manager: Manager,
+) -> Iterator[Update]:
+    """What a stream brings up to the last of it, over its ends and its manager's restarts. Raises
+    WatariError when the manager is away for longer than `watching` has it.
+    """
     heard_at = watching.clock.monotonic()
     while True:
         problem = None
         try:
-            for migration in manager.watch(migration_id):
+            for update in open_stream():
                 heard_at = watching.clock.monotonic()
-                yield migration
-                if migration.state in FINAL_STATES:
+                yield update
+                if is_last(update):
                     return
         except errors.WatariError as error:
             if not error.retryable:
@@ -83,19 +103,19 @@ def to_the_end(
 
 
 @contextmanager
-def detaching_on_interrupt(migration_id: str) -> Iterator[None]:
-    """Turns Ctrl-C into the end of the command, saying that the migration goes on."""
+def detaching_on_interrupt(work_id: str, kind: str = "migration") -> Iterator[None]:
+    """Turns Ctrl-C into the end of the command, saying that the migration or evacuation goes on."""
     try:
         yield
     except KeyboardInterrupt:
+        error = errors.Cancelled(
+            "CANCELLED",
+            f"this command, not the {kind}, which goes on",
+            hint=f"watari {kind} watch {work_id}, or: watari {kind} cancel {work_id}",
+        )
+        error.metadata[f"{kind}_id"] = work_id
         raise CommandFailed(
-            errors.Cancelled(
-                "CANCELLED",
-                "this command, not the migration, which goes on",
-                hint=f"watari migration watch {migration_id}, "
-                f"or: watari migration cancel {migration_id}",
-                migration_id=migration_id,
-            ),
+            error,
             Exit.INTERRUPTED,
             title="Stopped",
         ) from None
@@ -121,12 +141,15 @@ def conclude(output: Output, migration: manager_pb2.Migration) -> None:
 
 
 def summary(migration: manager_pb2.Migration) -> str:
-    """Such as "3.1 GiB of disks, 98.0 MiB on the wire, 12.3 s"."""
-    done = migration.progress
+    """Such as "3.1 GiB of disks, 98.0 MiB on the wire, 12.3 s", and how long it stood still."""
+    done, downtime = migration.progress, ""
+    if migration.downtime_seconds:
+        without = units.format_duration(migration.downtime_seconds)
+        downtime = f", of these {without} without the machine"
     return (
         f"{units.format_bytes(done.total_bytes)} of disks, "
         f"{units.format_bytes(done.wire_bytes)} on the wire, "
-        f"{units.format_duration(elapsed_seconds(migration))}"
+        f"{units.format_duration(elapsed_seconds(migration))}{downtime}"
     )
 
 

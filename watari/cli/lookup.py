@@ -37,7 +37,7 @@ def vm(clients: Clients, name: str, cloud_id: str | None) -> tuple[Manager, mana
     """
 
     def fetch(manager: Manager) -> list[tuple[Manager, manager_pb2.Vm]]:
-        return _unless_missing(lambda: (manager, manager.vm(name)), "VM_NOT_FOUND")
+        return unless_missing(lambda: (manager, manager.vm(name)), "VM_NOT_FOUND")
 
     found, missed = gather(clients, cloud_id, fetch)
     if len(found) > 1:
@@ -68,7 +68,7 @@ def migration(
     """
 
     def fetch(manager: Manager) -> list[tuple[Manager, manager_pb2.Migration]]:
-        return _unless_missing(
+        return unless_missing(
             lambda: (manager, manager.migration(migration_id)), "MIGRATION_NOT_FOUND"
         )
 
@@ -83,7 +83,8 @@ def migration(
     )
 
 
-def _unless_missing(fetch: Callable[[], _Found], reason: str) -> list[_Found]:
+def unless_missing(fetch: Callable[[], _Found], reason: str) -> list[_Found]:
+    """What is fetched, or nothing where it is NotFound for that reason."""
     try:
         return [fetch()]
     except errors.NotFound as error:

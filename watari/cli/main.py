@@ -15,6 +15,8 @@ from watari.cli import (
     cloud,
     demo,
     directory,
+    evacuate,
+    evacuation,
     exits,
     local,
     migrate,
@@ -49,6 +51,8 @@ vm.add(app)
 place.add(app)
 migrate.add(app)
 migration.add(app)
+evacuate.add(app)
+evacuation.add(app)
 usage.add(app)
 audit.add(app)
 demo.add(app)

@@ -12,6 +12,7 @@ from watari.cli.clients import Clients, Manager
 from watari.cli.constraints import NO_CONSTRAINTS, Constraints
 from watari.cli.exits import MIGRATE_EPILOG
 from watari.cli.invocation import MACHINES_PANEL, Invocation, command
+from watari.cli.moving import DEFAULT_MOVING, Moving
 from watari.cli.place import placed, shown
 from watari.cli.plain import plain
 from watari.cli.transfer import DEFAULT_TRANSFER, Transfer
@@ -44,8 +45,12 @@ def migrate(
     ] = "",
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only tell what it would take; the disks are read once."),
+        typer.Option(
+            "--dry-run",
+            help="Only tell what it would take and what stands against it; reads the disks once.",
+        ),
     ] = False,
+    moving: Moving = DEFAULT_MOVING,
     transfer: Transfer = DEFAULT_TRANSFER,
     constraints: Constraints = NO_CONSTRAINTS,
 ) -> None:
@@ -54,17 +59,18 @@ def migrate(
     It is watched to its end. Ctrl-C stops the watching; the migration goes on.
     """
     _check(to, place, constraints)
+    options = moving.into(transfer.options())
     if dry_run:
         _check_dry(place, detach, migration_id)
         manager, found = lookup.vm(invocation.clients, vm, source)
-        estimate.dry_run(invocation, manager, found, to, transfer.options())
+        estimate.dry_run(invocation, manager, found, to, options, moving.value)
         return
     new_id = validate.require_uuid(migration_id or str(uuid.uuid4()), "id")
     with follow.detaching_on_interrupt(new_id):
         started = _joined(invocation, migration_id, source)
         if started is None:
             manager, found = lookup.vm(invocation.clients, vm, source)
-            order = Order(new_id, manager, found.vm_id, transfer.options())
+            order = Order(new_id, manager, found.vm_id, options, moving.value)
             started = start(order, to) if to else _start_placed(invocation, order, constraints)
         migration = started.migration
         invocation.output.note(
@@ -90,6 +96,7 @@ class Order:
     """The source's."""
     vm_id: str
     options: common_pb2.TransferOptions
+    mode: common_pb2.MigrationMode.ValueType = common_pb2.MIGRATION_MODE_COLD
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def start(order: Order, to_cloud: str) -> Started:
         migration_id=order.migration_id,
         vm=order.vm_id,
         to_cloud=to_cloud,
-        mode=common_pb2.MIGRATION_MODE_COLD,
+        mode=order.mode,
         options=order.options,
     )
     return Started(order.manager, order.manager.migrate(request))
@@ -127,7 +134,7 @@ def start_placed(clients: Clients, order: Order, constraints: Constraints, clock
         requirements=constraints.requirements(None),
         weights=constraints.ranking(),
         preferred_regions=constraints.preferred or (),
-        mode=common_pb2.MIGRATION_MODE_COLD,
+        mode=order.mode,
         options=order.options,
         delegation=delegation.sign(
             clients.identity(from_cloud),

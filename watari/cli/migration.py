@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from watari import units
-from watari.cli import follow, lookup, transfer, views
+from watari.cli import follow, lookup, progress, resolve, transfer, views
 from watari.cli.exits import CALL_EPILOG, MIGRATE_EPILOG
 from watari.cli.invocation import MACHINES_PANEL, Invocation, command
 from watari.cli.output import facts
@@ -23,6 +23,7 @@ _Cloud = Annotated[
 
 def add(app: typer.Typer) -> None:
     """Adds the group."""
+    resolve.add(_app)
     app.add_typer(_app, name="migration", rich_help_panel=MACHINES_PANEL)
 
 
@@ -97,21 +98,25 @@ def limit_migration(
 
 
 def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
-    progress, receipt = row["progress"] or {}, row["receipt"] or {}
+    done, receipt = row["progress"] or {}, row["receipt"] or {}
     return [
         ("migration", row["migration_id"]),
         ("machine", f"{row['vm_name']} ({row['vm_id']})"),
         ("from, to", f"{row['from_cloud']}, {row['to_cloud']}"),
+        ("mode", row["mode"]),
         ("state", f"{views.words(row['state'])} {views.percent(row)}".rstrip()),
-        ("disks", views.size(progress.get("total_bytes", 0))),
-        ("needed there", views.size(progress.get("needed_bytes", 0))),
-        ("already there", views.size(progress.get("deduplicated_bytes", 0))),
-        ("zeros", views.size(progress.get("zero_bytes", 0))),
-        ("sent", views.size(progress.get("sent_bytes", 0))),
-        ("on the wire", views.size(progress.get("wire_bytes", 0))),
-        *(_speed(progress) if row["state"] == "copying" and progress else ()),
+        ("", progress.TAKING_BACK if row["state"] == "taking_back" else ""),
+        ("round", _round(done)),
+        ("disks", views.size(done.get("total_bytes", 0))),
+        ("needed there", views.size(done.get("needed_bytes", 0))),
+        ("already there", views.size(done.get("deduplicated_bytes", 0))),
+        ("zeros", views.size(done.get("zero_bytes", 0))),
+        ("sent", views.size(done.get("sent_bytes", 0))),
+        ("on the wire", views.size(done.get("wire_bytes", 0))),
+        *(_speed(done) if row["state"] == "copying" and done else ()),
         ("limit", views.limits(row["options"])),
-        ("attempt", str(progress.get("attempt", "") or "")),
+        ("attempt", str(done.get("attempt", "") or "")),
+        ("downtime", _seconds(row["downtime_seconds"])),
         ("requested by", row["requested_by"]),
         ("requested", views.when(row["created_at"])),
         ("ended", views.when(row["ended_at"])),
@@ -132,4 +137,17 @@ def _speed(progress: dict[str, Any]) -> Iterator[tuple[str, str]]:
     # Raw frames have no level; it is known once connections are.
     yield "zstd level", str(progress["compression_level"]) if progress["streams"] else ""
     round_trip = progress["round_trip_seconds"]
-    yield "round trip", units.format_duration(round_trip) if round_trip else ""
+    yield "round trip", _seconds(round_trip)
+    yield "changed", views.size(progress["changed_bytes"])
+    yield "expected downtime", _seconds(progress["downtime_seconds_estimated"])
+
+
+def _round(progress: dict[str, Any]) -> str:
+    number = progress.get("round", 0)
+    if not number:
+        return ""
+    return f"{number}, the last" if progress["last_round"] else str(number)
+
+
+def _seconds(value: float) -> str:
+    return units.format_duration(value) if value else ""

@@ -20,6 +20,9 @@ LINE_SECONDS_MIN = 5.0
 LINE_COLUMNS = 200
 """Of what a plain line tells beside the state: all of it."""
 
+TAKING_BACK = "it is the source's again: its hold is being ended"
+"""What is said of a migration whose destination gave the machine back."""
+
 _BAR_COLUMNS = 10
 """Short: a terminal of 80 columns has room for amount, rate and time left beside it."""
 
@@ -53,6 +56,8 @@ def detail(migration: manager_pb2.Migration, columns: int) -> str:
     """What is worth saying beside the state, the most important first, in so many columns."""
     if migration.HasField("waiting_for"):
         return f"waiting: {clean(migration.waiting_for.message)}"[:columns]
+    if migration.state == manager_pb2.MIGRATION_STATE_TAKING_BACK:
+        return TAKING_BACK[:columns]
     text = ""
     for part in _parts(migration.progress, migration.state == manager_pb2.MIGRATION_STATE_COPYING):
         longer = f"{text}, {part}" if text else part
@@ -65,11 +70,16 @@ def detail(migration: manager_pb2.Migration, columns: int) -> str:
 def _parts(done: common_pb2.Progress, copying: bool) -> Iterator[str]:
     if not done.total_bytes:
         return
-    yield f"{units.format_bytes(done.done_bytes)} of {units.format_bytes(done.total_bytes)}"
+    amount = f"{units.format_bytes(done.done_bytes)} of {units.format_bytes(done.total_bytes)}"
+    yield f"{_round(done)}: {amount}" if done.round else amount
     if copying and done.rate_bytes_per_second:
         yield units.format_rate(done.rate_bytes_per_second)
     if copying and done.eta_seconds >= 0:
         yield f"{units.format_duration(done.eta_seconds)} left"
+    if copying and done.downtime_seconds_estimated and not done.last_round:
+        yield f"{units.format_duration(done.downtime_seconds_estimated)} downtime expected"
+    if copying and done.changed_bytes:
+        yield f"{units.format_bytes(done.changed_bytes)} changed"
     if done.wire_bytes:
         yield f"{units.format_bytes(done.wire_bytes)} sent"
     if copying and done.bottleneck:
@@ -77,6 +87,10 @@ def _parts(done: common_pb2.Progress, copying: bool) -> Iterator[str]:
     if done.attempt > 1:
         yield f"attempt {done.attempt}"
     yield from _finer(done, copying)
+
+
+def _round(done: common_pb2.Progress) -> str:
+    return "last round, machine stopped" if done.last_round else f"round {done.round}"
 
 
 def _finer(done: common_pb2.Progress, copying: bool) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""`watari vm`: the machines of each cloud, and new ones from disk images."""
+"""`watari vm`: the machines of each cloud, and new ones from disk images.
+
+Starting, stopping and what is kept of machines that went away are in `watari.cli.lifecycle`.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from watari import errors, units, validate
-from watari.cli import exits, lookup, shelf, views
+from watari.cli import exits, lifecycle, lookup, shelf, views
 from watari.cli.clients import Manager, cloud_not_found
 from watari.cli.exits import CALL_EPILOG, Exit
 from watari.cli.invocation import MACHINES_PANEL, Invocation, command
@@ -23,7 +26,7 @@ MEMORY_BYTES_MIN = 1024 * 1024
 
 _POLL_SECONDS = 0.2
 
-_app = typer.Typer(no_args_is_help=True, help="Show and import virtual machines.")
+_app = typer.Typer(no_args_is_help=True, help="Show, import, start and stop virtual machines.")
 
 _Cloud = Annotated[
     str | None, typer.Option("--cloud", metavar="CLOUD", help="Only this cloud; otherwise all.")
@@ -32,6 +35,7 @@ _Cloud = Annotated[
 
 def add(app: typer.Typer) -> None:
     """Adds the group."""
+    lifecycle.add(_app)
     app.add_typer(_app, name="vm", rich_help_panel=MACHINES_PANEL)
 
 

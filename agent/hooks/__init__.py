@@ -1,0 +1,18 @@
+"""Hooks: what an operator's own programs do when a machine stops or starts here.
+
+At each stage the programs of one folder are run in order, each with a JSON document on standard
+input. docs/hooks.md has the document, field by field, with examples.
+
+Promises: nothing is run that somebody else than root or the agent's user could have written; a hook
+gets no secret, neither in its environment nor in the document; none takes longer than its time, and
+nothing that it began in its process group outlives it; what it prints is bounded.
+
+Never: decides what becomes of a machine. A stage before something may stop it; of one after
+something there is only a warning, as it has happened already.
+"""
+
+from agent.hooks.running import Hooks
+from agent.hooks.stages import Failure, Stage
+from agent.hooks.telling import Document, Interface, document
+
+__all__ = ["Document", "Failure", "Hooks", "Interface", "Stage", "document"]

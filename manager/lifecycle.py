@@ -1,0 +1,82 @@
+"""Machines are started and stopped for who owns them, while no migration moves them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from manager import audit, movable, outbox, vms
+from manager.agents import Agents
+from manager.ownership import View
+from manager.store import Store, micros
+from manager.vms import VmRow
+from watari.clock import Clock
+from watari.identity import SpiffeId
+from watari.v1 import agent_pb2, manager_pb2
+
+
+class Lifecycle:
+    """Starts and stops the machines of one cloud."""
+
+    def __init__(self, cloud_id: str, store: Store, clock: Clock, agents: Agents) -> None:
+        self._cloud_id = cloud_id
+        self._store = store
+        self._clock = clock
+        self._agents = agents
+
+    def start(self, key: str, view: View, caller: SpiffeId) -> manager_pb2.Vm:
+        """Let a machine of the view run; it is running when this returns.
+
+        Raises NotFound VM_NOT_FOUND, FailedPrecondition VM_BUSY and VM_LIFECYCLE_FAILED,
+        Unavailable while its host does not answer, Unimplemented NOT_SERVED where it
+        runs none.
+        """
+        return self._do(
+            key, view, caller, "vm.started", lambda vm: self._agents.start(vm.host_id, vm.vm_id)
+        )
+
+    def stop(self, key: str, timeout_seconds: int, view: View, caller: SpiffeId) -> manager_pb2.Vm:
+        """Shut a machine of the view down, by force after `timeout_seconds`. Raises as `start`."""
+        return self._do(
+            key,
+            view,
+            caller,
+            "vm.stopped",
+            lambda vm: self._agents.stop(vm.host_id, vm.vm_id, timeout_seconds),
+        )
+
+    def _do(
+        self,
+        key: str,
+        view: View,
+        caller: SpiffeId,
+        action: str,
+        order: Callable[[VmRow], agent_pb2.Guest],
+    ) -> manager_pb2.Vm:
+        with self._store.write() as connection:
+            vm = vms.find(connection, self._cloud_id, key, view)
+            movable.require_free(vm)
+            # Whoever asks now overrules the migration that brought it.
+            outbox.settle_start(connection, vm.vm_id)
+        # A migration that begins meanwhile is no danger: a host starts and stops nothing held.
+        guest = order(vm)
+        now = micros(self._clock.now())
+        with self._store.write() as connection:
+            audit.append(
+                connection,
+                now,
+                actor=caller,
+                action=action,
+                subject=vm.vm_id,
+                details={"vm_name": vm.name, "host_id": vm.host_id},
+            )
+            current = vms.get(connection, vm.vm_id)
+            if current is not None and current.cloud_id == self._cloud_id:
+                vm = _seen(current, guest, now)
+                vms.put(connection, vm, counted=True)
+        return vm.message()
+
+
+def _seen(row: VmRow, guest: agent_pb2.Guest, now: int) -> VmRow:
+    body = manager_pb2.Vm()
+    body.CopyFrom(row.body)
+    body.state = vms.state_text(guest.state)
+    return replace(row, body=body, seen_at=now)

@@ -1,0 +1,103 @@
+"""The gRPC faces to other clouds' managers and to who reads what was metered."""
+
+import grpc
+
+from manager import requests, usage
+from manager.domain import Domain, next_page
+from watari import paging, rpc, validate
+from watari.v1 import manager_pb2, manager_pb2_grpc
+
+
+class ReservationServicer(manager_pb2_grpc.ReservationServiceServicer):
+    """ReservationService. A manager sees and changes what it reserved itself."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._reservations = domain.reservations
+        self._estimate_grants = domain.estimate_grants
+        self._hand_overs = domain.hand_overs
+
+    def Reserve(
+        self, request: manager_pb2.ReserveRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.ReserveResponse:
+        return self._reservations.reserve(requests.reserve(request), rpc.current_peer())
+
+    def GrantEstimate(
+        self, request: manager_pb2.GrantEstimateRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.GrantEstimateResponse:
+        return self._estimate_grants.grant(requests.grant_estimate(request), rpc.current_peer())
+
+    def GetReservation(
+        self, request: manager_pb2.GetReservationRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.GetReservationResponse:
+        reservation_id = validate.require_uuid(request.reservation_id, "reservation_id")
+        row = self._reservations.get(reservation_id, rpc.current_peer())
+        return manager_pb2.GetReservationResponse(reservation=row.message())
+
+    def ListReservations(
+        self, request: manager_pb2.ListReservationsRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.ListReservationsResponse:
+        size, query = paging.page_size(request.page_size), paging.fingerprint(request)
+        after = paging.decode(query, request.page_token, (int, str))
+        rows = self._reservations.page(active_only=request.active_only, after=after, limit=size + 1)
+        positions = [(row.created_at, row.reservation_id) for row in rows]
+        return manager_pb2.ListReservationsResponse(
+            reservations=[row.message() for row in rows[:size]],
+            next_page_token=next_page(query, positions, size),
+        )
+
+    def ExtendReservation(
+        self, request: manager_pb2.ExtendReservationRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.ExtendReservationResponse:
+        reservation_id = validate.require_uuid(request.reservation_id, "reservation_id")
+        ttl = validate.require_range(request.ttl_seconds, "ttl_seconds", *requests.TTL_SECONDS)
+        row = self._reservations.extend(reservation_id, ttl, rpc.current_peer())
+        return manager_pb2.ExtendReservationResponse(reservation=row.message())
+
+    def ConfirmReservation(
+        self, request: manager_pb2.ConfirmReservationRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.ConfirmReservationResponse:
+        reservation_id = validate.require_uuid(request.reservation_id, "reservation_id")
+        row = self._reservations.confirm(reservation_id, rpc.current_peer())
+        return manager_pb2.ConfirmReservationResponse(reservation=row.message())
+
+    def ReleaseReservation(
+        self, request: manager_pb2.ReleaseReservationRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.ReleaseReservationResponse:
+        reservation_id = validate.require_uuid(request.reservation_id, "reservation_id")
+        row = self._reservations.release(reservation_id, rpc.current_peer())
+        return manager_pb2.ReleaseReservationResponse(
+            reservation=None if row is None else row.message()
+        )
+
+    def HandOverVm(
+        self, request: manager_pb2.HandOverVmRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.HandOverVmResponse:
+        return self._hand_overs.accept(request.hand_over, rpc.current_peer())
+
+
+class AccountingServicer(manager_pb2_grpc.AccountingServiceServicer):
+    """AccountingService."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._store = domain.store
+        self._callers = domain.callers
+
+    def ListUsageRecords(
+        self, request: manager_pb2.ListUsageRecordsRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.ListUsageRecordsResponse:
+        size, query = paging.page_size(request.page_size), paging.fingerprint(request)
+        tenant = validate.require_text(
+            request.tenant, "tenant", bytes_max=requests.TENANT_BYTES_MAX
+        )
+        if request.vm_id:
+            validate.require_uuid(request.vm_id, "vm_id")
+        (after,) = paging.decode(query, request.page_token, (int,)) or (0,)
+        view = self._callers.person(rpc.current_peer())
+        with self._store.read() as connection:
+            rows = usage.page(
+                connection, view, tenant=tenant, vm_id=request.vm_id, after=after, limit=size + 1
+            )
+        return manager_pb2.ListUsageRecordsResponse(
+            records=[record for _, record in rows[:size]],
+            next_page_token=next_page(query, [(sequence,) for sequence, _ in rows], size),
+        )

@@ -1,0 +1,99 @@
+"""What is asked of a cloud's manager beside migrations: to start and stop machines, what is kept of
+those that went away, decisions in the place of a peer that is gone, and evacuations.
+"""
+
+from collections.abc import Iterator
+
+from watari import errors, rpc
+from watari.cli.calls import PAGE_SIZE, pages
+from watari.cli.clients import Manager
+from watari.v1 import manager_pb2, manager_pb2_grpc
+
+LIFECYCLE_SECONDS_MAX = 330.0
+"""Deadline in seconds of a call that starts or stops a machine, beside the time that its guest is
+given: a little more than what the manager gives its agent."""
+
+HOSTS_SECONDS_MAX = 60.0
+"""Deadline in seconds of a call for which the manager asks all of its hosts."""
+
+
+class Operating:
+    """A cloud's manager."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+        self._peer = manager.peer
+        self._stub = manager_pb2_grpc.ManagerServiceStub(manager.peer.channel)
+
+    def start(self, vm_id: str) -> manager_pb2.Vm:
+        """Lets a machine run."""
+        request = manager_pb2.StartVmRequest(vm=vm_id)
+        return self._peer.patient(LIFECYCLE_SECONDS_MAX).change(self._stub.StartVm, request).vm
+
+    def stop(self, vm_id: str, seconds_max: int) -> manager_pb2.Vm:
+        """Stops a machine, by force after so many seconds."""
+        request = manager_pb2.StopVmRequest(vm=vm_id, timeout_seconds=seconds_max)
+        peer = self._peer.patient(LIFECYCLE_SECONDS_MAX + seconds_max)
+        return peer.change(self._stub.StopVm, request).vm
+
+    def retained(self, vm_id: str = "") -> list[manager_pb2.RetainedVm]:
+        """What the hosts keep of machines that went away."""
+        request = manager_pb2.ListRetainedVmsRequest(vm_id=vm_id)
+        peer = self._peer.patient(HOSTS_SECONDS_MAX)
+        return list(peer.read(self._stub.ListRetainedVms, request).retained)
+
+    def purge(self, vm_id: str, migration_id: str = "") -> list[manager_pb2.RetainedVm]:
+        """Deletes what is kept of a machine; of one migration only, if it is named."""
+        request = manager_pb2.PurgeVmRequest(vm_id=vm_id, migration_id=migration_id)
+        peer = self._peer.patient(HOSTS_SECONDS_MAX)
+        return list(peer.change(self._stub.PurgeVm, request).purged)
+
+    def resolve(
+        self,
+        migration_id: str,
+        resolution: manager_pb2.Resolution.ValueType,
+        justification: str,
+    ) -> manager_pb2.ResolveMigrationResponse:
+        """Ends a migration whose peer is gone for good."""
+        request = manager_pb2.ResolveMigrationRequest(
+            migration_id=migration_id, resolution=resolution, justification=justification
+        )
+        peer = self._peer.patient(HOSTS_SECONDS_MAX)
+        return peer.change(self._stub.ResolveMigration, request)
+
+    def reservations(self) -> list[manager_pb2.Reservation]:
+        """What arrives or has arrived in the cloud, newest first."""
+        stub = manager_pb2_grpc.ReservationServiceStub(self._peer.channel)
+        return pages(
+            lambda token: self._peer.read(
+                stub.ListReservations,
+                manager_pb2.ListReservationsRequest(page_size=PAGE_SIZE, page_token=token),
+            ),
+            lambda page: page.reservations,
+        )
+
+    def evacuate(self, request: manager_pb2.StartEvacuationRequest) -> manager_pb2.Evacuation:
+        """Starts an evacuation; repeating it with the same id is safe."""
+        return self._peer.change(self._stub.StartEvacuation, request).evacuation
+
+    def evacuation(self, evacuation_id: str) -> manager_pb2.Evacuation:
+        """An evacuation of this cloud. Raises NotFound EVACUATION_NOT_FOUND."""
+        request = manager_pb2.GetEvacuationRequest(evacuation_id=evacuation_id)
+        return self._peer.read(self._stub.GetEvacuation, request).evacuation
+
+    def watch_evacuation(self, evacuation_id: str) -> Iterator[manager_pb2.Evacuation]:
+        """An evacuation at every change until it or the stream ends. Raises WatariError."""
+        request = manager_pb2.WatchEvacuationRequest(evacuation_id=evacuation_id)
+        try:
+            with rpc.stream(
+                self._stub.WatchEvacuation, request, timeout_seconds=self.manager.watch_seconds_max
+            ) as responses:
+                for response in responses:
+                    yield response.evacuation
+        except errors.WatariError as error:
+            raise self._peer.named(error) from error
+
+    def cancel_evacuation(self, evacuation_id: str) -> manager_pb2.Evacuation:
+        """Starts no further migration of it."""
+        request = manager_pb2.CancelEvacuationRequest(evacuation_id=evacuation_id)
+        return self._peer.change(self._stub.CancelEvacuation, request).evacuation
