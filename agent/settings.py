@@ -151,6 +151,9 @@ class Settings:
     "libvirt".
     """
 
+    nvram_folder: Path = Path("/var/lib/libvirt/qemu/nvram")
+    """Where libvirt keeps the variables of UEFI firmware that it chose. Driver "libvirt"."""
+
     swtpm_folder: Path = Path("/var/lib/libvirt/swtpm")
     """Where libvirt keeps the state of emulated TPMs. Driver "libvirt"."""
 

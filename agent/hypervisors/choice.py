@@ -47,6 +47,7 @@ def _libvirt(settings: Settings, time: Clock, stack: ExitStack) -> tuple[Hypervi
             boot_files=settings.boot_files,
             emulator=settings.emulator,
             swtpm_folder=settings.swtpm_folder,
+            nvram_folder=settings.nvram_folder,
         ),
     )
     stack.callback(driver.close)

@@ -47,6 +47,7 @@ class Agent:
             networks={"*": "network:default"},
             boot_files=boot_files,
             swtpm_folder=host.folder / "lib" / "swtpm",
+            nvram_folder=host.folder / "lib" / "qemu" / "nvram",
         )
         self.driver = self._new()
 

@@ -89,7 +89,7 @@ def device(text: str) -> str:
 
 
 def test_a_typical_machine_comes_along_and_names_nothing_of_its_host() -> None:
-    found = adapt(TYPICAL, replace(TARGET, nvram=True))
+    found = adapt(TYPICAL.replace("<os firmware='efi'>", "<os>"), replace(TARGET, nvram=True))
     assert fatal(found) == []
     for strange in ("/etc", "/root", "/tmp", "/var/lib", "/run", "secret", "0.0.0", "hwrng"):
         plain = found.xml.replace("see /etc/motd", "")
@@ -240,7 +240,7 @@ def test_firmware_is_the_hosts_own() -> None:
     xml = TYPICAL.replace("/usr/share/OVMF/OVMF_CODE_4M.fd", "/home/me/evil.fd")
     assert fatal(adapt(xml))[0][0] == "HOST_INCOMPATIBLE"
     assert "evil" not in adapt(xml).xml
-    root = domain.tree(adapt(TYPICAL).xml)
+    root = domain.tree(adapt(TYPICAL, replace(TARGET, nvram=True)).xml)
     assert root.find("os/nvram") is None
 
 
@@ -320,10 +320,14 @@ def test_the_source_looks_at_devices_and_not_at_hosts() -> None:
 
 
 def test_saved_state_is_read_from_the_definition() -> None:
-    state = definition.state(TYPICAL)
+    state = definition.state(TYPICAL, FOLDER)
     assert state.nvram == Path("/var/lib/libvirt/qemu/nvram/web.fd")
     assert state.tpm
     mib = 1 << 20
     assert state.memory_bytes == 2048 * mib + (64 + 64 + 16) * mib + 256 * mib
-    bare = definition.state(TYPICAL.replace("emulator' version", "passthrough' version"))
+    bare = definition.state(TYPICAL.replace("emulator' version", "passthrough' version"), FOLDER)
     assert not bare.tpm
+    chosen = re.sub("<nvram.*</nvram>", "", TYPICAL)
+    assert definition.state(chosen, FOLDER).nvram == FOLDER / "web_VARS.fd"
+    manual = chosen.replace("<os firmware='efi'>", "<os>")
+    assert definition.state(manual, FOLDER).nvram is None

@@ -20,7 +20,17 @@ import libvirt
 from agent import files
 from agent.hypervisors import Arrived, Guest, Mode, domain
 from agent.hypervisors.shelved import staged_disk, staged_format
-from agent.hypervisors.virt import compat, faults, machines, notes, policy, records, stopping, tpm
+from agent.hypervisors.virt import (
+    compat,
+    definition,
+    faults,
+    machines,
+    notes,
+    policy,
+    records,
+    stopping,
+    tpm,
+)
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines
 from agent.hypervisors.virt.records import Folder, Origin
@@ -164,9 +174,21 @@ class Arrival:
                     stopping.force_off(self._machines, origin.vm_id)
                 stopping.undefine(self._machines, origin.vm_id)
             shutil.rmtree(self._host.swtpm_folder(origin.vm_id), ignore_errors=True)
+            variables = self._variables(self._folder.machine(migration_id))
+            if variables is not None:
+                files.remove(variables)
             self._folder.drop_origin(migration_id)
             self._folder.remove_machine(migration_id)
             return True
+
+    def _variables(self, folder: Path) -> Path | None:
+        """Where libvirt will look for variables that arrived, if it decides that."""
+        if not (folder / NVRAM).is_file():
+            return None
+        xml = (folder / DEFINITION).read_text("utf-8")
+        if not definition.chosen_firmware(xml):
+            return None
+        return definition.default_variables(xml, self._host.options.nvram_folder)
 
     def _origin(self, migration_id: str) -> Origin | None:
         return next(
@@ -189,10 +211,15 @@ class Arrival:
         folder = self._folder.machine(origin.migration_id)
         if (folder / TPM).is_file():
             swtpm = self._host.swtpm_folder(origin.vm_id)
-            files.ensure_folder(swtpm.parent)
+            if not swtpm.parent.is_dir():  # as libvirt makes it
+                files.ensure_folder(swtpm.parent).chmod(records.PASSABLE_MODE)
             owner = self._host.swtpm_owner() if os.geteuid() == 0 else None
             tpm.unpack(folder / TPM, swtpm, owner)
         xml = (folder / DEFINITION).read_text("utf-8")
+        variables = self._variables(folder)
+        if variables is not None:
+            files.ensure_folder(variables.parent)
+            _copy(folder / NVRAM, variables)
         with self._machines.connection.asked("libvirt refuses the machine") as opened:
             stopping.define(opened, xml)
         self._folder.put_origin(replace(origin, defined=True))
@@ -210,7 +237,10 @@ class Arrival:
                 return
         with self._machines.connection.asked("the saved memory was not loaded") as opened:
             saved = str(opened.saveImageGetXMLDesc(str(memory), 0))
-            made = self._adapt(saved, folder, folder, nvram=(folder / NVRAM).is_file(), memory=True)
+            nvram = (folder / NVRAM).is_file()
+            made = self._adapt(
+                saved, folder, folder, nvram=nvram, memory=True, variables=self._variables(folder)
+            )
             notes.raise_first(made.notes)
             if domain.parse(saved).vm_id != vm_id:
                 raise domain.invalid("the saved memory is another machine's")
@@ -218,7 +248,14 @@ class Arrival:
             opened.restoreFlags(str(memory), made.xml, flags)
 
     def _adapt(
-        self, xml: str, lies_in: Path, folder: Path, *, nvram: bool, memory: bool
+        self,
+        xml: str,
+        lies_in: Path,
+        folder: Path,
+        *,
+        nvram: bool,
+        memory: bool,
+        variables: Path | None = None,
     ) -> policy.Adapted:
         """For disks that lie in `lies_in` now, and in `folder` then."""
         arrived_in = partial(staged_format, lies_in, default=self._host.options.disk_format)
@@ -228,15 +265,21 @@ class Arrival:
             path = folder / staged_disk(each.disk_id, disk_format)
             disks[each.disk_id] = domain.DiskFile(path, disk_format)
         target = self._host.target(folder, disks, nvram=nvram, memory=memory)
-        return policy.adapted(xml, target)
+        return policy.adapted(xml, replace(target, variables=variables))
 
 
 def _lay_out(staging: Path) -> None:
     """Gives saved state the name that the definition has for it."""
     variables = staging / policy.VARIABLES
-    if (staging / NVRAM).is_file() and not variables.is_file():
-        partial_copy = staging / f".{policy.VARIABLES}.partial"
-        shutil.copyfile(staging / NVRAM, partial_copy)
-        with partial_copy.open("rb") as file:
-            os.fsync(file.fileno())
-        files.rename(partial_copy, variables)
+    if (staging / NVRAM).is_file():
+        _copy(staging / NVRAM, variables)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Replaces a file as a whole, durably."""
+    partial_copy = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(source, partial_copy)
+    partial_copy.chmod(files.FILE_MODE)
+    with partial_copy.open("rb") as file:
+        os.fsync(file.fileno())
+    files.rename(partial_copy, target)

@@ -27,12 +27,25 @@ class State:
     """Upper bound of its saved memory, a multiple of 1 MiB."""
 
 
-def state(xml: str) -> State:
-    """Raises FailedPrecondition VM_DEFINITION_INVALID."""
+def chosen_firmware(xml: str) -> bool:
+    """Whether libvirt chooses the firmware, and then the file of its variables as well."""
+    os = domain.tree(xml).find("os")
+    return os is not None and os.get("firmware") == "efi"
+
+
+def default_variables(xml: str, nvram_folder: Path) -> Path:
+    """Where libvirt's QEMU driver keeps the variables of a firmware that it chose."""
+    return nvram_folder / f"{domain.parse(xml).name}_VARS.fd"
+
+
+def state(xml: str, nvram_folder: Path) -> State:
+    """`nvram_folder` is libvirt's. Raises FailedPrecondition VM_DEFINITION_INVALID."""
     root = domain.tree(xml)
     nvram = (root.findtext("os/nvram") or "").strip()
     if not nvram and (source := root.find("os/nvram/source")) is not None:
         nvram = source.get("file", "")
+    if not nvram and chosen_firmware(xml):
+        nvram = str(default_variables(xml, nvram_folder))
     video_kib = sum(
         int(model.get(name, "0"))
         for model in root.findall("devices/video/model")

@@ -32,7 +32,7 @@ class Libvirt:
         require_tools(options.disk_format)
         self._folder = Folder(folder)
         self._connection = Connection(uri)
-        self._machines = Machines(self._connection, self._folder)
+        self._machines = Machines(self._connection, self._folder, options.nvram_folder)
         self._host = Host(self._connection, options)
         self._views = Views(self._host, self._machines)
         self._stopping = stopping.Stopping(self._host, self._machines, self._views, time)

@@ -33,6 +33,7 @@ class Options:
     boot_files: Path | None = None
     emulator: str = ""
     swtpm_folder: Path = Path("/var/lib/libvirt/swtpm")
+    nvram_folder: Path = Path("/var/lib/libvirt/qemu/nvram")
 
 
 @dataclass(frozen=True)
@@ -147,16 +148,24 @@ class Host:
             kind = virt_type if virt_type in types else types[0]
             emulator = self.options.emulator or None
             text = opened.getDomainCapabilities(emulator, arch, None, kind, 0)
+            boards = [text]
+            if arch == "x86_64" and not xen:  # the default board knows less firmware
+                boards.append(opened.getDomainCapabilities(emulator, arch, "q35", kind, 0))
             info = opened.getInfo()
         found = ET.fromstring(text)  # noqa: S314
+        systems = [ET.fromstring(each) for each in boards]  # noqa: S314
         return Capabilities(
             virt_type=kind,
             virt_types=types,
             arch=arch,
             emulator=found.findtext("path") or "",
-            loaders=frozenset(each.text or "" for each in found.iterfind("os/loader/value")),
+            loaders=frozenset(
+                each.text or "" for board in systems for each in board.iterfind("os/loader/value")
+            ),
             machine_types=_machine_types(general, arch),
-            secure_boot="yes" in _values(found, "os/loader/enum[@name='secure']"),
+            secure_boot=any(
+                "yes" in _values(board, "os/loader/enum[@name='secure']") for board in systems
+            ),
             backups=not xen and _supported(found, "features/backup"),
             tpm="emulator" in _values(found, "devices/tpm/enum[@name='backendModel']"),
             cpu_models=_cpu_models(found),

@@ -14,6 +14,7 @@ from agent.disks import measure
 from agent.hypervisors import STATE_DISKS, Disk, Guest, domain
 from agent.hypervisors.virt import definition, faults, records, tpm
 from agent.hypervisors.virt.connection import Connection
+from agent.hypervisors.virt.definition import State
 from agent.hypervisors.virt.records import Folder, Hold
 from watari import errors
 from watari.v1 import agent_pb2, common_pb2
@@ -48,7 +49,8 @@ class Seen:
 class Machines:
     """Looks machines up; changes nothing."""
 
-    def __init__(self, connection: Connection, folder: Folder) -> None:
+    def __init__(self, connection: Connection, folder: Folder, nvram_folder: Path) -> None:
+        self._nvram_folder = nvram_folder
         self.connection = connection
         self.folder = folder
         self._guard = threading.Lock()
@@ -97,6 +99,10 @@ class Machines:
         with self.connection.asked(what, vm_id) as opened:
             yield opened.lookupByUUIDString(vm_id)
 
+    def state(self, xml: str) -> State:
+        """What of a machine travels beside its disks."""
+        return definition.state(xml, self._nvram_folder)
+
     def require_hold(self, vm_id: str, migration_id: str) -> Hold:
         """The hold of that migration. Raises FailedPrecondition VM_BUSY, NotFound."""
         hold = self.folder.hold(vm_id)
@@ -113,7 +119,7 @@ class Machines:
             found = domain.parse(seen.xml)
             disks, problem = _disks(found)
             if hold is not None:
-                disks += state_disks(self.folder, seen.vm_id, seen.xml, hold)
+                disks += state_disks(self.folder, seen.vm_id, self.state(seen.xml), hold)
         except errors.WatariError as error:
             return Guest(
                 vm_id=seen.vm_id,
@@ -146,15 +152,13 @@ class Machines:
         )
 
 
-def state_disks(folder: Folder, vm_id: str, xml: str, hold: Hold) -> tuple[Disk, ...]:
+def state_disks(folder: Folder, vm_id: str, state: State, hold: Hold) -> tuple[Disk, ...]:
     """What travels beside the disks, whether it has been saved yet or not."""
-    state = definition.state(xml)
     found = []
     if hold.mode == common_pb2.MIGRATION_MODE_SUSPEND:
         path = folder.held / (hold.memory or f"{vm_id}.memory")
         kind = common_pb2.DISK_KIND_MEMORY
-        most = domain.parse(xml).memory_bytes
-        allocated = records.allocated_bytes(path) if hold.memory else most
+        allocated = records.allocated_bytes(path) if hold.memory else hold.memory_bytes
         found.append(_state_disk(kind, path, hold.memory_bytes, allocated))
     if state.nvram is not None and records.plain_file(state.nvram):
         size = state.nvram.stat().st_size

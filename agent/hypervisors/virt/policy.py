@@ -42,7 +42,10 @@ class Target:
     folder: Path
     disks: Mapping[str, domain.DiskFile]
     nvram: bool = False
-    """Whether the firmware's variables arrive too."""
+    """Whether the firmware's variables arrive too. Where libvirt chooses the firmware it also names
+    their file, and no definition may."""
+    variables: Path | None = None
+    """Their file, where it is not in the machine's folder."""
     memory: bool = False
     """Whether its memory arrives, so that it must go on as it was."""
     networks: Mapping[str, str] = field(default_factory=dict)
@@ -139,8 +142,8 @@ def _os(element: ET.Element, target: Target) -> Iterator[Note]:
             element.remove(child)
             if child.tag != "acpi" or len(child):
                 yield notes.dropped(f"os/{child.tag}")
-    if target.nvram:
-        ET.SubElement(element, "nvram").text = str(target.folder / VARIABLES)
+    if target.nvram and element.get("firmware") != "efi":
+        ET.SubElement(element, "nvram").text = str(target.variables or target.folder / VARIABLES)
 
 
 def _boot_file(child: ET.Element, target: Target) -> Iterator[Note]:
@@ -198,7 +201,7 @@ def _strange(root: ET.Element, target: Target) -> Iterator[Note]:
     if target.anything:
         return
     own = {str(target.folder), target.emulator, *target.loaders, *devices.HARMLESS_PATHS}
-    own |= {str(each) for each in target.boot_files.values()}
+    own |= {str(each) for each in target.boot_files.values()} | {str(target.variables)}
     own |= {str(each.path) for each in target.disks.values()}
     for element, value in _values(root):
         text = value.strip()

@@ -10,7 +10,7 @@ from pathlib import Path
 from agent import files
 from agent.disks import measure
 from agent.hypervisors import Disk, Guest, Retained, StoredDisk
-from agent.hypervisors.virt import definition, machines, records, stopping
+from agent.hypervisors.virt import machines, records, stopping
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines
 from agent.hypervisors.virt.records import Folder, Kept
@@ -122,7 +122,7 @@ class Retiring:
         )
 
     def _others(self, guest: Guest) -> list[Path]:
-        state = definition.state(guest.definition_xml)
+        state = self._machines.state(guest.definition_xml)
         found = [state.nvram] if state.nvram is not None else []
         if state.tpm:
             folder = self._host.swtpm_folder(guest.vm_id)
@@ -141,8 +141,9 @@ class Retiring:
         found: set[Path] = set()
         for guest in self._machines.guests():
             found |= {disk.path for disk in guest.disks}
-            if guest.problem is None and (nvram := definition.state(guest.definition_xml).nvram):
-                found.add(nvram)
+            if guest.problem is None:
+                nvram = self._machines.state(guest.definition_xml).nvram
+                found |= {nvram} if nvram is not None else set()
         return found
 
 

@@ -83,7 +83,7 @@ class Stopping:
                     name=guest.name,
                     definition=machines.secret_xml(found),
                     shown=machines.shown_xml(found),
-                    memory_bytes=definition.state(guest.definition_xml).memory_bytes,
+                    memory_bytes=self._machines.state(guest.definition_xml).memory_bytes,
                 )
             self._folder.put_hold(vm_id, record)
             return self._machines.guest(vm_id)
@@ -165,7 +165,7 @@ class Stopping:
             undefine(self._machines, vm_id)
         elif hold.mode == SUSPEND and not hold.memory:
             raise faults.failed("the machine's memory is lost", "nothing saved it")
-        if definition.state(hold.shown).tpm:
+        if self._machines.state(hold.shown).tpm:
             tpm.pack(self._host.swtpm_folder(vm_id), self._folder.held / f"{vm_id}.tpm")
         self._folder.put_hold(vm_id, replace(hold, stage="still"))
 
@@ -257,7 +257,7 @@ class Stopping:
         memory = hold.memory or self._saved(hold)
         path = self._folder.held / memory if memory else None
         if not found.isActive() and path is not None and _image(path) is not None:
-            opened.restoreFlags(str(path), hold.definition, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+            opened.restoreFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
             found = opened.lookupByUUIDString(vm_id)
         release(found, path if hold.mode == SUSPEND else None)
         if hold.serial:
