@@ -3,15 +3,25 @@
 import json
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.e2e.test_cli_migrate import SLOW, SLOWER, await_state, cloud_of
 from tests.support.command_line import CommandLine
+from tests.support.local import ROOMY
 from watari.cli.exits import Exit
 
 Make = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def watari(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """A federation of these tests' own: they fill osaka, where others need room."""
+    command_line = CommandLine(tmp_path_factory.mktemp("evacuated") / "federation", ROOMY)
+    command_line.run("up")
+    yield command_line
+    command_line.run("down")
 
 
 @pytest.fixture
