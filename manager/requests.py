@@ -207,7 +207,7 @@ def _disks(disks: Iterable[common_pb2.DiskSpec], declared_bytes: int) -> None:
         _kind(disk)
     if len({disk.disk_id for disk in listed}) != len(listed):
         raise validate.invalid_field("disks", "a disk_id stands twice", "each disk once")
-    needed = sum(disk.size_bytes for disk in listed)
+    needed = sum(disk.size_bytes for disk in listed if not disk.kind)
     if declared_bytes < needed:
         raise validate.invalid_field(
             "resources.disk_bytes",

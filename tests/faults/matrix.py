@@ -14,6 +14,7 @@ import random
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -92,9 +93,10 @@ def run(place: World, case: Case, folder: Path) -> manager_pb2.Migration:
     if case.point == "agent.receiving.offer_answered":  # there has to be something to compare with
         place.wait_ended(place.migrate(place.machine(folder)[0]))
     place.arm(case.holder, case.point, case.passes)
-    migration_id = place.begin(vm_id)
+    migration_id = str(uuid.uuid4())
+    place.begin(vm_id, migration_id)
     try:
-        place.await_stopped(case.holder)
+        place.await_stopped(case.holder, vm_id, migration_id)
         _do(place, case)
         if case.kind == "lost":
             _resolve(place, case, migration_id)
@@ -174,8 +176,9 @@ def run_all(chosen: Sequence[Case], jobs: int, folder: Path) -> list[str]:
                 try:
                     run(place, case, home)
                 except Exception as error:  # noqa: BLE001 - every case is told of
-                    wrong.append(f"{case}: {type(error).__name__}: {error}"[:2000])
+                    wrong.append(f"{case}: {type(error).__name__}: {error}"[-3000:])
                     print("FAILED", wrong[-1], flush=True)
+                    place.begin_anew()
                 done[0] += 1
                 print(
                     f"{done[0]}/{len(chosen)} {case} {time.monotonic() - began:.1f} s", flush=True

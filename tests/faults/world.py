@@ -91,9 +91,8 @@ class World(Local):
         self.kill(name)
         self.up(WATARI_FAILPOINTS=f"{point}={passes}*off->1*stop")
 
-    def begin(self, vm_id: str) -> str:
+    def begin(self, vm_id: str, migration_id: str) -> None:
         """`watari migrate --place`, so that command line and broker are part of it."""
-        migration_id = str(uuid.uuid4())
         command = [sys.executable, "-m", "watari.cli", "migrate", vm_id]
         with (self.layout.root / "logs" / "cli.log").open("ab") as log:
             self._cli = subprocess.Popen(
@@ -103,14 +102,24 @@ class World(Local):
                 stdout=log,
                 stderr=log,
             )
-        return migration_id
 
-    def await_stopped(self, name: str) -> None:
-        """Until a process has stopped itself; one that does not proves nothing."""
+    def await_stopped(self, name: str, vm_id: str, migration_id: str) -> None:
+        """Until a process has stopped itself; one that does not proves nothing. A broker that has
+        not heard yet that the clouds are back finds no place, and is asked again.
+        """
         running = self._running(name)
         assert running is not None, self.log(name)
+
+        def stopped() -> bool:
+            if _state(running.pid) in "Tt":
+                return True
+            if self._cli is not None and self._cli.poll():
+                self.begin(vm_id, migration_id)
+            return False
+
+        told = self.layout.root / "logs" / "cli.log"
         local.wait_until(
-            lambda: _state(running.pid) in "Tt", STOPPED_SECONDS_MAX, lambda: self.log(name)
+            stopped, STOPPED_SECONDS_MAX, lambda: f"{self.log(name)}\n{told.read_text()[-1500:]}"
         )
 
     def go_on(self, name: str) -> None:
@@ -141,6 +150,15 @@ class World(Local):
             self.kill(name)
         elif self._cli is not None:
             self._cli.kill()
+
+    def begin_anew(self) -> None:
+        """Every process is started anew, whatever an earlier case left of them."""
+        self.heal(drop=True)
+        self.end_cli()
+        for process in layouts.LOCAL.processes():
+            if self.runs(process.name):
+                self.kill(process.name)
+        self.up()
 
     def end_cli(self) -> None:
         """The command line is not waited for: it only watches."""

@@ -161,7 +161,11 @@ class Rig:
         source.wait_owns(vm_id, "running", 30)
         migration_id = self._begin(source, case)
         try:
-            wait_until(lambda: holder.stopped, STOPPED_SECONDS_MAX, lambda: str(case))
+            wait_until(
+                lambda: holder.stopped,
+                STOPPED_SECONDS_MAX,
+                lambda: f"{source.migration(migration_id)}\n{holder.log.read_text()[-1500:]}",
+            )
             for fault in filter(None, (case.fault, case.also)):
                 self._do(fault)
             holder.go_on()
