@@ -5,6 +5,8 @@
 #   make hostile wrong parties, men in the middle, floods, removed providers (minutes, as root)
 #   make storm   kill and cut off etcd's nodes and directories for minutes, from SEEDS (as root)
 #   make lab     two hypervisor hosts with real guests, from Debian's packages (minutes, as root)
+#   make matrix  every process killed, every connection cut at every step; SAMPLE=0 is all of it (an hour)
+#   make lab-faults   the same while a running guest travels; SAMPLE=0 is all of it (half an hour, as root)
 #   make compose-up   a federation in containers, with etcd; make compose-down stops it
 #   make bench   the paper's experiment in small over an emulated WAN (minutes, as root)
 #   make bench-paper   all of it, resumed where it was cut off (hours, as root)
@@ -14,7 +16,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: demo test faults hostile storm lab bench bench-paper lint protos access format contract-release clean
+.PHONY: demo test faults hostile storm lab lab-faults matrix bench bench-paper lint protos access format contract-release clean
 .PHONY: compose-build compose-up compose-down compose-wheels compose-test
 
 demo:
@@ -43,6 +45,18 @@ storm:
 lab:
 	@tools/setup.sh lab
 	$(BIN)/pytest tests/lab
+
+# So many cases by chance, from SEED; SAMPLE=0 is all of them. PAIRS are cases of two faults at once.
+SEED ?= 1
+SAMPLE ?= 40
+PAIRS ?= 10
+matrix:
+	@tools/setup.sh test
+	$(BIN)/python -m tests.faults.matrix --sample $(SAMPLE) --pairs $(PAIRS) --seed $(SEED)
+
+lab-faults:
+	@tools/setup.sh lab
+	$(BIN)/python -m tests.lab.faults --sample $(SAMPLE) --pairs $(PAIRS) --seed $(SEED)
 
 bench:
 	@bench/setup.sh

@@ -1,6 +1,6 @@
 """One guest that travels to and fro for as long as faults are done to whoever moves it.
 
-    python -m tests.lab.faults [--all | --sample K] [--seed N]
+    python -m tests.lab.faults [--sample K] [--pairs K] [--seed N]
 
 A case: one migration. The process that reaches a fail point stops itself there; somebody is killed
 with -9 (a manager, an agent, the libvirtd of a host) or the link between the hosts is cut, for 5 s
@@ -317,15 +317,14 @@ def _guest(clouds: Clouds, number: int) -> Traveller:
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--all", action="store_true")
-    parser.add_argument("--sample", type=int, default=20)
+    parser.add_argument("--sample", type=int, default=0, help="so many by chance instead of all")
     parser.add_argument("--pairs", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="")
     chosen = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     found = [case for case in cases() if chosen.only in str(case)]
-    if not chosen.all:
+    if chosen.sample:
         found = random.Random(chosen.seed).sample(found, min(chosen.sample, len(found)))
     found += pairs(chosen.seed, chosen.pairs)
     with tempfile.TemporaryDirectory(prefix="w") as folder:
