@@ -24,11 +24,11 @@ from agent.hypervisors.virt import (
     compat,
     definition,
     faults,
+    lifecycle,
     machines,
     notes,
     policy,
     records,
-    stopping,
     tpm,
 )
 from agent.hypervisors.virt.host import Host
@@ -143,7 +143,7 @@ class Arrival:
                 self._load(vm_id, origin)
                 memory = self._folder.machine(origin.migration_id) / MEMORY
             with self._machines.domain(vm_id, f"machine {guest.name} was not started") as found:
-                stopping.release(found, memory)
+                lifecycle.release(found, memory)
             return self._machines.guest(vm_id)
 
     def stop(self, vm_id: str, stop_seconds_max: float) -> Guest:
@@ -152,7 +152,7 @@ class Arrival:
             guest = self._machines.guest(vm_id)
             if guest.held_by:
                 raise machines.busy(guest.name, guest.held_by)
-            stopping.shut_down(self._machines, vm_id, stop_seconds_max)
+            lifecycle.shut_down(self._machines, vm_id, stop_seconds_max)
             return self._machines.guest(vm_id)
 
     def forget(self, migration_id: str) -> bool:
@@ -171,8 +171,8 @@ class Arrival:
                 return False
             if seen is not None:
                 if seen.active:
-                    stopping.force_off(self._machines, origin.vm_id)
-                stopping.undefine(self._machines, origin.vm_id)
+                    lifecycle.force_off(self._machines, origin.vm_id)
+                lifecycle.undefine(self._machines, origin.vm_id)
             shutil.rmtree(self._host.swtpm_folder(origin.vm_id), ignore_errors=True)
             variables = self._variables(self._folder.machine(migration_id))
             if variables is not None:
@@ -221,7 +221,7 @@ class Arrival:
             files.ensure_folder(variables.parent)
             _copy(folder / NVRAM, variables)
         with self._machines.connection.asked("libvirt refuses the machine") as opened:
-            stopping.define(opened, xml)
+            lifecycle.define(opened, xml)
         self._folder.put_origin(replace(origin, defined=True))
 
     def _load(self, vm_id: str, origin: Origin) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from agent.disks import require_tools
 from agent.disks.view import DiskView
 from agent.hypervisors import COLD, Arrived, Disk, Guest, Mode, Retained, StoredDisk
-from agent.hypervisors.virt import notes, stopping
+from agent.hypervisors.virt import notes, obstacles, stopping
 from agent.hypervisors.virt.arrival import Arrival
 from agent.hypervisors.virt.connection import Connection
 from agent.hypervisors.virt.host import Capabilities, Host, Options
@@ -100,7 +100,7 @@ class Libvirt:
     def obstacles(self, vm_id: str, mode: Mode) -> Sequence[agent_pb2.Finding]:
         """What keeps it here."""
         guest = self._machines.guest(vm_id)
-        return [each.message() for each in stopping.obstacles(self._machines, guest, mode)]
+        return [each.message() for each in obstacles.obstacles(self._machines, guest, mode)]
 
     def findings(
         self, definition_xml: str, disks: Sequence[common_pb2.DiskSpec], mode: Mode

@@ -10,7 +10,7 @@ from pathlib import Path
 from agent import files
 from agent.disks import measure
 from agent.hypervisors import Disk, Guest, Retained, StoredDisk
-from agent.hypervisors.virt import machines, records, stopping
+from agent.hypervisors.virt import lifecycle, machines, records
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines
 from agent.hypervisors.virt.records import Folder, Kept
@@ -130,7 +130,7 @@ class Retiring:
         return found
 
     def _take_away(self, vm_id: str, kept: Kept) -> None:
-        stopping.undefine(self._machines, vm_id)
+        lifecycle.undefine(self._machines, vm_id)
         if kept.folder:
             self._folder.drop_origin(kept.folder)
         self._folder.drop_epoch(vm_id)

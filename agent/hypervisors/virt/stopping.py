@@ -9,24 +9,20 @@ Each stage is durable before what follows it begins, and every step looks at how
 it acts. So a call that is repeated after any crash goes on, and `unhold` may come at any stage.
 """
 
-import contextlib
-import os
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import libvirt
 
 from agent import files
-from agent.disks import raw
 from agent.hypervisors import Guest, Mode
-from agent.hypervisors.virt import definition, faults, machines, saveimage, tpm
+from agent.hypervisors.virt import faults, lifecycle, machines, obstacles, tpm
+from agent.hypervisors.virt import memory as memory_file
 from agent.hypervisors.virt.connection import JOB_LOOK_SECONDS
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines, Seen
-from agent.hypervisors.virt.notes import Note
 from agent.hypervisors.virt.records import Folder, Hold
 from agent.hypervisors.virt.views import Views
 from watari import clock, errors, logs
@@ -37,18 +33,11 @@ SUSPEND = common_pb2.MIGRATION_MODE_SUSPEND
 SAVE_SECONDS_MAX = 3600.0
 """How long a save that an agent before this one began may go on."""
 
-FORCED_SECONDS_MAX = 60.0
-"""How long a machine may take to be gone after it was forced."""
 
 SHUTDOWN_SECONDS_MAX = 60.0
 """How long a guest that was asked to shut down, when the migration was called off, may still take
 to do so; it runs again then. One that takes longer has not listened."""
 
-UNDEFINE = (
-    libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
-    | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_TPM
-    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-)
 _log = logs.get(__name__)
 
 
@@ -75,7 +64,7 @@ class Stopping:
             origin = self._folder.origin(vm_id)
             if origin is not None and origin.provisional:
                 raise machines.busy(guest.name, f"migration {origin.migration_id} brings it")
-            require_movable(self._machines, guest, mode)
+            obstacles.require_movable(self._machines, guest, mode)
             with self._machines.domain(vm_id, "the machine cannot be held") as found:
                 record = Hold(
                     migration_id=migration_id,
@@ -136,9 +125,9 @@ class Stopping:
         if seen is None:
             raise faults.not_found(vm_id)
         if seen.state == agent_pb2.GUEST_STATE_PAUSED:
-            raise _paused(hold.name)
+            raise obstacles.paused(hold.name)
         if hold.mode == SUSPEND and not seen.active:
-            raise _off(hold.name)
+            raise obstacles.off(hold.name)
         with self._machines.domain(vm_id, "the machine cannot be looked at") as found:
             hold = replace(
                 hold,
@@ -161,8 +150,8 @@ class Stopping:
                 hold = self._save(vm_id, hold)
             else:
                 hold = self._folder.put_hold(vm_id, replace(hold, asked=hold.was_running))
-                shut_down(self._machines, vm_id, stop_seconds_max)
-            undefine(self._machines, vm_id)
+                lifecycle.shut_down(self._machines, vm_id, stop_seconds_max)
+            lifecycle.undefine(self._machines, vm_id)
         elif hold.mode == SUSPEND and not hold.memory:
             raise faults.failed("the machine's memory is lost", "nothing saved it")
         if self._machines.state(hold.shown).tpm:
@@ -175,7 +164,7 @@ class Stopping:
         """
         self._await_job(vm_id)
         # An image counts only once the machine is off: libvirt may have let it run on after all.
-        while _active(self._machines, vm_id):
+        while lifecycle.active(self._machines, vm_id):
             name = f"{vm_id}.{uuid.uuid4().hex[:8]}.memory"
             hold = self._folder.put_hold(vm_id, replace(hold, saves=(*hold.saves, name)))
             with self._machines.domain(vm_id, f"the memory of {hold.name} was not saved") as found:
@@ -186,7 +175,7 @@ class Stopping:
                 f"the memory of {hold.name} was not saved", "the machine stopped by itself"
             )
         path = self._folder.held / memory
-        _pad(path, hold.memory_bytes, hold.name)
+        memory_file.pad(path, hold.memory_bytes, hold.name)
         for each in hold.saves:
             if each != memory:
                 files.remove(self._folder.held / each)
@@ -195,7 +184,7 @@ class Stopping:
     def _saved(self, hold: Hold) -> str | None:
         """The complete image among the files that were saved to."""
         for name in reversed(hold.saves):
-            image = _image(self._folder.held / name)
+            image = memory_file.image(self._folder.held / name)
             if image is not None and image.complete:
                 return name
         return None
@@ -241,13 +230,13 @@ class Stopping:
         seen = self._machines.seen(vm_id)
         if hold.asked and seen is not None and seen.active:
             self._machines.connection.wait_until(
-                lambda: not _active(self._machines, vm_id), SHUTDOWN_SECONDS_MAX
+                lambda: not lifecycle.active(self._machines, vm_id), SHUTDOWN_SECONDS_MAX
             )
-        if not _active(self._machines, vm_id):
+        if not lifecycle.active(self._machines, vm_id):
             self._views.clean_images(vm_id, hold)
             hold = self._folder.put_hold(vm_id, replace(hold, asked=False))
         with self._machines.connection.asked(what, vm_id) as opened:
-            found = define(opened, hold.definition)
+            found = lifecycle.define(opened, hold.definition)
             _redefine_checkpoints(found, hold)
             found.setAutostart(int(hold.autostart))
             if hold.was_running:
@@ -256,149 +245,12 @@ class Stopping:
     def _run(self, vm_id: str, hold: Hold, opened: Any, found: Any) -> None:
         memory = hold.memory or self._saved(hold)
         path = self._folder.held / memory if memory else None
-        if not found.isActive() and path is not None and _image(path) is not None:
+        if not found.isActive() and path is not None and memory_file.image(path) is not None:
             opened.restoreFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
             found = opened.lookupByUUIDString(vm_id)
-        release(found, path if hold.mode == SUSPEND else None)
+        lifecycle.release(found, path if hold.mode == SUSPEND else None)
         if hold.serial:
             self._views.clean(vm_id, hold)
-
-
-def require_movable(found: Machines, guest: Guest, mode: Mode) -> None:
-    """Raises the first obstacle."""
-    for note in obstacles(found, guest, mode):
-        if note.fatal:
-            raise note.error
-
-
-def obstacles(found: Machines, guest: Guest, mode: Mode) -> list[Note]:
-    """What keeps a machine here."""
-    notes = []
-    if guest.problem:
-        return [Note(fatal=True, error=guest.problem)]
-    if guest.state == agent_pb2.GUEST_STATE_PAUSED:
-        notes.append(Note(fatal=True, error=_paused(guest.name)))
-    elif mode == SUSPEND and guest.state != agent_pb2.GUEST_STATE_RUNNING:
-        notes.append(Note(fatal=True, error=_off(guest.name)))
-    notes += definition.obstacles(guest.definition_xml)
-    with (
-        contextlib.suppress(errors.NotFound),
-        found.domain(guest.vm_id, "the machine cannot be looked at") as domain,
-    ):
-        notes += definition.in_the_way(
-            snapshots=_count(domain.snapshotNum), managed_save=bool(_saved_by_libvirt(domain))
-        )
-    return notes
-
-
-def shut_down(found: Machines, vm_id: str, stop_seconds_max: float) -> None:
-    """Asks the guest, and forces it when its time is over. Raises VM_LIFECYCLE_FAILED."""
-
-    def off() -> bool:
-        return not _active(found, vm_id)
-
-    if not off():
-        with (
-            contextlib.suppress(errors.FailedPrecondition),  # a guest that cannot be asked
-            found.domain(vm_id, "the guest cannot be asked to shut down") as domain,
-        ):
-            domain.shutdown()
-        if not found.connection.wait_until(off, stop_seconds_max):
-            force_off(found, vm_id)
-        if not found.connection.wait_until(off, FORCED_SECONDS_MAX):
-            raise faults.failed("the machine did not stop", "its process is still there")
-
-
-def force_off(found: Machines, vm_id: str) -> None:
-    """Ends a machine's process; its disks are closed in order where that is possible."""
-    for flags in (libvirt.VIR_DOMAIN_DESTROY_GRACEFUL, 0):
-        try:
-            with found.domain(vm_id, "the machine cannot be forced off") as domain:
-                domain.destroyFlags(flags)
-        except errors.FailedPrecondition:
-            if not _active(found, vm_id):
-                return
-            if not flags:
-                raise
-        else:
-            return
-
-
-def undefine(found: Machines, vm_id: str) -> None:
-    """Takes a machine that is off out of libvirt; what it has on disk stays."""
-    if found.seen(vm_id) is not None:
-        with (
-            contextlib.suppress(errors.NotFound),
-            found.domain(vm_id, "the machine cannot be taken out of libvirt") as domain,
-        ):
-            if domain.isPersistent():
-                _undefine(domain)
-
-
-def define(opened: Any, xml: str) -> Any:
-    """Tells libvirt of a machine, or once more."""
-    return opened.defineXML(xml)
-
-
-def release(found: Any, memory: Path | None) -> None:
-    """Lets a machine run. Its saved memory is deleted first: it can be loaded once only."""
-    state = found.state()[0]
-    loaded = state not in {libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
-    if memory is not None and loaded:
-        files.remove(memory)
-    if state == libvirt.VIR_DOMAIN_PAUSED:
-        found.resume()
-    elif not found.isActive():
-        found.create()
-
-
-def _undefine(domain: Any) -> None:
-    try:
-        domain.undefineFlags(UNDEFINE)
-    except libvirt.libvirtError as error:
-        unknown = {libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_NO_SUPPORT}
-        if error.get_error_code() not in unknown:
-            raise
-        domain.undefineFlags(0)  # Xen knows no flags
-
-
-def _active(found: Machines, vm_id: str) -> bool:
-    try:
-        seen = found.seen(vm_id)
-    except errors.Unavailable:  # libvirtd is away: the guest may run on
-        return True
-    return seen is not None and seen.active
-
-
-def _image(path: Path) -> saveimage.Image | None:
-    try:
-        with path.open("rb") as file:
-            return saveimage.parse(file.read(saveimage.HEADER_BYTES))
-    except FileNotFoundError:
-        return None
-
-
-def _pad(path: Path, size: int, name: str) -> None:
-    """Gives a saved image its size, sparse and durable; what is after the image is not read."""
-    image = _image(path)
-    if image is None or not image.raw:
-        raise faults.failed(
-            f"the memory of {name} was saved in a form that does not travel",
-            "it is compressed",
-            hint='set save_image_format = "raw" in the host\'s qemu.conf',
-        )
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            if os.fstat(descriptor).st_size > size:
-                raise faults.failed(f"the memory of {name} takes more than", f"{size} bytes")
-            os.ftruncate(descriptor, size)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise raw.disk_error(error, path) from error
-    files.sync_folder(path.parent)
 
 
 def _untouched(hold: Hold) -> Hold:
@@ -425,35 +277,3 @@ def _redefine_checkpoints(found: Any, hold: Hold) -> None:
             found.checkpointCreateXML(each, libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE)
         except libvirt.libvirtError as error:  # its next backup is a full one
             _log.warning("a checkpoint is lost", vm=hold.name, error=faults.text(error))
-
-
-def _count(ask: Callable[[], int]) -> int:
-    try:
-        return int(ask())
-    except libvirt.libvirtError:  # Xen has none
-        return 0
-
-
-def _saved_by_libvirt(domain: Any) -> bool:
-    try:
-        return bool(domain.hasManagedSaveImage(0))
-    except libvirt.libvirtError:
-        return False
-
-
-def _off(name: str) -> errors.FailedPrecondition:
-    return errors.FailedPrecondition(
-        "VM_NOT_RUNNING",
-        f"machine {name} is off: it has no memory that could be saved",
-        hint="migrate it in mode cold",
-        vm=name,
-    )
-
-
-def _paused(name: str) -> errors.FailedPrecondition:
-    return errors.FailedPrecondition(
-        "VM_NOT_RUNNING",
-        f"machine {name} is paused",
-        hint="resume it or shut it down first, then migrate",
-        vm=name,
-    )
