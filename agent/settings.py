@@ -154,6 +154,11 @@ class Settings:
     nvram_folder: Path = Path("/var/lib/libvirt/qemu/nvram")
     """Where libvirt keeps the variables of UEFI firmware that it chose. Driver "libvirt"."""
 
+    announce: bool = True
+    """Whether switches are told where a machine is as soon as it runs, by a QEMU monitor command
+    that libvirt marks the domain as tainted for. Driver "libvirt".
+    """
+
     swtpm_folder: Path = Path("/var/lib/libvirt/swtpm")
     """Where libvirt keeps the state of emulated TPMs. Driver "libvirt"."""
 

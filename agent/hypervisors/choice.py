@@ -48,6 +48,7 @@ def _libvirt(settings: Settings, time: Clock, stack: ExitStack) -> tuple[Hypervi
             emulator=settings.emulator,
             swtpm_folder=settings.swtpm_folder,
             nvram_folder=settings.nvram_folder,
+            announce=settings.announce,
         ),
     )
     stack.callback(driver.close)

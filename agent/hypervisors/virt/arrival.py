@@ -3,9 +3,7 @@
 `activate` is one rename of a folder; telling libvirt comes after it and is made up for by whoever
 looks next. A machine runs from `start` on, which says so first: `forget` then does nothing.
 
-QEMU announces a restored machine's addresses itself (RARP on every virtio and emulated card, five
-times within half a second, when it resumes after an incoming memory); one that boots announces its
-own. So nothing is to be done here for switches to find it.
+When it runs, switches are told where it is (`announcing`).
 """
 
 import os
@@ -21,6 +19,7 @@ from agent import files
 from agent.hypervisors import Arrived, Guest, Mode, domain
 from agent.hypervisors.shelved import staged_disk, staged_format
 from agent.hypervisors.virt import (
+    announcing,
     compat,
     definition,
     faults,
@@ -143,7 +142,8 @@ class Arrival:
                 self._load(vm_id, origin)
                 memory = self._folder.machine(origin.migration_id) / MEMORY
             with self._machines.domain(vm_id, f"machine {guest.name} was not started") as found:
-                lifecycle.release(found, memory)
+                if lifecycle.release(found, memory) and self._host.options.announce:
+                    announcing.announce(found)
             return self._machines.guest(vm_id)
 
     def stop(self, vm_id: str, stop_seconds_max: float) -> Guest:

@@ -34,6 +34,7 @@ class Options:
     emulator: str = ""
     swtpm_folder: Path = Path("/var/lib/libvirt/swtpm")
     nvram_folder: Path = Path("/var/lib/libvirt/qemu/nvram")
+    announce: bool = True
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,10 @@ def define(opened: Any, xml: str) -> Any:
     return opened.defineXML(xml)
 
 
-def release(found: Any, memory: Path | None) -> None:
-    """Lets a machine run. Its saved memory is deleted first: it can be loaded once only."""
+def release(found: Any, memory: Path | None) -> bool:
+    """Lets a machine run; whether it did not before. Its saved memory is deleted first: it can be
+    loaded once only.
+    """
     state = found.state()[0]
     loaded = state not in {libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
     if memory is not None and loaded:
@@ -80,6 +82,9 @@ def release(found: Any, memory: Path | None) -> None:
         found.resume()
     elif not found.isActive():
         found.create()
+    else:
+        return False
+    return True
 
 
 def active(found: Machines, vm_id: str) -> bool:
