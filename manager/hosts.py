@@ -144,7 +144,9 @@ class Hosts:
         self, connection: Connection, host_id: str, row: vms.VmRow, guest: agent_pb2.Guest
     ) -> None:
         lost = row.body.problem.reason == "VM_NOT_FOUND"
-        if row.host_id != host_id and not lost:
+        # What a host that was away still holds is an old copy, and not the one that is missed.
+        old = bool(guest.held_by) or max(1, guest.epoch) < row.epoch
+        if row.host_id != host_id and (old or not lost):
             _log.warning("machine is on two hosts", vm_id=row.vm_id, counted_on=row.host_id)
             return
         seen = self._row(host_id, guest, row.epoch, row)
@@ -186,7 +188,8 @@ class Hosts:
             call = outbox.OwedCall(outbox.Kind.UNHOLD, guest.held_by, host_id, guest.vm_id)
             if outbox.find(connection, call.kind, call.migration_id) is None:
                 outbox.owe(connection, call, micros(self._clock.now()))
-        return record.migration_id if record.state is State.SUCCEEDED and not ours else None
+        left = not ours or row.host_id != host_id
+        return record.migration_id if record.state is State.SUCCEEDED and left else None
 
     def _retire(self, host_id: str, vm_id: str, migration_id: str) -> None:
         try:

@@ -4,7 +4,7 @@ Used in person by who owes, and by the janitor for what is still owed then. Ever
 idempotent, and what is gone already counts as done.
 """
 
-from manager import reservation_rows, vms
+from manager import outbox, reservation_rows, vms
 from manager.agents import Agents
 from manager.outbox import Kind, OwedCall
 from manager.peers import Peer, Peers
@@ -89,7 +89,8 @@ class OwedCalls:
         with self._store.read() as connection:
             row = vms.get(connection, call.subject_id)
             reservation = reservation_rows.of_migration(connection, call.migration_id)
-        if row is None or reservation is None:
-            return False
+            owed = outbox.find(connection, call.kind, call.migration_id)
+        if row is None or reservation is None or owed is None:
+            return False  # gone; or its tenant has stopped it since
         arrived_at = (self._cloud_id, reservation.request.source_epoch + 1, call.target)
         return (row.cloud_id, row.epoch, row.host_id) == arrived_at

@@ -40,7 +40,7 @@ class Host:
             raise self.failing
         return agent_pb2.Guest(state=agent_pb2.GUEST_STATE_PAUSED)
 
-    def start(self, host_id: str, vm_id: str) -> agent_pb2.Guest:
+    def start(self, host_id: str, vm_id: str, migration_id: str) -> agent_pb2.Guest:
         """It runs."""
         self.started.append(vm_id)
         return agent_pb2.Guest(state=agent_pb2.GUEST_STATE_RUNNING)

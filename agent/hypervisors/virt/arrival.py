@@ -68,7 +68,12 @@ class Arrival:
             nvram=common_pb2.DISK_KIND_NVRAM in kinds,
             memory=mode == common_pb2.MIGRATION_MODE_SUSPEND,
         )
-        return [*made.notes, *compat.check(definition_xml, disks, mode, self._host, self._folder)]
+        found = domain.parse(definition_xml)
+        return [
+            *made.notes,
+            *self._namesakes(found.vm_id, found.name),
+            *compat.check(definition_xml, disks, mode, self._host, self._folder),
+        ]
 
     def activate(self, arrived: Arrived, *, provisional: bool) -> Guest:
         """Writes definition and origin, renames, and tells libvirt."""
@@ -85,7 +90,8 @@ class Arrival:
                     nvram=(staging / NVRAM).is_file(),
                     memory=(staging / MEMORY).is_file(),
                 )
-                notes.raise_first(made.notes)
+                namesakes = self._namesakes(arrived.vm_id, domain.parse(made.xml).name)
+                notes.raise_first([*made.notes, *namesakes])
                 _lay_out(staging)
                 files.write_text(staging / DEFINITION, made.xml)
                 origin = Origin(
@@ -175,7 +181,7 @@ class Arrival:
                 lifecycle.undefine(self._machines, origin.vm_id)
             shutil.rmtree(self._host.swtpm_folder(origin.vm_id), ignore_errors=True)
             variables = self._variables(self._folder.machine(migration_id))
-            if variables is not None:
+            if variables is not None and origin.defined:
                 files.remove(variables)
             self._folder.drop_origin(migration_id)
             self._folder.remove_machine(migration_id)
@@ -189,6 +195,18 @@ class Arrival:
         if not definition.chosen_firmware(xml):
             return None
         return definition.default_variables(xml, self._host.options.nvram_folder)
+
+    def _namesakes(self, vm_id: str, name: str) -> list[notes.Note]:
+        """Another machine of that name: libvirt has one of each, and keeps files by them."""
+        if all(each.name != name or each.vm_id == vm_id for each in self._machines.guests()):
+            return []
+        return [
+            notes.incompatible(
+                "name",
+                f"this host has another machine that is named {notes.shown(name)}",
+                "rename one of them (virsh domrename), or choose another cloud",
+            )
+        ]
 
     def _origin(self, migration_id: str) -> Origin | None:
         return next(
@@ -216,12 +234,12 @@ class Arrival:
             owner = self._host.swtpm_owner() if os.geteuid() == 0 else None
             tpm.unpack(folder / TPM, swtpm, owner)
         xml = (folder / DEFINITION).read_text("utf-8")
-        variables = self._variables(folder)
-        if variables is not None:
-            files.ensure_folder(variables.parent)
-            _copy(folder / NVRAM, variables)
         with self._machines.connection.asked("libvirt refuses the machine") as opened:
             lifecycle.define(opened, xml)
+        variables = self._variables(folder)
+        if variables is not None:  # only now is the name, and with it the file, this machine's
+            files.ensure_folder(variables.parent)
+            _copy(folder / NVRAM, variables)
         self._folder.put_origin(replace(origin, defined=True))
 
     def _load(self, vm_id: str, origin: Origin) -> None:

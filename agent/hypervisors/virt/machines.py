@@ -195,12 +195,11 @@ def shown_xml(found: Any) -> str:
 def _seen(found: Any) -> Seen | None:
     """None when it went away meanwhile. Raises libvirtError."""
     try:
-        state = found.state()[0]
-        return Seen(
-            found.UUIDString(),
-            shown_xml(found),
-            _STATES.get(state, agent_pb2.GUEST_STATE_SHUT_OFF),
-        )
+        state = _STATES.get(found.state()[0])
+        if state is None:  # off; or crashed, with its process kept for a look
+            off, kept = agent_pb2.GUEST_STATE_SHUT_OFF, agent_pb2.GUEST_STATE_PAUSED
+            state = kept if found.isActive() else off
+        return Seen(found.UUIDString(), shown_xml(found), state)
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return None

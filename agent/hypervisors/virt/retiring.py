@@ -4,6 +4,7 @@
 machine of this host still uses; whoever gave the machine a volume takes it back.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,10 +34,14 @@ class Retiring:
         """Writes what is kept, and then takes the machine away."""
         with self._machines.alone(vm_id):
             kept = self._folder.kept_by(migration_id)
+            hold = self._folder.hold(vm_id)
+            held = hold is not None and hold.migration_id == migration_id
             if kept is None or kept.vm_id != vm_id:
                 kept = self._folder.put_kept(self._keep(vm_id, migration_id))
-            hold = self._folder.hold(vm_id)
-            if hold is None or hold.migration_id == migration_id:
+                held = held or hold is None
+            # The hold goes last: without it this was done before, and the machine may have come
+            # back.
+            if held:
                 self._take_away(vm_id, kept)
             return _retained(kept)
 
@@ -78,7 +83,7 @@ class Retiring:
             return
         with self._machines.alone(kept.vm_id):
             in_use = self._in_use()
-            for each in (*records.kept_disks(kept).values(), *map(Path, kept.others)):
+            for each in records.kept_disks(kept).values():
                 if each in in_use:
                     _log.warning("a retained file is in use again", file=each.name)
                 elif records.plain_file(each):
@@ -93,7 +98,10 @@ class Retiring:
         now = self._clock.now().timestamp()
         for each in self._folder.all_kept():
             if each.expires_at <= now:
-                self.purge(each.migration_id)
+                try:
+                    self.purge(each.migration_id)
+                except errors.FailedPrecondition as error:
+                    _log.warning("not purged yet", migration=each.migration_id, error=str(error))
 
     def _keep(self, vm_id: str, migration_id: str) -> Kept:
         guest = self._machines.guest(vm_id)
@@ -131,6 +139,12 @@ class Retiring:
 
     def _take_away(self, vm_id: str, kept: Kept) -> None:
         lifecycle.undefine(self._machines, vm_id)
+        # Where libvirt looks for them there is one place for each machine, or for each name: who
+        # comes there next must not meet them, nor lose its own when these are purged.
+        aside = files.ensure_folder(self._folder.kept / kept.migration_id / "state")
+        for number, each in enumerate(map(Path, kept.others)):
+            if records.plain_file(each):
+                shutil.move(each, aside / f"{number}-{each.name}")
         if kept.folder:
             self._folder.drop_origin(kept.folder)
         self._folder.drop_epoch(vm_id)
@@ -138,12 +152,22 @@ class Retiring:
             self._folder.drop_hold(vm_id)
 
     def _in_use(self) -> set[Path]:
+        """Files of this host's machines, by their definitions. Raises FailedPrecondition VM_BUSY
+        while there is a machine of which that is not known for sure, such as one with backing
+        files.
+        """
         found: set[Path] = set()
         for guest in self._machines.guests():
+            if guest.problem is not None:
+                raise errors.FailedPrecondition(
+                    "VM_BUSY",
+                    f"what {guest.name} uses is not known, so nothing is purged: {guest.problem}",
+                    hint="look at that machine first",
+                    vm=guest.vm_id,
+                )
             found |= {disk.path for disk in guest.disks}
-            if guest.problem is None:
-                nvram = self._machines.state(guest.definition_xml).nvram
-                found |= {nvram} if nvram is not None else set()
+            nvram = self._machines.state(guest.definition_xml).nvram
+            found |= {nvram} if nvram is not None else set()
         return found
 
 

@@ -30,6 +30,9 @@ from watari.v1 import agent_pb2, common_pb2
 
 SUSPEND = common_pb2.MIGRATION_MODE_SUSPEND
 
+TAKE_OUT_TRIES_MAX = 3
+"""How often a machine is taken out of libvirt that somebody starts again."""
+
 SAVE_SECONDS_MAX = 3600.0
 """How long a save that an agent before this one began may go on."""
 
@@ -112,7 +115,7 @@ class Stopping:
     def require_still(self, vm_id: str, migration_id: str) -> None:
         """Raises FailedPrecondition VM_BUSY without the hold, VM_RUNNING before `quiesce`."""
         hold = self._machines.require_hold(vm_id, migration_id)
-        if hold.stage != "still":
+        if hold.stage != "still" or self._machines.seen(vm_id) is not None:
             raise errors.FailedPrecondition(
                 "VM_RUNNING",
                 f"machine {hold.name} does not stand still yet",
@@ -151,12 +154,27 @@ class Stopping:
             else:
                 hold = self._folder.put_hold(vm_id, replace(hold, asked=hold.was_running))
                 lifecycle.shut_down(self._machines, vm_id, stop_seconds_max)
-            lifecycle.undefine(self._machines, vm_id)
+            self._take_out(vm_id, hold)
         elif hold.mode == SUSPEND and not hold.memory:
             raise faults.failed("the machine's memory is lost", "nothing saved it")
         if self._machines.state(hold.shown).tpm:
             tpm.pack(self._host.swtpm_folder(vm_id), self._folder.held / f"{vm_id}.tpm")
         self._folder.put_hold(vm_id, replace(hold, stage="still"))
+
+    def _take_out(self, vm_id: str, hold: Hold) -> None:
+        """Libvirt does not know the machine when this returns: one that somebody starts meanwhile
+        would only become transient, and run on.
+        """
+        for _ in range(TAKE_OUT_TRIES_MAX):
+            lifecycle.undefine(self._machines, vm_id)
+            if self._machines.seen(vm_id) is None:
+                return
+            if hold.mode == SUSPEND:
+                break  # its memory is that of before
+            lifecycle.force_off(self._machines, vm_id)
+        raise faults.failed(
+            f"machine {hold.name} does not stay off", "something starts it while it is to be moved"
+        )
 
     def _save(self, vm_id: str, hold: Hold) -> Hold:
         """Saves the memory of a machine that runs, unless that was done already. A save that began
