@@ -1,0 +1,96 @@
+"""What one machine of a host may not do to another, and an earlier copy not to a later one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import drivers
+from tests.lab.conftest import MakeGuest
+from tests.lab.drivers import COLD, Agent
+from tests.lab.image import Image
+from tests.lab.link import Lab
+from watari import errors
+from watari.v1 import agent_pb2, common_pb2
+
+
+@pytest.fixture
+def tokyo(lab: Lab, lab_image: Image, tmp_path: Path) -> Iterator[Agent]:
+    agent = Agent(lab.tokyo, tmp_path / "agent-tokyo", lab_image)
+    yield agent
+    agent.driver.close()
+
+
+@pytest.fixture
+def osaka(lab: Lab, lab_image: Image, tmp_path: Path) -> Iterator[Agent]:
+    agent = Agent(lab.osaka, tmp_path / "agent-osaka", lab_image)
+    yield agent
+    agent.driver.close()
+
+
+def test_a_name_that_another_machine_has_is_refused_before_anything_moves(
+    tokyo: Agent, osaka: Agent, lab: Lab, make_guest: MakeGuest
+) -> None:
+    here = make_guest(lab.osaka, name="db-1", disks={"vda": "raw"})
+    coming = make_guest(lab.tokyo, name="db-1", disks={"vda": "raw"})
+    definition = tokyo.driver.guest(coming.spec.vm_id).definition_xml
+    disks = [common_pb2.DiskSpec(disk_id="vda", size_bytes=coming.spec.disk_bytes)]
+    found = osaka.driver.findings(definition, disks, COLD)
+    assert [each.problem.metadata["requirement"] for each in found] == ["name"]
+    assert found[0].severity == agent_pb2.SEVERITY_ERROR
+    migration = drivers.new_id()
+    tokyo.driver.hold(coming.spec.vm_id, migration, COLD)
+    tokyo.driver.quiesce(coming.spec.vm_id, migration, 0)
+    staging = osaka.stage(migration)
+    copies: dict[str, bytearray] = {}
+    with tokyo.driver.still_view(coming.spec.vm_id, migration) as view:
+        drivers.copy_round(view, copies)
+    guest = tokyo.driver.guest(coming.spec.vm_id)
+    drivers.stage_copies(staging, guest.disks, copies)
+    arrived = drivers.arrived(staging, coming.spec.vm_id, guest.definition_xml)
+    with pytest.raises(errors.FailedPrecondition, match="HOST_INCOMPATIBLE"):
+        osaka.driver.activate(arrived, provisional=True)
+    assert osaka.driver.forget(migration)
+    assert [each.vm_id for each in osaka.driver.guests()] == [here.spec.vm_id]
+
+
+def test_a_retirement_that_is_repeated_leaves_alone_what_came_back(
+    tokyo: Agent, lab: Lab, make_guest: MakeGuest
+) -> None:
+    guest, migration = make_guest(lab.tokyo), drivers.new_id()
+    vm_id = guest.spec.vm_id
+    tokyo.driver.hold(vm_id, migration, COLD)
+    tokyo.driver.quiesce(vm_id, migration, 0)
+    first = tokyo.driver.retire(vm_id, migration)
+    guest.define()
+    assert tokyo.driver.retire(vm_id, migration) == first
+    assert [each.vm_id for each in tokyo.driver.guests()] == [vm_id]
+
+
+def test_nothing_is_purged_while_it_is_not_known_what_a_machine_uses(
+    tokyo: Agent, lab: Lab, make_guest: MakeGuest
+) -> None:
+    guest, migration = make_guest(lab.tokyo), drivers.new_id()
+    tokyo.driver.hold(guest.spec.vm_id, migration, COLD)
+    tokyo.driver.quiesce(guest.spec.vm_id, migration, 0)
+    tokyo.driver.retire(guest.spec.vm_id, migration)
+    puzzling = make_guest(lab.tokyo, disks={"vda": "raw"})
+    away = puzzling.disk("vda").rename(puzzling.disk("vda").with_suffix(".away"))
+    with pytest.raises(errors.FailedPrecondition, match="VM_BUSY"):
+        tokyo.driver.purge(migration)
+    assert guest.disk("vda").exists()
+    away.rename(puzzling.disk("vda"))
+    tokyo.driver.purge(migration)
+    assert not guest.disk("vda").exists()
+
+
+def test_a_machine_that_something_starts_again_is_not_taken_for_one_that_stands_still(
+    tokyo: Agent, lab: Lab, make_guest: MakeGuest
+) -> None:
+    guest, migration = make_guest(lab.tokyo), drivers.new_id()
+    vm_id = guest.spec.vm_id
+    tokyo.driver.hold(vm_id, migration, COLD)
+    tokyo.driver.quiesce(vm_id, migration, 0)
+    guest.define()
+    with pytest.raises(errors.FailedPrecondition, match="VM_RUNNING"):
+        tokyo.driver.still_view(vm_id, migration)
