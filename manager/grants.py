@@ -60,6 +60,8 @@ def issue(
         rate_bytes_per_second_max=settings.rate_bytes_per_second_max,
         estimate_only=estimate_only,
         tenant_domain=request.tenant_domain,
+        resources=request.resources,
+        tenant=request.tenant,
     )
     grant.expires_at.FromDatetime(clock.now() + timedelta(seconds=seconds))
     return identity.sign(signer, grant.SerializeToString(deterministic=True), PURPOSE)

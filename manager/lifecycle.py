@@ -1,6 +1,8 @@
 """Machines are started and stopped for who owns them, while no migration moves them."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from manager import audit, movable, outbox, vms
@@ -8,6 +10,7 @@ from manager.agents import Agents
 from manager.ownership import View
 from manager.store import Store, micros
 from manager.vms import VmRow
+from watari import errors
 from watari.clock import Clock
 from watari.identity import SpiffeId
 from watari.v1 import agent_pb2, manager_pb2
@@ -21,6 +24,8 @@ class Lifecycle:
         self._store = store
         self._clock = clock
         self._agents = agents
+        self._ordered: set[str] = set()
+        self._lock = threading.Lock()
 
     def start(self, key: str, view: View, caller: SpiffeId) -> manager_pb2.Vm:
         """Let a machine of the view run; it is running when this returns.
@@ -57,7 +62,8 @@ class Lifecycle:
             # Whoever asks now overrules the migration that brought it.
             outbox.settle_start(connection, vm.vm_id)
         # A migration that begins meanwhile is no danger: a host starts and stops nothing held.
-        guest = order(vm)
+        with self._alone(vm):
+            guest = order(vm)
         now = micros(self._clock.now())
         with self._store.write() as connection:
             audit.append(
@@ -73,6 +79,24 @@ class Lifecycle:
                 vm = _seen(current, guest, now)
                 vms.put(connection, vm, counted=True)
         return vm.message()
+
+    @contextmanager
+    def _alone(self, vm: VmRow) -> Iterator[None]:
+        """One order at a time for each machine: an order may take an hour, and each holds a thread."""
+        with self._lock:
+            if vm.vm_id in self._ordered:
+                raise errors.FailedPrecondition(
+                    "VM_BUSY",
+                    f"machine {vm.name} is being started or stopped already",
+                    hint="wait for that, or look with `watari vm show`",
+                    vm=vm.name,
+                )
+            self._ordered.add(vm.vm_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._ordered.discard(vm.vm_id)
 
 
 def _seen(row: VmRow, guest: agent_pb2.Guest, now: int) -> VmRow:

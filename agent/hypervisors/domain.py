@@ -26,8 +26,23 @@ METADATA_NAMESPACE = "https://watari.dev/ns/domain/1"
 _CHAIN = {"backingStore", "mirror"}
 """Further files of a disk. Content travels flat, and a stranger names no files of this host."""
 
-_SOURCE_KEPT = {"encryption", "seclabel"}
-"""What is in a source and true of its content anywhere; slices and data files are not."""
+_SOURCE_KEPT = {"encryption"}
+"""What is in a source and true of its content anywhere; slices and data files are not, nor is whose
+the file is to be.
+"""
+
+_SINGLE = {
+    "bootloader", "clock", "cpu", "currentMemory", "devices", "features", "iothreads", "maxMemory",
+    "memory", "memoryBacking", "metadata", "name", "os", "uuid", "vcpu",
+}  # fmt: skip
+_SINGLE_IN_OS = {
+    "bios", "bootmenu", "cmdline", "dtb", "firmware", "initrd", "kernel", "loader", "nvram",
+    "smbios", "type",
+}  # fmt: skip
+_SINGLE_IN_DEVICE = {
+    "address", "backend", "backingStore", "driver", "log", "mac", "mirror", "model", "protocol",
+    "source", "target",
+}  # fmt: skip
 
 _UNITS = {
     "b": 1,
@@ -157,7 +172,33 @@ def _root(xml: str) -> ET.Element:
     if root.tag != "domain":
         raise invalid(f"the definition's root is <{root.tag}>, not <domain>")
     _check_nesting(root)
+    _check_unmixed(root)
+    _check_single(root)
     return root
+
+
+def _check_unmixed(element: ET.Element) -> None:
+    """No element but the metadata has text beside elements: libvirt reads all text within an
+    element as one, this module what comes first, and a definition must mean the same to both.
+    """
+    for child in element:
+        if child.tag != "metadata":
+            _check_unmixed(child)
+        if (child.tail or "").strip():
+            raise invalid(f"there is text after <{child.tag}>")
+    if len(element) and (element.text or "").strip():
+        raise invalid(f"<{element.tag}> has both text and elements")
+
+
+def _check_single(root: ET.Element) -> None:
+    """Nothing stands twice that there can be one of: two readers might choose differently."""
+    groups = [(root, _SINGLE), *((each, _SINGLE_IN_OS) for each in root.findall("os"))]
+    groups += [(each, _SINGLE_IN_DEVICE) for each in root.findall("devices/*")]
+    for parent, single in groups:
+        tags = [child.tag for child in parent if child.tag in single]
+        twice = next((tag for tag in tags if tags.count(tag) > 1), None)
+        if twice is not None:
+            raise invalid(f"<{twice}> stands twice in <{parent.tag}>")
 
 
 def _check_nesting(root: ET.Element) -> None:
@@ -212,11 +253,29 @@ def _vcpus(root: ET.Element) -> int:
 
 
 def _memory(root: ET.Element) -> int:
-    element = root.find("memory")
-    text = (element.text or "").strip() if element is not None else ""
-    unit = _UNITS.get(element.get("unit", "KiB").lower()) if element is not None else None
-    if not text.isdecimal() or unit is None or not 0 < int(text) * unit < 1 << 60:
-        raise invalid(f"<memory> is {text!r}")
+    """All that it can come to: cells take the place of what is said, and modules come on top."""
+    said = _bytes(root.find("memory"))
+    cells = sum(
+        _bytes_of(each.get("memory", "0"), each.get("unit", "KiB"), "cell")
+        for each in root.findall("cpu/numa/cell")
+    )
+    modules = sum(_bytes(each) for each in root.findall("devices/memory/target/size"))
+    return max(said, cells + modules)
+
+
+def _bytes(element: ET.Element | None) -> int:
+    if element is None:
+        raise invalid("<memory> is missing")
+    found = _bytes_of((element.text or "").strip(), element.get("unit", "KiB"), element.tag)
+    if not found:
+        raise invalid(f"<{element.tag}> is {element.text!r}")
+    return found
+
+
+def _bytes_of(text: str, unit_name: str, tag: str) -> int:
+    unit = _UNITS.get(unit_name.lower())
+    if not text.isdecimal() or unit is None or not 0 <= int(text) * unit < 1 << 60:
+        raise invalid(f"<{tag}> is {text[:64]!r}")
     return int(text) * unit
 
 

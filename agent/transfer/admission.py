@@ -92,6 +92,15 @@ class Admission:
                 raise domain.invalid(f"{disk.disk_id} is no saved state that is known here")
         if found.vm_id != grant.vm_id or [disk.disk_id for disk in found.disks] != granted:
             raise domain.invalid("the definition is not that of the granted machine and disks")
+        if grant.HasField("resources") and (
+            found.vcpus > grant.resources.vcpus or found.memory_bytes > grant.resources.memory_bytes
+        ):
+            raise domain.invalid(
+                f"{found.vcpus} vCPUs and {found.memory_bytes} bytes of memory, granted are "
+                f"{grant.resources.vcpus} and {grant.resources.memory_bytes}"
+            )
+        if grant.tenant and found.tenant != grant.tenant:
+            raise domain.invalid(f"it is tenant {found.tenant}'s, granted for {grant.tenant}")
         if len(grant.disks) > geometry.DISKS_MAX:
             raise domain.invalid(f"{len(grant.disks)} disks, at most {geometry.DISKS_MAX}")
         for disk in grant.disks:

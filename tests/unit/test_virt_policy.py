@@ -331,3 +331,60 @@ def test_saved_state_is_read_from_the_definition() -> None:
     assert definition.state(chosen, FOLDER).nvram == FOLDER / "web_VARS.fd"
     manual = chosen.replace("<os firmware='efi'>", "<os>")
     assert definition.state(manual, FOLDER).nvram is None
+
+
+HOSTILE = {
+    "text beside elements in a loader": (
+        "<os><type>hvm</type><loader type='rom'><x/>/etc/shadow</loader></os>",
+        "",
+    ),
+    "text after an element": ("<os><type>hvm</type></os><vcpu>1<x/>28</vcpu>", ""),
+    "two sources of a medium": (
+        "<os><type>hvm</type></os>",
+        (
+            "<disk type='file' device='cdrom'><source/><source file='etc/shadow'/>"
+            "<target dev='sda' bus='sata'/></disk>"
+        ),
+    ),
+    "two memories": ("<os><type>hvm</type></os><memory>1</memory>", ""),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_definition_that_two_readers_could_take_for_two_machines_is_refused(name: str) -> None:
+    outside, inside = HOSTILE[name]
+    xml = (
+        "<domain type='qemu'><name>web</name><uuid>6f1f2d2e-0000-4000-8000-000000000001</uuid>"
+        f"<memory>1048576</memory>{outside}<devices>{inside}</devices></domain>"
+    )
+    with pytest.raises(errors.FailedPrecondition, match="VM_DEFINITION_INVALID"):
+        domain.parse(xml)
+
+
+def test_memory_is_all_that_a_machine_can_come_to() -> None:
+    xml = (
+        "<domain type='qemu'><name>web</name><uuid>6f1f2d2e-0000-4000-8000-000000000001</uuid>"
+        "<memory>1048576</memory><vcpu>1</vcpu><os><type>hvm</type></os>"
+        "<cpu><numa><cell id='0' cpus='0' memory='1' unit='TiB'/></numa></cpu>"
+        "<devices><memory model='dimm'><target><size unit='GiB'>2</size></target></memory>"
+        "</devices></domain>"
+    )
+    assert domain.parse(xml).memory_bytes == (1 << 40) + (2 << 30)
+    with pytest.raises(errors.FailedPrecondition, match="VM_DEFINITION_INVALID"):
+        domain.parse(xml.replace("unit='TiB'", "unit='furlong'"))
+
+
+def test_the_definition_inside_of_a_saved_memory_is_of_the_machine_that_was_admitted() -> None:
+    xml = (
+        "<domain type='qemu'><name>web</name><uuid>6f1f2d2e-0000-4000-8000-000000000001</uuid>"
+        "<memory>1048576</memory><vcpu>1</vcpu><os><type>hvm</type></os><devices/></domain>"
+    )
+    definition.require_same_machine(xml, xml)
+    for larger in (
+        xml.replace("<vcpu>1<", "<vcpu>64<"),
+        xml.replace("1048576", "2097152"),
+        xml.replace("<devices/>", "<devices><interface type='user'/></devices>"),
+        xml.replace("000000000001", "000000000002"),
+    ):
+        with pytest.raises(errors.FailedPrecondition, match="VM_DEFINITION_INVALID"):
+            definition.require_same_machine(larger, xml)

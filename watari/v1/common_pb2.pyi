@@ -780,6 +780,8 @@ class Grant(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ESTIMATE_ONLY_FIELD_NUMBER: _builtins.int
     TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     grant_id: _builtins.str
     """Unique id of the grant (UUID)."""
     migration_id: _builtins.str
@@ -810,6 +812,8 @@ class Grant(_message.Message):
     """
     tenant_domain: _builtins.str
     """The provider whose tenant the machine is; empty is the source's."""
+    tenant: _builtins.str
+    """The tenant at home, which the definition has to name."""
     @_builtins.property
     def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskSpec]:
         """The disks, with their exact sizes."""
@@ -819,6 +823,10 @@ class Grant(_message.Message):
         """No session is opened after this moment; a session that is open may go on while the reservation
         is extended.
         """
+
+    @_builtins.property
+    def resources(self) -> Global___Resources:
+        """What was reserved: the definition that arrives may ask for no more virtual CPUs and memory."""
 
     def __init__(
         self,
@@ -838,10 +846,12 @@ class Grant(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         estimate_only: _builtins.bool = ...,
         tenant_domain: _builtins.str = ...,
+        resources: Global___Resources | None = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_max", b"bytes_max", "destination_agent", b"destination_agent", "destination_manager", b"destination_manager", "disks", b"disks", "estimate_only", b"estimate_only", "expires_at", b"expires_at", "grant_id", b"grant_id", "migration_id", b"migration_id", "rate_bytes_per_second_max", b"rate_bytes_per_second_max", "reservation_id", b"reservation_id", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "source_manager", b"source_manager", "tenant_domain", b"tenant_domain", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_max", b"bytes_max", "destination_agent", b"destination_agent", "destination_manager", b"destination_manager", "disks", b"disks", "estimate_only", b"estimate_only", "expires_at", b"expires_at", "grant_id", b"grant_id", "migration_id", b"migration_id", "rate_bytes_per_second_max", b"rate_bytes_per_second_max", "reservation_id", b"reservation_id", "resources", b"resources", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "source_manager", b"source_manager", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

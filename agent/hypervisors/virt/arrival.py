@@ -30,6 +30,7 @@ from agent.hypervisors.virt import (
     records,
     tpm,
 )
+from agent.hypervisors.virt import memory as memory_file
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines
 from agent.hypervisors.virt.records import Folder, Origin
@@ -253,6 +254,7 @@ class Arrival:
                 if not origin.started:
                     found.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
                 return
+        memory_file.require_loadable(memory)
         with self._machines.connection.asked("the saved memory was not loaded") as opened:
             saved = str(opened.saveImageGetXMLDesc(str(memory), 0))
             nvram = (folder / NVRAM).is_file()
@@ -260,8 +262,7 @@ class Arrival:
                 saved, folder, folder, nvram=nvram, memory=True, variables=self._variables(folder)
             )
             notes.raise_first(made.notes)
-            if domain.parse(saved).vm_id != vm_id:
-                raise domain.invalid("the saved memory is another machine's")
+            definition.require_same_machine(saved, (folder / DEFINITION).read_text("utf-8"))
             flags = libvirt.VIR_DOMAIN_SAVE_PAUSED
             opened.restoreFlags(str(memory), made.xml, flags)
 

@@ -27,6 +27,20 @@ class State:
     """Upper bound of its saved memory, a multiple of 1 MiB."""
 
 
+def require_same_machine(saved: str, defined: str) -> None:
+    """Raises FailedPrecondition VM_DEFINITION_INVALID unless the definition inside of a saved
+    memory is that of the machine which was admitted: nobody looked at the other one before.
+    """
+    both = [domain.parse(each) for each in (saved, defined)]
+    told = [
+        (one.vm_id, one.tenant, one.vcpus, one.memory_bytes, [disk.disk_id for disk in one.disks])
+        for one in both
+    ]
+    cards = [len(domain.tree(each).findall("devices/interface")) for each in (saved, defined)]
+    if told[0] != told[1] or cards[0] != cards[1]:
+        raise domain.invalid("the saved memory is another machine's, or one of another size")
+
+
 def chosen_firmware(xml: str) -> bool:
     """Whether libvirt chooses the firmware, and then the file of its variables as well."""
     os = domain.tree(xml).find("os")

@@ -1,5 +1,6 @@
 """Devices of a definition that comes from elsewhere; the duties are those of `policy`. Pure."""
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ CONSOLE = "console.log"
 """File of the first serial port in a machine's folder, where it was one before."""
 
 _RANDOM = "/dev/urandom"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Place:
     anything: bool
 
 
-_KEPT = {"controller", "hub", "iommu", "memballoon", "panic", "sound", "watchdog"}
+_KEPT = {"controller", "hub", "iommu", "memballoon", "panic", "sound"}
 _CHARACTERS = {"serial", "parallel", "console", "channel"}
 _DISK_KEPT = {
     "address", "alias", "blockio", "boot", "driver", "geometry", "iotune", "product", "readonly",
@@ -86,7 +88,7 @@ def _disk(device: ET.Element, place: Place) -> Iterator[Note | None]:
     source = device.find("source")
     if device.get("device", "disk") in {"cdrom", "floppy"}:
         if source is not None:
-            device.remove(source)
+            _without(device, {"source"})
             yield notes.dropped(f"the medium in {name}", "it is a file of its host")
         device.set("type", "file")
     elif place.anything and device.get("type") not in {"file", "block"}:
@@ -144,7 +146,9 @@ def _character(device: ET.Element, place: Place, serial: int) -> Iterator[Note]:
         name = CONSOLE if serial == 0 or device.tag == "console" else f"serial{serial}.log"
         path = str(place.folder / name)
         device.insert(0, ET.Element("source", {"path": path, "append": "on"}))
-    elif kind == "unix" and agent:
+    elif kind == "unix" and agent and target is not None:
+        if not _PLAIN_NAME.fullmatch(target.get("name", "channel")):
+            yield notes.unmovable("channel", "its name could be a path")
         device.insert(0, ET.Element("source", {"mode": "bind"}))
     elif not kept:
         device.set("type", "pty" if device.tag != "channel" else "null")
@@ -169,7 +173,14 @@ def _graphics(device: ET.Element, place: Place) -> Iterator[Note | None]:  # noq
 def _video(device: ET.Element, place: Place) -> Iterator[Note | None]:  # noqa: ARG001
     for each in device.iter("acceleration"):
         each.attrib.pop("rendernode", None)
+    _without(device, {"driver"})  # one of its kinds is a program of the host
     yield from ()
+
+
+def _watchdog(device: ET.Element, place: Place) -> Iterator[Note | None]:  # noqa: ARG001
+    if device.get("action") == "dump":
+        device.set("action", "reset")
+        yield notes.dropped("core dumps", "they would fill its host")
 
 
 def _audio(device: ET.Element, place: Place) -> Iterator[Note | None]:  # noqa: ARG001
@@ -244,6 +255,7 @@ _RULES: Mapping[str, Callable[[ET.Element, Place], Iterator[Note | None]]] = {
     "tpm": _tpm,
     "video": _video,
     "vsock": _vsock,
+    "watchdog": _watchdog,
 }
 """What to do with a device: notes, and None where it is left out."""
 

@@ -17,6 +17,15 @@ def image(path: Path) -> saveimage.Image | None:
         return None
 
 
+def require_loadable(path: Path) -> None:
+    """Raises FailedPrecondition VM_LIFECYCLE_FAILED for what came from elsewhere and is no complete
+    image, or one that a program of this host would have to unpack.
+    """
+    saved = image(path)
+    if saved is None or not (saved.complete and saved.raw):
+        raise faults.failed("the saved memory cannot be loaded", "it is no complete, plain image")
+
+
 def pad(path: Path, size: int, name: str) -> None:
     """Gives a saved image its size, sparse and durable; what is after the image is not read."""
     saved = image(path)

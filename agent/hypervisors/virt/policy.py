@@ -6,13 +6,16 @@ all that remains is searched for paths once more: one that this host did not put
 """
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from agent.hypervisors import domain
 from agent.hypervisors.virt import devices, notes
 from agent.hypervisors.virt.notes import Note
+
+IOTHREADS_MAX = 64
+"""I/O threads of one machine."""
 
 VARIABLES = "nvram.fd"
 """File of the firmware's variables in a machine's folder."""
@@ -29,6 +32,9 @@ _DROPPED = {"blkiotune", "cputune", "idmap", "memtune", "numatune", "perf", "thr
 _REFUSED = {"launchSecurity": "its memory is bound to the host's processor"}
 _OS_KEPT = {"bios", "boot", "bootmenu", "cmdline", "firmware", "smbios", "type"}
 _BOOT_FILES = ("kernel", "initrd", "dtb")
+_LOADER_KEPT = {"format", "readonly", "secure", "stateless", "type"}
+_PATHS = {"dev", "dir", "file", "path", "socket"}
+"""Attributes of a source that name something of the host."""
 _FREE_TEXT = {"cmdline", "description", "metadata", "title"}
 """Elements whose text names nothing to the hypervisor."""
 
@@ -84,6 +90,11 @@ def adapted(xml: str, target: Target) -> Adapted:
             found += devices.adapt(element, _place(target))
         elif element.tag == "memoryBacking":
             found += _backing(element)
+        elif element.tag in {"iothreads", "vcpu"}:
+            found += _amount(element, target)
+        elif element.tag == "on_crash" and (element.text or "").startswith("coredump-"):
+            element.text = (element.text or "").removeprefix("coredump-")
+            found.append(notes.dropped("core dumps", "they would fill its host"))
         elif element.tag == "sysinfo":
             keep = element.get("type", "smbios") == "smbios"
             found += [] if keep else [notes.dropped("sysinfo", "it may name files")]
@@ -138,6 +149,9 @@ def _os(element: ET.Element, target: Target) -> Iterator[Note]:
             yield from _loader(child, target)
         elif child.tag == "nvram":
             element.remove(child)
+        elif child.tag == "smbios" and child.get("mode") == "host" and not target.anything:
+            element.remove(child)
+            yield notes.dropped("os/smbios", "it would tell the host's serial numbers")
         elif child.tag not in _OS_KEPT:
             element.remove(child)
             if child.tag != "acpi" or len(child):
@@ -163,6 +177,9 @@ def _boot_file(child: ET.Element, target: Target) -> Iterator[Note]:
 
 def _loader(child: ET.Element, target: Target) -> Iterator[Note]:
     path = (child.text or "").strip()
+    child.attrib = {key: each for key, each in child.items() if key in _LOADER_KEPT}
+    if path and not target.anything:
+        child.set("readonly", "yes")  # it is every machine's
     if not target.anything and path and path not in target.loaders:
         yield notes.incompatible(
             "loader",
@@ -170,6 +187,16 @@ def _loader(child: ET.Element, target: Target) -> Iterator[Note]:
             "install the same firmware (ovmf) at the host, or choose another cloud",
         )
         child.text = ""
+
+
+def _amount(element: ET.Element, target: Target) -> Iterator[Note]:
+    """What is no more than the machine needs, and nothing about where on its host."""
+    if element.tag == "vcpu":
+        element.attrib = {key: each for key, each in element.items() if key == "current"}
+    elif element.tag == "iothreads" and not target.anything:
+        text = (element.text or "").strip()
+        if not text.isdecimal() or int(text) > IOTHREADS_MAX:
+            yield notes.unmovable("iothreads", f"more than {IOTHREADS_MAX} are refused")
 
 
 def _backing(element: ET.Element) -> Iterator[Note]:
@@ -203,17 +230,28 @@ def _strange(root: ET.Element, target: Target) -> Iterator[Note]:
     own = {str(target.folder), target.emulator, *target.loaders, *devices.HARMLESS_PATHS}
     own |= {str(each) for each in target.boot_files.values()} | {str(target.variables)}
     own |= {str(each.path) for each in target.disks.values()}
+    yield from _sources(root, own, target.folder)
     for element, value in _values(root):
         text = value.strip()
         inside = text.startswith(f"{target.folder}/") and ".." not in PurePosixPath(text).parts
-        if ("/" in text and text.startswith(("/", ".", "~"))) and text not in own and not inside:
+        strange = text not in own and not inside
+        if strange and "/" in text and text.startswith(("/", ".", "~")):
             yield notes.unmovable(element.tag, f"it names {notes.shown(text)} of its host")
+
+
+def _sources(root: ET.Element, own: Set[str], folder: Path) -> Iterator[Note]:
+    """A source may name what this host has put there, whatever its path begins with."""
+    for element in root.iter("source"):
+        for key in _PATHS & set(element.attrib):
+            text = element.get(key, "")
+            if text not in own and not text.startswith(f"{folder}/"):
+                yield notes.unmovable("source", f"it names {notes.shown(text)} of its host")
 
 
 def _values(element: ET.Element) -> Iterator[tuple[ET.Element, str]]:
     if element.tag in _FREE_TEXT:
         return
-    for value in (element.text or "", *element.attrib.values()):
+    for value in (element.text or "", element.tail or "", *element.attrib.values()):
         yield element, value
     for child in element:
         yield from _values(child)
