@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.link import Link, Shape
-from bench.running import guests, live, timeline, traced
+from bench.running import guests, live, sampling, timeline, traced
 from bench.running.following import Following, Heard
 from bench.running.guests import Load
+from bench.running.sampling import Sampling
 from bench.running.timeline import Mark, Move, Span
 from tests.conftest import Federation
 from tests.lab import console
@@ -31,6 +32,9 @@ AFTERWARDS_SECONDS = 3.0
 """For the guest to count on where it is, and the source to say no more."""
 
 DOWNTIME_SECONDS_TARGET = 2
+
+CARRIED_SECONDS_MAX = 10.0
+"""Of a longer standstill it is not kept what the link carried when: it is the whole copy."""
 
 MODES = {
     "cold": common_pb2.MIGRATION_MODE_COLD,
@@ -95,12 +99,13 @@ def one(setting: Setting, method: str, kind: str, disk: Path, folder: Path) -> R
 
 def _measured(link: Link, run: Run, here: Following, there: Following) -> Row:
     before, ordered = link.counters(), time.time()
-    try:
-        seen = run()
-    except subprocess.TimeoutExpired as expired:
-        return _endless(before, link.counters(), here, ordered, expired.timeout)
-    ended = time.time()
-    first = there.wait_ack(GUEST_SECONDS_MAX)
+    with Sampling(link) as sampled:
+        try:
+            seen = run()
+        except subprocess.TimeoutExpired as expired:
+            return _endless(before, link.counters(), here, ordered, expired.timeout)
+        ended = time.time()
+        first = there.wait_ack(GUEST_SECONDS_MAX)
     after = link.counters()
     time.sleep(AFTERWARDS_SECONDS)
     last = here.acks()[-1]
@@ -112,7 +117,11 @@ def _measured(link: Link, run: Run, here: Following, there: Following) -> Row:
         started=seen.started,
         boots=_boot_id(last) != _boot_id(first),
     )
-    return _row(move, seen, here.heard(), there.heard()) | _wire(before, after)
+    row = _row(move, seen, here.heard(), there.heard()) | _wire(before, after)
+    still = seen.started or move.first_ack
+    if still - move.last_ack <= CARRIED_SECONDS_MAX:
+        row["link"] = sampling.within(sampled.samples(), move.last_ack, still)
+    return row
 
 
 def _row(move: Move, seen: Seen, here: Sequence[Heard], there: Sequence[Heard]) -> Row:
