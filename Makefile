@@ -9,6 +9,7 @@
 #   make lab-faults   the same while a running guest travels; SAMPLE=0 is all of it (half an hour, as root)
 #   make compose-up   a federation in containers, with etcd; make compose-down stops it
 #   make bench   the paper's experiment in small over an emulated WAN (minutes, as root)
+#   make bench-running machines that run: cold, suspend, warm and libvirt's own (an hour, as root)
 #   make bench-paper   all of it, resumed where it was cut off (hours, as root)
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: demo test faults hostile storm lab lab-faults matrix bench bench-paper lint protos access format contract-release clean
+.PHONY: demo test faults hostile storm lab lab-faults matrix bench bench-paper bench-running lint protos access format contract-release clean
 .PHONY: compose-build compose-up compose-down compose-wheels compose-test
 
 demo:
@@ -65,6 +66,12 @@ bench:
 bench-paper:
 	@bench/setup.sh
 	$(BIN)/python -m bench paper
+
+# QUICK=1 runs every case once.
+bench-running:
+	@bench/setup.sh
+	@tools/setup.sh lab
+	$(BIN)/python -m bench running $(if $(QUICK),--quick)
 
 lint:
 	@tools/setup.sh test

@@ -164,6 +164,26 @@ def _directory(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{directory.text(found)}{file}\n")
 
 
+def _running(arguments: argparse.Namespace) -> None:
+    from bench.running import experiment as machines  # noqa: PLC0415 - the lab, which needs libvirt
+    from bench.running import report  # noqa: PLC0415
+
+    chosen = machines.Chosen(
+        methods=arguments.methods.split(",") if arguments.methods else machines.METHODS,
+        disks=arguments.disks.split(","),
+        repeat=1 if arguments.quick else arguments.repeat,
+        shape=_shape(arguments),
+        load=machines.Load(),
+    )
+    unknown = set(chosen.methods) - set(machines.METHODS)
+    if unknown:
+        there = ", ".join(machines.METHODS)
+        sys.exit(f"no such method: {', '.join(sorted(unknown))}; there are {there}")
+    default = RESULTS_FOLDER / ("running-quick.json" if arguments.quick else "running.json")
+    file = arguments.json or default
+    report.write(machines.run(chosen, file), arguments.figures or file.with_suffix(""))
+
+
 def _rows(_arguments: argparse.Namespace) -> None:
     for row in engine.rows():
         quick = "quick" if row.quick else ""
@@ -237,11 +257,12 @@ def _parser() -> argparse.ArgumentParser:
     catalogue.add_argument("--seconds", type=float, default=60)
     catalogue.set_defaults(run=_directory)
     _add_experiment(commands)
-    for command, rate, rtt in ((once, 100, 20), (killing, 200, 20)):
+    machines = _add_running(commands)
+    for command, rate, rtt in ((once, 100, 20), (killing, 200, 20), (machines, 100, 120)):
         command.add_argument("--rate", type=float, default=rate, help="Mbit/s; 0 is no limit")
         command.add_argument("--rtt", type=float, default=rtt, help="ms")
         command.add_argument("--loss", type=float, default=0.0, help="probability of each segment")
-    for command in (table, once, killing):
+    for command in (table, once, killing, machines):
         command.add_argument("--congestion", default="", help="TCP's; default is the kernel's")
     for command in (table, once):
         command.add_argument("--repeat", type=int, default=0, metavar="N")
@@ -278,6 +299,20 @@ def _add_experiment(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     drawing.add_argument("file", type=Path)
     drawing.add_argument("-o", "--output", type=Path, metavar="FOLDER")
     drawing.set_defaults(run=_figures)
+
+
+def _add_running(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    running = commands.add_parser("running", help="machines that run, between two hosts of the lab")
+    running.add_argument("--quick", action="store_true", help="every case once")
+    running.add_argument("--repeat", type=int, default=REPEAT, metavar="N")
+    running.add_argument("--methods", default="", help="separated by commas; all by default")
+    running.add_argument("--disks", default="qcow2,raw", help="formats, separated by commas")
+    running.add_argument("--json", type=Path, metavar="FILE", help="what is in it is not run again")
+    running.add_argument("--figures", type=Path, metavar="FOLDER")
+    running.set_defaults(run=_running)
+    return running
 
 
 if __name__ == "__main__":
