@@ -82,7 +82,7 @@ class Lifecycle:
 
     @contextmanager
     def _alone(self, vm: VmRow) -> Iterator[None]:
-        """One order at a time for each machine: an order may take an hour, and each holds a thread."""
+        """One order at a time for each machine: it may take an hour, and holds a thread."""
         with self._lock:
             if vm.vm_id in self._ordered:
                 raise errors.FailedPrecondition(
