@@ -66,6 +66,9 @@ if [ "$purpose" = lab ]; then
     need_package virsh libvirt-clients
     [ -e /usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so ] ||
         missing="${missing-} libvirt-daemon-driver-qemu"
+    need_package swtpm swtpm
+    need_package swtpm_setup swtpm-tools
+    [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || missing="${missing-} ovmf"
     need_package nsenter util-linux
     need_package ps procps
     # What libvirt's Python module is built with, and the guests' program.
