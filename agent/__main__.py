@@ -6,7 +6,7 @@ from collections.abc import Callable
 import grpc
 
 from agent import host, stored
-from agent.disks import open_reader
+from agent.disks import open_seed
 from agent.hooks import Hooks
 from agent.hypervisors import Hypervisor, choice
 from agent.seeds.catalogue import SeedCatalogue
@@ -106,7 +106,7 @@ def _seeds(
         settings.shelf / "seeds" / "indexes",
         scopes,
         lambda: stored.images(hypervisor, own, settings.public_images),
-        open_reader,
+        open_seed,
         context.clock,
         busy=busy,
     )

@@ -9,7 +9,14 @@ container. Never: knows what a transfer, a digest or a virtual machine is.
 
 from agent.disks.contract import FORMATS, DiskFormat, DiskReader, DiskWriter
 from agent.disks.extents import Extent
-from agent.disks.opening import Measured, measure, open_reader, open_writer, require_tools
+from agent.disks.opening import (
+    Measured,
+    measure,
+    open_reader,
+    open_seed,
+    open_writer,
+    require_tools,
+)
 
 __all__ = [
     "FORMATS",
@@ -20,6 +27,7 @@ __all__ = [
     "Measured",
     "measure",
     "open_reader",
+    "open_seed",
     "open_writer",
     "require_tools",
 ]

@@ -35,6 +35,15 @@ def open_reader(path: Path, disk_format: str) -> DiskReader:
     raise unknown(path, disk_format)
 
 
+def open_seed(path: Path, disk_format: str) -> DiskReader:
+    """Opens a disk that is only looked at: its machine may be started meanwhile, and its content is
+    believed nothing. Raises as `open_reader` does.
+    """
+    if disk_format == "qcow2":
+        return Qcow2Reader(path, yields=True)
+    return open_reader(path, disk_format)
+
+
 def open_writer(path: Path, disk_format: str, size_bytes: int, *, keep: bool) -> DiskWriter:
     """Opens a disk of `size_bytes` for writing.
 

@@ -41,11 +41,13 @@ class Qcow2Reader:
     needs other files, CONFIG_INVALID when the host has no `qemu-nbd`.
     """
 
-    def __init__(self, path: Path, bitmap: str = "") -> None:
+    def __init__(self, path: Path, bitmap: str = "", *, yields: bool = False) -> None:
         """With `bitmap`, one that the image holds, `dirty` tells what it marks. Raises the same
-        when there is none, or QEMU did not close the image in order.
+        when there is none, or QEMU did not close the image in order. One that `yields` keeps nobody
+        from opening the image meanwhile, as a machine does that is started.
         """
         self._path = path
+        self._yields = yields
         self._bitmap = bitmap
         self._descriptor = open_image(path)
         self._server: server.Server | None = None
@@ -113,7 +115,9 @@ class Qcow2Reader:
 
     def _start(self) -> server.Server:
         try:
-            return server.start(self._path, writable=False, bitmap=self._bitmap)
+            return server.start(
+                self._path, writable=False, bitmap=self._bitmap, yields=self._yields
+            )
         except tools.ToolError as error:
             hint = (
                 "shut down the machine or end the tool that has it open"

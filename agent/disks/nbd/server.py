@@ -54,14 +54,18 @@ rmdir "$folder"
 class Server:
     """A running `qemu-nbd` and the pool of connections to it."""
 
-    def __init__(self, path: Path, *, writable: bool, bitmap: str = "") -> None:
-        """`bitmap` is a dirty bitmap of the image that is offered as a context. Raises ToolError
+    def __init__(
+        self, path: Path, *, writable: bool, bitmap: str = "", yields: bool = False
+    ) -> None:
+        """`bitmap` is a dirty bitmap of the image that is offered as a context. One that `yields`
+        takes no lock: a hypervisor may open the image meanwhile, and write to it. Raises ToolError
         with what `qemu-nbd` said, FailedPrecondition CONFIG_INVALID when it is not there.
         """
         tools.require("qemu-nbd")
         self._path = path
         self._writable = writable
         self._bitmap = bitmap
+        self._yields = yields and not writable
         folder = tempfile.mkdtemp(prefix="watari-nbd-")  # mode 0700
         self._socket = str(Path(folder) / "s")
         if len(os.fsencode(self._socket)) > SOCKET_PATH_BYTES_MAX:
@@ -101,14 +105,20 @@ class Server:
 
     def _command(self) -> list[str]:
         # An absolute path is never taken for a protocol such as "nbd:" or "json:".
-        common = ["--format=qcow2", f"--shared={CONNECTIONS}", f"--socket={self._socket}"]
+        common = [f"--shared={CONNECTIONS}", f"--socket={self._socket}"]
+        name = str(self._path.absolute())
+        if self._yields:
+            quoted = name.replace(",", ",,")
+            image = f"driver=qcow2,force-share=on,read-only=on,file.filename={quoted}"
+            return ["qemu-nbd", *common, "--read-only", "--image-opts", image]
+        common += ["--format=qcow2"]
         if self._writable:
             common += ["--discard=unmap", "--detect-zeroes=off", "--cache=writeback"]
         else:
             common += ["--read-only"]
         if self._bitmap:
             common += [f"--bitmap={self._bitmap}"]
-        return ["qemu-nbd", *common, str(self._path.absolute())]
+        return ["qemu-nbd", *common, name]
 
     def _connect(self) -> Pool:
         deadline = time.monotonic() + START_SECONDS_MAX
@@ -174,8 +184,8 @@ class Server:
         self._said = self._alive = -1
 
 
-def start(path: Path, *, writable: bool, bitmap: str = "") -> Server:
+def start(path: Path, *, writable: bool, bitmap: str = "", yields: bool = False) -> Server:
     """Starts a server; waits a while for an image that somebody has locked. Raises ToolError,
     WatariError.
     """
-    return tools.unlocked(lambda: Server(path, writable=writable, bitmap=bitmap))
+    return tools.unlocked(lambda: Server(path, writable=writable, bitmap=bitmap, yields=yields))
