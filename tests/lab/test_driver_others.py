@@ -64,6 +64,9 @@ def test_a_retirement_that_is_repeated_leaves_alone_what_came_back(
     first = tokyo.driver.retire(vm_id, migration)
     guest.define()
     assert tokyo.driver.retire(vm_id, migration) == first
+    late = drivers.new_id()
+    with pytest.raises(errors.NotFound, match="VM_NOT_FOUND"):
+        tokyo.driver.retire(vm_id, late)
     assert [each.vm_id for each in tokyo.driver.guests()] == [vm_id]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent import files
 from agent.disks import measure
 from agent.hypervisors import Disk, Guest, Retained, StoredDisk
-from agent.hypervisors.virt import lifecycle, machines, records
+from agent.hypervisors.virt import faults, lifecycle, machines, records
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines
 from agent.hypervisors.virt.records import Folder, Kept
@@ -37,8 +37,9 @@ class Retiring:
             hold = self._folder.hold(vm_id)
             held = hold is not None and hold.migration_id == migration_id
             if kept is None or kept.vm_id != vm_id:
+                if hold is None:  # retired and purged long ago: what is here now came back since
+                    raise faults.not_found(vm_id)
                 kept = self._folder.put_kept(self._keep(vm_id, migration_id))
-                held = held or hold is None
             # The hold goes last: without it this was done before, and the machine may have come
             # back.
             if held:
