@@ -12,6 +12,7 @@ from bench.experiment.figures import STYLE
 from bench.running import report, timeline
 
 WIDTH_INCHES = 6.8
+LEGEND_COLUMNS = 5
 LABELS: Mapping[str, str] = {
     "cold": "Watari, cold",
     "suspend": "Watari, suspend",
@@ -27,8 +28,12 @@ PHASES: Mapping[str, tuple[str, str]] = {
     "afterwards": ("runs there", "#009e73"),
 }
 BOOT = "#e69f00"
+SHOWN_SECONDS_MIN = 0.03
+REST = "the rest"
+"""Stages that nobody would see, together and out of their order."""
+
 STAGE_COLORS = (
-    "#d55e00", "#000000", "#56b4e9", "#0072b2", "#f0e442", "#cc79a7", "#999999", "#009e73",
+    "#d55e00", "#0072b2", "#f0e442", "#999999", "#56b4e9", "#009e73", "#cc79a7", "#666666",
 )  # fmt: skip
 
 
@@ -50,7 +55,7 @@ def _timelines(record: Mapping[str, Any]) -> Figure:
     figure, axes = _axes(len(groups))
     labels = [f"{LABELS[method]}, {disk}" for disk, method, _ in groups]
     phases = [timeline.summed([row["phases"] for row in rows]) for _, _, rows in groups]
-    _stack(axes, labels, phases, PHASES)
+    _stack(figure, axes, labels, phases, PHASES)
     for place, (_, _, rows) in enumerate(groups):
         whole = sum(phases[place].values())
         if "gap_seconds" in rows[0]:
@@ -66,28 +71,34 @@ def _timelines(record: Mapping[str, Any]) -> Figure:
 
 
 def _gaps(record: Mapping[str, Any]) -> Figure:
-    """What the gap of Watari's warm mode, and of suspend's and cold's, is made of; data, which is
-    the whole copy there, only of warm.
-    """
+    """What the gap of warm is made of. In the other modes it is the copy and little else."""
     columns = [each for each in report.standstills(record) if each[0].startswith("warm")]
-    figure, axes = _axes(len(columns))
+    figure, axes = _axes(len(columns) + 3)  # room for the legend
     names = [mark.stage for mark in timeline.MARKS]
-    shown = [name for name in names if any(each.get(name, 0) >= 0.005 for _, each in columns)]
+    shown = [
+        name
+        for name in names
+        if any(each.get(name, 0.0) >= SHOWN_SECONDS_MIN for _, each in columns)
+    ]
     looks = {
         name: (name, STAGE_COLORS[number % len(STAGE_COLORS)]) for number, name in enumerate(shown)
     }
+    looks[REST] = (REST, "#000000")
     looks[timeline.LAST_STAGE] = (timeline.LAST_STAGE, BOOT)
-    _stack(axes, [name for name, _ in columns], [each for _, each in columns], looks)
+    short = [name for name in names if name not in shown]
+    values = [{**each, REST: sum(each.get(name, 0.0) for name in short)} for _, each in columns]
+    _stack(figure, axes, [name for name, _ in columns], values, looks)
     axes.set_xlabel("seconds since the last acknowledgement at the source")
     return figure
 
 
 def _axes(bars: int) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH_INCHES, 1.3 + 0.27 * bars))
+    figure = Figure(figsize=(WIDTH_INCHES, 1.1 + 0.27 * bars))
     return figure, figure.add_subplot()
 
 
 def _stack(
+    figure: Figure,
     axes: Axes,
     labels: Sequence[str],
     values: Sequence[Mapping[str, float]],
@@ -102,5 +113,4 @@ def _stack(
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.grid(visible=False, axis="y")
-    below = -0.28 - 0.6 / max(1, len(labels))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=5)
+    figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS)
