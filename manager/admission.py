@@ -8,7 +8,7 @@ from manager.vms import VmRow
 from watari import errors
 from watari.identity import SpiffeId
 from watari.settings import EndpointSettings
-from watari.v1 import manager_pb2
+from watari.v1 import common_pb2, manager_pb2
 
 
 def require_speaks_for(
@@ -59,6 +59,21 @@ def require_foreign(
             f"not {request.from_cloud} at epoch {request.source_epoch}",
             hint="the asking cloud holds an old copy: ask the owner",
             vm_id=request.vm_id,
+            epoch=known.epoch,
+        )
+
+
+def require_latest(arriving: common_pb2.Ownership, known: VmRow | None) -> None:
+    """Raises FailedPrecondition EPOCH_MISMATCH when a machine is known at the epoch at which it
+    would arrive, or at a later one: what arrives is a copy that time has passed by.
+    """
+    if known is not None and known.epoch >= arriving.epoch:
+        raise errors.FailedPrecondition(
+            "EPOCH_MISMATCH",
+            f"cloud {known.cloud_id} owns machine {known.vm_id} at epoch {known.epoch}: what "
+            f"arrived would be it at epoch {arriving.epoch}",
+            hint="the machine lives on there; give up what arrived here (GIVE_UP_HERE)",
+            vm_id=known.vm_id,
             epoch=known.epoch,
         )
 

@@ -90,6 +90,13 @@ class Arriving:
         with self._store.read() as connection:
             return reservation_rows.handed_over(connection)
 
+    def require_latest(self, connection: Connection, row: Reservation) -> None:
+        """Raises FailedPrecondition EPOCH_MISMATCH when the machine has been here, or elsewhere,
+        since it was reserved for.
+        """
+        known = vms.get(connection, row.vm_id)
+        admission.require_latest(ownership(row, self._cloud_id), known)
+
     @contextmanager
     def _alone(self, reservation_id: str) -> Iterator[None]:
         # To load saved memory takes minutes, and the source asks again meanwhile.
@@ -108,7 +115,10 @@ class Arriving:
     def _arrive(self, row: Reservation) -> None:
         hand_over = handed(row, self._clock.now())
         epoch = ownership(row, self._cloud_id).epoch
+        with self._store.read() as connection:
+            self.require_latest(connection, row)
         try:
+            self._make_way(row)
             guest = self._agents.activate(
                 row.host_id, row.migration_id, epoch, prepare=hand_over.run
             )
@@ -117,6 +127,17 @@ class Arriving:
             return
         failpoint.hit(AFTER_ACTIVATE)
         self._own_it(row, hand_over, guest)
+
+    def _make_way(self, row: Reservation) -> None:
+        """Have deleted what an earlier migration left on the host, if that is still owed: of a
+        machine that was given back and comes again.
+        """
+        with self._store.read() as connection:
+            calls = outbox.to_host(connection, outbox.Kind.DISCARD, row.host_id, row.vm_id)
+        for call in calls:
+            self._owed.make(call)
+            with self._store.write() as connection:
+                outbox.settle(connection, call)
 
     def _give_up(
         self, row: Reservation, hand_over: common_pb2.HandOver, error: errors.WatariError
@@ -150,6 +171,7 @@ class Arriving:
             current = reservation_rows.get(connection, row.reservation_id)
             if current is None or current.state is not State.CONFIRMED:
                 return  # Somebody else was here first: used, or given back.
+            self.require_latest(connection, row)
             now = micros(self._clock.now())
             admission.require_swapped(reservation_rows.move(connection, current, State.USED))
             capacity.give_back(connection, capacity.RESERVATION, row.reservation_id)

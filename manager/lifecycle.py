@@ -1,7 +1,7 @@
 """Machines are started and stopped for who owns them, while no migration moves them."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -34,38 +34,37 @@ class Lifecycle:
         Unavailable while its host does not answer, Unimplemented NOT_SERVED where it
         runs none.
         """
-        return self._do(
-            key, view, caller, "vm.started", lambda vm: self._agents.start(vm.host_id, vm.vm_id)
-        )
+        with self._of(key, view) as vm:
+            guest = self._agents.start(vm.host_id, vm.vm_id)
+            return self._done(vm, guest, caller, "vm.started")
 
     def stop(self, key: str, timeout_seconds: int, view: View, caller: SpiffeId) -> manager_pb2.Vm:
         """Shut a machine of the view down, by force after `timeout_seconds`. Raises as `start`."""
-        return self._do(
-            key,
-            view,
-            caller,
-            "vm.stopped",
-            lambda vm: self._agents.stop(vm.host_id, vm.vm_id, timeout_seconds),
-        )
+        with self._of(key, view) as vm:
+            with self._store.write() as connection:
+                # Whoever stops it overrules the migration that brought it, whatever the host does.
+                outbox.settle_start(connection, vm.vm_id)
+            guest = self._agents.stop(vm.host_id, vm.vm_id, timeout_seconds)
+            return self._done(vm, guest, caller, "vm.stopped")
 
-    def _do(
-        self,
-        key: str,
-        view: View,
-        caller: SpiffeId,
-        action: str,
-        order: Callable[[VmRow], agent_pb2.Guest],
-    ) -> manager_pb2.Vm:
-        with self._store.write() as connection:
+    @contextmanager
+    def _of(self, key: str, view: View) -> Iterator[VmRow]:
+        """The machine, which nobody else is given an order about meanwhile. A migration that begins
+        is no danger: a host starts and stops nothing held.
+        """
+        with self._store.read() as connection:
             vm = vms.find(connection, self._cloud_id, key, view)
-            movable.require_free(vm)
-            # Whoever asks now overrules the migration that brought it.
-            outbox.settle_start(connection, vm.vm_id)
-        # A migration that begins meanwhile is no danger: a host starts and stops nothing held.
+        movable.require_free(vm)
         with self._alone(vm):
-            guest = order(vm)
+            yield vm
+
+    def _done(
+        self, vm: VmRow, guest: agent_pb2.Guest, caller: SpiffeId, action: str
+    ) -> manager_pb2.Vm:
+        """Record what was done. A start that was owed is made, or overruled."""
         now = micros(self._clock.now())
         with self._store.write() as connection:
+            outbox.settle_start(connection, vm.vm_id)
             audit.append(
                 connection,
                 now,

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from manager import tables
 
 _OWED = tables.owed_calls.c
+_ALL = sa.select(_OWED.kind, _OWED.migration_id, _OWED.target, _OWED.subject_id, _OWED.attempts)
 
 DELAY_SECONDS_INITIAL = 1.0
 """Before an owed call is repeated for the first time; doubles each time."""
@@ -73,12 +74,16 @@ def settle(connection: Connection, call: OwedCall) -> None:
 
 def find(connection: Connection, kind: Kind, migration_id: str) -> OwedCall | None:
     """The call of a kind that is owed for a migration, if it is."""
-    row = connection.execute(
-        sa.select(
-            _OWED.kind, _OWED.migration_id, _OWED.target, _OWED.subject_id, _OWED.attempts
-        ).where(_OWED.kind == kind.value, _OWED.migration_id == migration_id)
-    ).one_or_none()
+    asked = _ALL.where(_OWED.kind == kind.value, _OWED.migration_id == migration_id)
+    row = connection.execute(asked).one_or_none()
     return None if row is None else OwedCall(Kind(row.kind), *row[1:])
+
+
+def to_host(connection: Connection, kind: Kind, host_id: str, vm_id: str) -> list[OwedCall]:
+    """What of a kind is owed to a host about a machine, for whatever migration."""
+    asked = _ALL.where(_OWED.kind == kind.value, _OWED.target == host_id, _OWED.subject_id == vm_id)
+    rows = connection.execute(asked.order_by(_OWED.migration_id))
+    return [OwedCall(Kind(row.kind), *row[1:]) for row in rows]
 
 
 def settle_start(connection: Connection, vm_id: str) -> None:
@@ -101,10 +106,7 @@ def postpone(connection: Connection, call: OwedCall, now: int) -> None:
 def due(connection: Connection, now: int, limit: int) -> list[OwedCall]:
     """Calls whose time has come, longest due first."""
     rows = connection.execute(
-        sa.select(_OWED.kind, _OWED.migration_id, _OWED.target, _OWED.subject_id, _OWED.attempts)
-        .where(_OWED.due_at <= now)
-        .order_by(_OWED.due_at, _OWED.migration_id)
-        .limit(limit)
+        _ALL.where(_OWED.due_at <= now).order_by(_OWED.due_at, _OWED.migration_id).limit(limit)
     )
     return [OwedCall(Kind(row.kind), *row[1:]) for row in rows]
 

@@ -8,6 +8,7 @@ from manager import outbox, reservation_rows, vms
 from manager.agents import Agents
 from manager.outbox import Kind, OwedCall
 from manager.peers import Peer, Peers
+from manager.reservation_rows import State
 from manager.saga import records
 from manager.store import Store
 from watari import errors, logs
@@ -66,9 +67,15 @@ class OwedCalls:
         try:
             self._agents.discard(call.target, call.migration_id)
         except errors.FailedPrecondition as error:
-            if error.reason != "MIGRATION_COMMITTED":
+            if error.reason != "MIGRATION_COMMITTED" or self._given_back(call):
+                # Of a machine that was given back no copy may stay: it is owed until it is gone.
                 raise
             _log.error("agent activated what was never handed over", host_id=call.target)
+
+    def _given_back(self, call: OwedCall) -> bool:
+        with self._store.read() as connection:
+            reservation = reservation_rows.of_migration(connection, call.migration_id)
+        return reservation is not None and reservation.state is State.RELINQUISHED
 
     def _start(self, call: OwedCall) -> None:
         if not self._stands(call):

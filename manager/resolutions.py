@@ -71,6 +71,8 @@ class Resolutions:
             if row.resolution == word.resolution:
                 return
             require_open(row, word.resolution)
+            if word.resolution == KEEP:
+                self._arriving.require_latest(connection, row)
             now = micros(self._clock.now())
             if word.resolution == KEEP:
                 done = reservation_rows.resolve(connection, row, KEEP)

@@ -45,12 +45,17 @@ def on_hand_over(state: State, recorded: bytes | None, arrived: bytes) -> Answer
     return Answer.REFUSE
 
 
+_SAYS_NO = (errors.FailedPrecondition, errors.NotFound, errors.InvalidArgument)
+"""What an agent answers that has looked at the machine and can make none of it."""
+
+
 def is_final(error: errors.WatariError) -> bool:
-    """Whether an agent that answers this to an activation will never do better. That it does not
-    believe this manager, or broke, says nothing of the machine.
+    """Whether an agent that answers this to an activation will never do better. That it is busy,
+    broke, or does not believe this manager says nothing of the machine; nor does an answer without
+    our details, which came from something in between.
     """
-    unsaid = isinstance(error, errors.Unauthenticated | errors.Denied | errors.Internal)
-    return not error.retryable and not unsaid
+    said = isinstance(error, _SAYS_NO) and error.reason not in errors.REASONS_UNSAID
+    return said and not error.retryable
 
 
 def gives_up(

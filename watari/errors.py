@@ -171,6 +171,11 @@ REASONS_WITHOUT_DETAILS = {
     grpc.StatusCode.UNAUTHENTICATED: "PEER_UNAUTHENTICATED",
     grpc.StatusCode.PERMISSION_DENIED: "NOT_ALLOWED",
 }
+REASON_UNKNOWN = "PEER_ERROR"
+"""The reason of every other code without details."""
+
+REASONS_UNSAID = frozenset({REASON_UNKNOWN, *REASONS_WITHOUT_DETAILS.values()})
+"""Reasons that an error may have without anybody having said so in our words."""
 
 _CANCELLED_HERE = (
     "Locally cancelled by application!",
@@ -264,7 +269,7 @@ def _build(
 
 
 def _without_details(code: grpc.StatusCode, message: str) -> WatariError:
-    reason = REASONS_WITHOUT_DETAILS.get(code, "PEER_ERROR")
+    reason = REASONS_WITHOUT_DETAILS.get(code, REASON_UNKNOWN)
     return _CLASSES.get(code, WatariError)(reason, message or code.value[1])
 
 

@@ -293,6 +293,25 @@ def test_what_the_host_can_make_nothing_of_can_still_be_given_up(pair):
     assert room(osaka) == "RELEASED"
 
 
+def test_an_old_copy_of_a_machine_that_came_by_another_way_cannot_be_kept(pair):
+    tokyo, osaka = pair
+    with failpoint.armed("manager.reservation.before_release", ALWAYS):
+        with failpoint.armed("manager.saga.before_commit", ALWAYS):
+            old = tokyo.migrate("web-1", "osaka").migration_id
+            eventually(lambda: old in osaka.agent.arrivals, "it has arrived")
+            eventually(lambda: room(osaka) == "CONFIRMED", "it is confirmed")
+            tokyo.cancel(old)
+            tokyo.wait_state(old, "CANCELLED")
+        tokyo.wait_state(tokyo.migrate("web-1", "osaka").migration_id, "SUCCEEDED")
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            resolve(osaka, old, KEEP)
+        assert caught.value.reason == "EPOCH_MISMATCH"
+        assert "GIVE_UP_HERE" in caught.value.hint
+        assert osaka.vms()[VM].epoch == 2
+    resolve(osaka, old, GIVE_UP)
+    assert_one_owner(VM, osaka, tokyo)
+
+
 def test_what_has_not_arrived_completely_cannot_be_kept(pair):
     tokyo, osaka = pair
     migration_id = confirmed(tokyo, osaka)

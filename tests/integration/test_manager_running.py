@@ -156,6 +156,8 @@ def test_a_destination_that_cannot_start_a_machine_gives_it_back_and_says_why(pa
 def test_a_machine_that_came_back_can_be_moved_there_and_back_again(pair):
     tokyo, osaka = pair
     osaka.agent.refuse("prepare", UNFIT)
+    # What is left of the first one is still there when the second one arrives.
+    osaka.agent.refuse("DiscardIncoming", AWAY, AWAY)
     tokyo.wait_state(migrate(tokyo).migration_id, "FAILED")
     tokyo.wait_state(migrate(tokyo).migration_id, "SUCCEEDED")
     assert osaka.vms()[VM].epoch == 4
@@ -216,6 +218,31 @@ def test_somebody_who_stops_a_machine_overrules_a_start_that_is_owed(pair):
     osaka.agent.refuse("StartGuest", *[UNFIT] * ALWAYS)
     tokyo.wait_state(migrate(tokyo).migration_id, "SUCCEEDED")
     client.call(osaka.operator.StopVm, manager_pb2.StopVmRequest(vm="web-1"))
+    eventually(lambda: owed(osaka) == 0, "nothing is owed")
+
+
+@pytest.mark.parametrize("answer", [AWAY, UNFIT])
+def test_an_order_to_start_that_fails_leaves_the_start_owed(pair, answer):
+    tokyo, osaka = pair
+    osaka.agent.refuse("StartGuest", *[UNFIT] * ALWAYS)
+    tokyo.wait_state(migrate(tokyo).migration_id, "SUCCEEDED")
+    osaka.agent.refusing.clear()
+    osaka.agent.refuse("StartGuest", *[answer] * ALWAYS)
+    with pytest.raises(type(answer)):
+        client.call(osaka.operator.StartVm, manager_pb2.StartVmRequest(vm="web-1"))
+    assert owed(osaka) == 1
+    osaka.agent.refusing.clear()
+    eventually(lambda: osaka.agent.is_running(VM), "the janitor starts it")
+
+
+def test_a_copy_that_cannot_be_deleted_after_it_was_given_back_stays_owed(pair):
+    tokyo, osaka = pair
+    osaka.agent.refuse("prepare", UNFIT)
+    ran = errors.FailedPrecondition("MIGRATION_COMMITTED", "somebody let it run")
+    osaka.agent.refuse("DiscardIncoming", ran, ran)
+    tokyo.wait_state(migrate(tokyo).migration_id, "FAILED")
+    eventually(lambda: not osaka.agent.refusing["DiscardIncoming"], "it was refused")
+    eventually(lambda: VM not in osaka.agent.guests, "it is asked for until it is gone")
     eventually(lambda: owed(osaka) == 0, "nothing is owed")
 
 

@@ -29,7 +29,7 @@ from watari.v1 import common_pb2, manager_pb2
 
 A, B = "A", "B"
 OFF, RUNS, STOPPED, GONE = "off", "runs", "stopped for the migration", "retired"
-DEFINED, PREPARED = "defined", "prepared"
+HALF, DEFINED, PREPARED = "renamed", "defined", "prepared"
 CALLS = (
     *("hold", "transfer", "unhold", "take_back", "retire"),
     *("reserve", "confirm", "release", "hand_over"),
@@ -209,8 +209,10 @@ class Model:
         return [("wait", w), ("accepted", w)] if "start" in w.owes_b else [("accepted", w)]
 
     def _activate(self, w: World) -> list[tuple[str, World]]:
-        if w.guest_b == "" and (not w.arrived or w.refused or w.broken):
+        if w.guest_b == "" and (not w.arrived or w.refused):
             return [("unfit", w)]
+        if w.broken:  # before or after what is renamed first
+            return [("unfit", w), ("unfit", w._replace(guest_b=HALF, arrived=False))]
         if w.guest_b == "":
             w = w._replace(guest_b=DEFINED, arrived=False)
         if w.guest_b != DEFINED or not w.run:
@@ -220,7 +222,9 @@ class Model:
 
     def _discard(self, w: World) -> list[tuple[str, World]]:
         w = w._replace(refused="a discard is forgotten" not in self.rules)
-        if w.guest_b == RUNS or (w.guest_b and not w.run):
+        if w.guest_b == RUNS or (w.guest_b == DEFINED and not w.run):
+            return [("committed", w)]
+        if w.guest_b == HALF and "half a machine counts as one" in self.rules:
             return [("committed", w)]
         return [("ok", w._replace(guest_b="", arrived=False))]
 
@@ -391,7 +395,8 @@ class Model:
     def _pay(self, w: World, call: str, calm: bool, settle: Callable[[World, str], World]) -> Steps:
         asked = w._replace(sent=w.sent | _BIT[call])
         for answer, after in self.carry_out(asked, call):
-            if answer != "failed":
+            kept = answer == "committed" and w.room is Room.RELINQUISHED
+            if answer != "failed" and not kept:
                 yield f"owed {call}: {answer}", settle(after, call)
             if calm:
                 return

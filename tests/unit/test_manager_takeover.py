@@ -65,6 +65,11 @@ def test_a_host_that_lost_what_had_arrived_gives_the_machine_back():
         errors.Internal("INTERNAL", "a bug"),
         errors.Denied("NOT_ALLOWED", "who are you"),
         errors.Unauthenticated("PEER_UNAUTHENTICATED", "an old certificate"),
+        errors.Exhausted("OVERLOADED", "too many calls"),
+        errors.Exhausted("PEER_ERROR", "gRPC has no more streams"),
+        errors.NotFound("PEER_ERROR", "something in between"),
+        errors.Unimplemented("NOT_SERVED", "not yet"),
+        errors.Cancelled("CANCELLED", "it stops"),
     ],
 )
 def test_what_says_nothing_of_the_machine_is_waited_out(error):

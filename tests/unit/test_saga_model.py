@@ -33,17 +33,19 @@ BEGINNINGS = {
     ),
 }
 
-MUTANTS = [
-    "start before it is owned",
-    "prepare runs it",
-    "unhold in HANDED_OVER",
-    "relinquish after the start is owed",
-    "release after the hand-over",
-    "cancel after the commit",
-    "the start is not owed",
-    "relinquish without discard",
-    "a discard is forgotten",
-]
+RUNNING, UNFIT = "a machine that runs", "a machine that is off, and unfit for the destination"
+MUTANTS = {
+    "start before it is owned": RUNNING,
+    "prepare runs it": RUNNING,
+    "unhold in HANDED_OVER": RUNNING,
+    "relinquish after the start is owed": RUNNING,
+    "release after the hand-over": RUNNING,
+    "cancel after the commit": RUNNING,
+    "the start is not owed": RUNNING,
+    "relinquish without discard": RUNNING,
+    "a discard is forgotten": RUNNING,
+    "half a machine counts as one": UNFIT,
+}
 
 
 class Wrong(AssertionError):
@@ -164,4 +166,4 @@ def test_whatever_happens_there_is_one_owner_and_one_copy_that_can_run(
 @pytest.mark.parametrize("rule", MUTANTS)
 def test_the_search_finds_what_is_wrong_without_a_rule(rule: str) -> None:
     with pytest.raises(Wrong):
-        Search(Model(frozenset({rule}))).run(BEGINNINGS["a machine that runs"])
+        Search(Model(frozenset({rule}))).run(BEGINNINGS[MUTANTS[rule]])
