@@ -17,6 +17,8 @@ from watari.v1 import agent_pb2, common_pb2
 
 Mode: TypeAlias = "common_pb2.MigrationMode.ValueType"
 COLD = common_pb2.MIGRATION_MODE_COLD
+SUSPEND = common_pb2.MIGRATION_MODE_SUSPEND
+WARM = common_pb2.MIGRATION_MODE_WARM
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,12 @@ class Hypervisor(Protocol):
 
     name: str
     """What the driver calls itself: "shelf", "libvirt"."""
+
+    def version(self) -> str:
+        """Product and version of the hypervisor, as "QEMU 7.2.22"; empty where there is none.
+
+        Raises Unavailable HYPERVISOR_UNAVAILABLE.
+        """
 
     def guests(self) -> Sequence[Guest]:
         """Every machine, by name; one with an unreadable definition has its `problem` set."""

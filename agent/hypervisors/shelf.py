@@ -72,6 +72,10 @@ class Shelf:
             shutil.rmtree(left)
         self._lock_file = files.claim(folder / ".lock")
 
+    def version(self) -> str:
+        """Empty: there is no hypervisor."""
+        return ""
+
     def close(self) -> None:
         """Lets another agent have the shelf."""
         os.close(self._lock_file)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from agent import grants
 from agent.hypervisors import COLD, STATE_DISKS, Hypervisor, domain
 from agent.settings import Settings
-from agent.transfer import geometry, handshake
+from agent.transfer import foreseen, geometry, handshake
 from agent.transfer.arrivals import Arrivals
 from agent.transfer.spent import Spent
-from watari import clock, errors
+from watari import __version__, clock, errors
 from watari.identity import Identity, SpiffeId
 from watari.v1 import agent_pb2, common_pb2
 
@@ -50,7 +50,13 @@ class Admission:
         unless it is a dry run: nothing has moved, and the machine has not been stopped.
         """
         mode = request.mode or COLD
-        found = self.hypervisor.findings(request.definition_xml, list(grant.disks), mode)
+        found = [*self.hypervisor.findings(request.definition_xml, list(grant.disks), mode)]
+        if request.dry_run:
+            found += foreseen.versions(
+                agent=(request.agent_version, __version__),
+                hypervisor=(request.hypervisor_version, self.hypervisor.version()),
+                mode=mode,
+            )
         ordered = sorted(found, key=lambda each: -each.severity)[:FINDINGS_MAX]
         if ordered and ordered[0].severity == agent_pb2.SEVERITY_ERROR and not request.dry_run:
             raise errors.from_problem(ordered[0].problem)

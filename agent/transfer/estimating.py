@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from agent import grants
 from agent.disks.view import DiskView
-from agent.hypervisors import COLD, Guest, Hypervisor
+from agent.hypervisors import COLD, WARM, Guest, Hypervisor
 from agent.settings import Settings
-from agent.transfer import frames, opening
+from agent.transfer import foreseen, frames, opening
 from agent.transfer.attempt import check_granted_disks
 from agent.transfer.flow import Failure, Throttle
 from agent.transfer.line import Line
@@ -23,7 +23,7 @@ from agent.transfer.meter import Meter
 from agent.transfer.rounds import DOWNTIME_SECONDS_TARGET
 from agent.transfer.sending import Burst, Sending, Source, Survey
 from agent.transfer.steering import Steering
-from watari import clock, errors
+from watari import __version__, clock, errors
 from watari.identity import Identity
 from watari.rpc import client
 from watari.v1 import agent_pb2, common_pb2
@@ -143,6 +143,8 @@ class Estimate:
             definition_xml=self.guest.definition_xml,
             dry_run=True,
             mode=self.request.mode,
+            agent_version=__version__,
+            hypervisor_version=self.hypervisor.version(),
         )
 
     def _sending(self, source: Source, opened: opening.Opened, meter: Meter) -> Sending:
@@ -185,8 +187,15 @@ class Estimate:
 
     def _answer(self, opened: opening.Opened) -> agent_pb2.EstimateTransferResponse:
         """What is known without the content."""
-        own = self.hypervisor.obstacles(self.guest.vm_id, self.request.mode or COLD)
-        worst_first = sorted([*own, *opened.findings], key=lambda each: -each.severity)
+        mode = self.request.mode or COLD
+        own = self.hypervisor.obstacles(self.guest.vm_id, mode)
+        way = foreseen.link(
+            mode=mode,
+            running=self._runs,
+            target_seconds=self._downtime_aimed,
+            round_trip_seconds=opened.round_trip_seconds,
+        )
+        worst_first = sorted([*own, *opened.findings, *way], key=lambda each: -each.severity)
         return agent_pb2.EstimateTransferResponse(
             total_bytes=sum(disk.size_bytes for disk in self.guest.disks),
             round_trip_seconds=opened.round_trip_seconds,
@@ -195,8 +204,13 @@ class Estimate:
 
     def _downtime(self, seconds: float) -> float:
         """In mode warm a machine that runs is copied before it is stopped: what is aimed at."""
-        warm = self.request.mode == common_pb2.MIGRATION_MODE_WARM
-        if not warm or self.guest.state != agent_pb2.GUEST_STATE_RUNNING:
-            return seconds
-        aimed = self.request.options.downtime_seconds_target or DOWNTIME_SECONDS_TARGET
-        return min(seconds, float(aimed))
+        warm = self.request.mode == WARM and self._runs
+        return min(seconds, self._downtime_aimed) if warm else seconds
+
+    @property
+    def _runs(self) -> bool:
+        return self.guest.state == agent_pb2.GUEST_STATE_RUNNING
+
+    @property
+    def _downtime_aimed(self) -> float:
+        return float(self.request.options.downtime_seconds_target or DOWNTIME_SECONDS_TARGET)

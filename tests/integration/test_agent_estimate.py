@@ -174,10 +174,10 @@ def test_a_grant_for_a_move_makes_no_estimate(pair: agents.Pair) -> None:
     assert "move" in caught.value.message
 
 
-@pytest.mark.parametrize("dry_run", [True, False])
-def test_a_destination_does_not_take_its_senders_word_for_it(
-    pair: agents.Pair, federation: Federation, dry_run: bool
-) -> None:
+def opened(
+    pair: agents.Pair, federation: Federation, *, dry_run: bool, estimate_only: bool, **told: str
+) -> agent_pb2.OpenSessionResponse:
+    """The destination's answer to a sender that asks for a session by itself."""
     vm_id = put_machine(pair.source.shelf, "web", {"vda": Content(MIB, ((0, MIB),))})
     migration_id = str(uuid.uuid4())
     own = federation.party(pair.source.spiffe_id)
@@ -185,17 +185,34 @@ def test_a_destination_does_not_take_its_senders_word_for_it(
     request = agent_pb2.OpenSessionRequest(
         session_id=str(uuid.uuid4()),
         migration_id=migration_id,
-        grant=pair.grant(guest, migration_id, estimate_only=not dry_run),
+        grant=pair.grant(guest, migration_id, estimate_only=estimate_only),
         definition_xml=definition(vm_id, "web", {"vda": "vda.raw"}),
         cipher_key_bits=128,
         streams=1,
         dry_run=dry_run,
+        **told,
     )
     handshake.ask(request, own, SpiffeId.parse(pair.destination.spiffe_id))
     target = processes.target(pair.destination.port, pair.destination.spiffe_id)
     with client.connect(own, target) as channel:
-        stub = agent_pb2_grpc.TransferServiceStub(channel)
-        with pytest.raises(errors.Denied) as caught:
-            client.call(stub.OpenSession, request)
+        return client.call(agent_pb2_grpc.TransferServiceStub(channel).OpenSession, request)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_destination_does_not_take_its_senders_word_for_it(
+    pair: agents.Pair, federation: Federation, dry_run: bool
+) -> None:
+    with pytest.raises(errors.Denied) as caught:
+        opened(pair, federation, dry_run=dry_run, estimate_only=not dry_run)
     assert caught.value.reason == "GRANT_INVALID"
     check_nothing_left(pair.destination)
+
+
+def test_a_destination_whose_agent_is_older_says_so(
+    pair: agents.Pair, federation: Federation
+) -> None:
+    answer = opened(pair, federation, dry_run=True, estimate_only=True, agent_version="999.0")
+    (finding,) = answer.findings
+    assert finding.severity == agent_pb2.SEVERITY_WARNING
+    assert finding.problem.metadata["requirement"] == "agent version"
+    assert pair.estimate(put_machine(pair.source.shelf, "db", {"vda": Content(MIB, ())})).compared

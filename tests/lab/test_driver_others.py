@@ -35,6 +35,7 @@ def test_a_name_that_another_machine_has_is_refused_before_anything_moves(
     coming = make_guest(lab.tokyo, name="db-1", disks={"vda": "raw"})
     definition = tokyo.driver.guest(coming.spec.vm_id).definition_xml
     disks = [common_pb2.DiskSpec(disk_id="vda", size_bytes=coming.spec.disk_bytes)]
+    assert osaka.driver.version().startswith("QEMU ")
     found = osaka.driver.findings(definition, disks, COLD)
     assert [each.problem.metadata["requirement"] for each in found] == ["name"]
     assert found[0].severity == agent_pb2.SEVERITY_ERROR

@@ -1779,6 +1779,8 @@ class OpenSessionRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     OFFER_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    AGENT_VERSION_FIELD_NUMBER: _builtins.int
+    HYPERVISOR_VERSION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Made by the sender, one per attempt (UUID)."""
     migration_id: _builtins.str
@@ -1795,6 +1797,10 @@ class OpenSessionRequest(_message.Message):
     """How the machine is moved; UNSPECIFIED is cold. A receiver that could not run it refuses, before
     anything moves and before the machine is stopped: FAILED_PRECONDITION with the first finding.
     """
+    agent_version: _builtins.str
+    """In a dry run: the sending agent's version."""
+    hypervisor_version: _builtins.str
+    """In a dry run: its hypervisor's name and version, as "QEMU 7.2.22"; empty where there is none."""
     @_builtins.property
     def grant(self) -> _common_pb2.SignedGrant:
         """The grant with both signatures."""
@@ -1820,10 +1826,12 @@ class OpenSessionRequest(_message.Message):
         dry_run: _builtins.bool = ...,
         offer: _common_pb2.SignedDocument | None = ...,
         mode: _common_pb2.MigrationMode.ValueType = ...,
+        agent_version: _builtins.str = ...,
+        hypervisor_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "offer", b"offer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cipher_key_bits", b"cipher_key_bits", "definition_xml", b"definition_xml", "dry_run", b"dry_run", "grant", b"grant", "key_shares", b"key_shares", "migration_id", b"migration_id", "mode", b"mode", "offer", b"offer", "session_id", b"session_id", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "cipher_key_bits", b"cipher_key_bits", "definition_xml", b"definition_xml", "dry_run", b"dry_run", "grant", b"grant", "hypervisor_version", b"hypervisor_version", "key_shares", b"key_shares", "migration_id", b"migration_id", "mode", b"mode", "offer", b"offer", "session_id", b"session_id", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

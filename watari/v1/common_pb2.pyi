@@ -194,6 +194,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """More bytes or disks than the grant allows."""
     ERROR_REASON_TOO_MANY_TRANSFERS: _ErrorReason.ValueType  # 138
     """The agent runs as many transfers as it may; try later."""
+    ERROR_REASON_LINK_TOO_SLOW: _ErrorReason.ValueType  # 139
+    """The way between two agents does not do what was asked for; a warning of a dry run."""
     ERROR_REASON_PROVIDER_NOT_FOUND: _ErrorReason.ValueType  # 140
     """No such provider was ever met."""
     ERROR_REASON_PROVIDER_STATE: _ErrorReason.ValueType  # 141
@@ -356,6 +358,8 @@ ERROR_REASON_GRANT_EXCEEDED: ErrorReason.ValueType  # 137
 """More bytes or disks than the grant allows."""
 ERROR_REASON_TOO_MANY_TRANSFERS: ErrorReason.ValueType  # 138
 """The agent runs as many transfers as it may; try later."""
+ERROR_REASON_LINK_TOO_SLOW: ErrorReason.ValueType  # 139
+"""The way between two agents does not do what was asked for; a warning of a dry run."""
 ERROR_REASON_PROVIDER_NOT_FOUND: ErrorReason.ValueType  # 140
 """No such provider was ever met."""
 ERROR_REASON_PROVIDER_STATE: ErrorReason.ValueType  # 141

@@ -39,6 +39,10 @@ class Libvirt:
         self._arrival = Arrival(self._host, self._machines)
         self._retiring = Retiring(self._host, self._machines, time)
 
+    def version(self) -> str:
+        """As libvirt tells it."""
+        return self._host.version()
+
     def close(self) -> None:
         """Lets libvirtd and the folder go; machines run on."""
         self._connection.close()

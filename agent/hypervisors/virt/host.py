@@ -82,6 +82,12 @@ class Host:
                 self._known[virt_type] = time.monotonic(), known
             return known
 
+    def version(self) -> str:
+        """The hypervisor's product and version, which libvirt tells as one number."""
+        with self._connection.asked("the hypervisor's version is not known") as opened:
+            product, number = str(opened.getType()), int(opened.getVersion())
+        return f"{product} {number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
+
     def free_memory_bytes(self) -> int:
         """What a machine could take now."""
         with self._connection.asked("the free memory is not known") as opened:
