@@ -166,7 +166,7 @@ def _directory(arguments: argparse.Namespace) -> None:
 
 def _running(arguments: argparse.Namespace) -> None:
     from bench.running import experiment as machines  # noqa: PLC0415 - the lab, which needs libvirt
-    from bench.running import report  # noqa: PLC0415
+    from bench.running import figures, report  # noqa: PLC0415 - Matplotlib, which only this needs
 
     chosen = machines.Chosen(
         methods=arguments.methods.split(",") if arguments.methods else machines.METHODS,
@@ -181,7 +181,9 @@ def _running(arguments: argparse.Namespace) -> None:
         sys.exit(f"no such method: {', '.join(sorted(unknown))}; there are {there}")
     default = RESULTS_FOLDER / ("running-quick.json" if arguments.quick else "running.json")
     file = arguments.json or default
-    report.write(machines.run(chosen, file), arguments.figures or file.with_suffix(""))
+    record, folder = machines.run(chosen, file), arguments.figures or file.with_suffix("")
+    figures.draw(record, folder)
+    report.write(record, folder)
 
 
 def _rows(_arguments: argparse.Namespace) -> None:

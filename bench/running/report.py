@@ -1,4 +1,4 @@
-"""The results of `python -m bench running`: a table, where the standstill goes, two figures."""
+"""The results of `python -m bench running`: a table, and where the standstill goes."""
 
 import json
 import statistics
@@ -33,13 +33,11 @@ Group = tuple[str, str, Sequence[Row]]
 
 
 def write(record: Mapping[str, Any], folder: Path) -> None:
-    """Results.md and the figures into a folder, and the table to stdout."""
-    from bench.running import figures  # noqa: PLC0415 - Matplotlib, which only this needs
-
-    drawn = figures.draw(record, folder)
+    """Results.md into a folder, and the table to stdout."""
     table = text(record)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.md").write_text(HEAD + table)
-    sys.stdout.write(f"{table}\n{len(drawn)} figures and results.md in {folder}\n")
+    sys.stdout.write(f"{table}\nresults.md and figures in {folder}\n")
 
 
 def groups(record: Mapping[str, Any]) -> list[Group]:
