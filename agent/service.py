@@ -113,9 +113,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     def StartGuest(
         self, request: agent_pb2.StartGuestRequest, context: grpc.ServicerContext
     ) -> agent_pb2.StartGuestResponse:
-        guest = self._hypervisor.start(validate.require_uuid(request.vm_id, "vm_id"))
-        if request.migration_id:
-            migration_id = validate.require_uuid(request.migration_id, "migration_id")
+        vm_id, (migration_id, epoch) = (
+            validate.require_uuid(request.vm_id, "vm_id"),
+            _meant(request),
+        )
+        guest = self._hypervisor.start(vm_id, migration_id, epoch)
+        if migration_id:
             self._hooks.run(Stage.AFTER_START, self._told(guest, migration_id))
         return agent_pb2.StartGuestResponse(guest=host.message(guest))
 
@@ -126,7 +129,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         seconds = validate.require_range(
             request.timeout_seconds, "timeout_seconds", 0, STOP_SECONDS_MAX
         )
-        guest = self._hypervisor.stop(vm_id, seconds)
+        guest = self._hypervisor.stop(vm_id, seconds, *_meant(request))
         return agent_pb2.StopGuestResponse(guest=host.message(guest))
 
     def StartTransfer(
@@ -279,6 +282,15 @@ def _vm_and_migration(
     return (
         validate.require_uuid(request.vm_id, "vm_id"),
         validate.require_uuid(request.migration_id, "migration_id"),
+    )
+
+
+def _meant(request: agent_pb2.StartGuestRequest | agent_pb2.StopGuestRequest) -> tuple[str, int]:
+    """The migration and the epoch that an order names; empty and 0 where it names none."""
+    named = request.migration_id
+    return (
+        validate.require_uuid(named, "migration_id") if named else "",
+        validate.require_range(request.epoch, "epoch", 0, EPOCH_MAX),
     )
 
 

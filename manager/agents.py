@@ -128,19 +128,25 @@ class Agents:
         request = agent_pb2.PurgeRetainedRequest(vm_id=vm_id, migration_id=migration_id)
         client.call(self._stub(host_id).PurgeRetained, request, timeout_seconds=self._deadline)
 
-    def start(self, host_id: str, vm_id: str, migration_id: str = "") -> agent_pb2.Guest:
-        """Let a machine run, because of a migration if one is named. Raises FailedPrecondition
-        VM_BUSY and VM_LIFECYCLE_FAILED, NotFound VM_NOT_FOUND, Unimplemented NOT_SERVED where none
-        runs.
+    def start(
+        self, host_id: str, vm_id: str, migration_id: str = "", epoch: int = 0
+    ) -> agent_pb2.Guest:
+        """Let a machine run, because of a migration if one is named, and only at that epoch unless
+        it is 0. Raises FailedPrecondition VM_BUSY, EPOCH_MISMATCH and VM_LIFECYCLE_FAILED, NotFound
+        VM_NOT_FOUND, Unimplemented NOT_SERVED where none runs.
         """
-        request = agent_pb2.StartGuestRequest(vm_id=vm_id, migration_id=migration_id)
+        request = agent_pb2.StartGuestRequest(vm_id=vm_id, migration_id=migration_id, epoch=epoch)
         return client.call(
             self._stub(host_id).StartGuest, request, timeout_seconds=self._lifecycle
         ).guest
 
-    def stop(self, host_id: str, vm_id: str, timeout_seconds: int) -> agent_pb2.Guest:
+    def stop(
+        self, host_id: str, vm_id: str, timeout_seconds: int, epoch: int = 0
+    ) -> agent_pb2.Guest:
         """Shut a machine down, by force after `timeout_seconds`. Raises as `start`."""
-        request = agent_pb2.StopGuestRequest(vm_id=vm_id, timeout_seconds=timeout_seconds)
+        request = agent_pb2.StopGuestRequest(
+            vm_id=vm_id, timeout_seconds=timeout_seconds, epoch=epoch
+        )
         deadline = self._lifecycle + timeout_seconds
         return client.call(self._stub(host_id).StopGuest, request, timeout_seconds=deadline).guest
 

@@ -35,7 +35,7 @@ class Lifecycle:
         runs none.
         """
         with self._of(key, view) as vm:
-            guest = self._agents.start(vm.host_id, vm.vm_id)
+            guest = self._agents.start(vm.host_id, vm.vm_id, epoch=vm.epoch)
             return self._done(vm, guest, caller, "vm.started")
 
     def stop(self, key: str, timeout_seconds: int, view: View, caller: SpiffeId) -> manager_pb2.Vm:
@@ -44,7 +44,7 @@ class Lifecycle:
             with self._store.write() as connection:
                 # Whoever stops it overrules the migration that brought it, whatever the host does.
                 outbox.settle_start(connection, vm.vm_id)
-            guest = self._agents.stop(vm.host_id, vm.vm_id, timeout_seconds)
+            guest = self._agents.stop(vm.host_id, vm.vm_id, timeout_seconds, vm.epoch)
             return self._done(vm, guest, caller, "vm.stopped")
 
     @contextmanager

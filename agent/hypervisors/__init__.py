@@ -163,14 +163,19 @@ class Hypervisor(Protocol):
         could not be started; the hold stays then.
         """
 
-    def start(self, vm_id: str) -> Guest:
-        """Lets a machine run: starts it, or lets go what `prepare` made ready. Once it has
-        returned, and once it may have run, `forget` does nothing any more. Raises NotFound,
-        FailedPrecondition VM_BUSY when it is held, VM_LIFECYCLE_FAILED, Unimplemented NOT_SERVED.
+    def start(self, vm_id: str, migration_id: str = "", epoch: int = 0) -> Guest:
+        """Lets a machine run: starts it, or lets go what `prepare` made ready. It is provisional
+        no more, and `forget` does nothing from then on. Migration and epoch are what the order
+        names, for `fencing`. Raises NotFound, FailedPrecondition VM_BUSY when it is held, or
+        provisional and not meant, EPOCH_MISMATCH, VM_LIFECYCLE_FAILED, Unimplemented NOT_SERVED.
         """
 
-    def stop(self, vm_id: str, stop_seconds_max: float) -> Guest:
-        """Shuts a machine down, by force after `stop_seconds_max`. Raises as `start`."""
+    def stop(
+        self, vm_id: str, stop_seconds_max: float, migration_id: str = "", epoch: int = 0
+    ) -> Guest:
+        """Shuts a machine down, by force after `stop_seconds_max`; only who owns it orders that, so
+        it is provisional no more. Raises as `start`.
+        """
 
     def prepare(self, vm_id: str) -> Guest:
         """Gets a machine that arrived and never ran here as far as it goes without executing an
@@ -180,8 +185,9 @@ class Hypervisor(Protocol):
         """
 
     def forget(self, migration_id: str) -> bool:
-        """Deletes the machine that a migration brought, if it is provisional. False when it is not
-        any more, and nothing has changed; True too when there is no such machine.
+        """Deletes the machine that a migration brought, if it is provisional, whoever has started
+        it: it was given back, and its owner runs it elsewhere. False when it is not provisional any
+        more, and nothing has changed; True too when there is no such machine.
         """
 
     def obstacles(self, vm_id: str, mode: Mode) -> Sequence[agent_pb2.Finding]:
@@ -195,8 +201,9 @@ class Hypervisor(Protocol):
         """What of a machine that may arrive this host could not run, or not as it was."""
 
     def retire(self, vm_id: str, migration_id: str) -> Retained:
-        """Takes a handed-over machine out of use and keeps its disks. Raises NotFound,
-        FailedPrecondition VM_BUSY when another migration holds it.
+        """Takes a handed-over machine out of use and keeps its disks. Raises NotFound, also for
+        one that no migration holds and of which nothing is kept: that was purged, and what is here
+        came back since; FailedPrecondition VM_BUSY when another migration holds it.
         """
 
     def retained(self) -> Sequence[Retained]:
@@ -224,6 +231,7 @@ class Hypervisor(Protocol):
 
     def activate(self, arrived: Arrived, *, provisional: bool) -> Guest:
         """Turns a folder of complete disks, named as in `staged_disk`, into a machine. One that is
-        provisional can be deleted by `forget` until it was started. Raises FailedPrecondition
-        VM_BUSY when the host already has one with this UUID.
+        provisional can be deleted by `forget` until it was started or stopped; any other one until
+        this has succeeded. Raises FailedPrecondition VM_BUSY when the host already has one with
+        this UUID.
         """

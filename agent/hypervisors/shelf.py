@@ -32,6 +32,7 @@ from agent.hypervisors import (
     Retained,
     StoredDisk,
     domain,
+    fencing,
     shelved,
 )
 from agent.hypervisors.shelved import staged_disk
@@ -133,7 +134,7 @@ class Shelf:
                     files.write_json(folder / _ORIGIN, _json(folder / _ORIGIN) | {"epoch": epoch})
                 files.remove(folder / _HOLD)
 
-    def start(self, vm_id: str) -> Guest:
+    def start(self, vm_id: str, migration_id: str = "", epoch: int = 0) -> Guest:  # noqa: ARG002
         """Refused: the shelf pretends no hypervisor."""
         raise errors.Unimplemented(
             "NOT_SERVED",
@@ -142,9 +143,22 @@ class Shelf:
             vm=vm_id,
         )
 
-    def stop(self, vm_id: str, stop_seconds_max: float) -> Guest:  # noqa: ARG002
+    def stop(
+        self,
+        vm_id: str,
+        stop_seconds_max: float,  # noqa: ARG002
+        migration_id: str = "",
+        epoch: int = 0,
+    ) -> Guest:
         """The machine, which is off."""
-        return self.guest(vm_id)
+        with self._lock:
+            folder = self._folder(vm_id)
+            origin = _json(folder / _ORIGIN)
+            brought_by = origin["migration_id"] if origin.get("provisional") else ""
+            fencing.require_meant(self._read(folder), brought_by, migration_id, epoch)
+            if brought_by:
+                files.write_json(folder / _ORIGIN, origin | {"provisional": False})
+            return self._read(folder)
 
     def prepare(self, vm_id: str) -> Guest:
         """Refused, so that a machine that ran goes back to where it can run."""
@@ -205,7 +219,9 @@ class Shelf:
             if not kept.is_dir():
                 folder = self._folder(vm_id)
                 holder = _json(folder / _HOLD).get("migration_id", "")
-                if holder not in {"", migration_id}:
+                if not holder:  # retired and purged long ago: what is here now came back since
+                    raise _not_found(vm_id)
+                if holder != migration_id:
                     raise _busy(vm_id, holder)
                 expires = self._clock.now().timestamp() + self._retention_seconds
                 files.write_json(folder / _RETAINED, {"vm_id": vm_id, "expires_at": expires})
@@ -292,12 +308,7 @@ class Shelf:
     def _folder(self, vm_id: str) -> Path:
         folder = self._find(vm_id)
         if folder is None:
-            raise errors.NotFound(
-                "VM_NOT_FOUND",
-                f"this host has no machine {vm_id}",
-                hint="see `watari vm list`",
-                vm=vm_id,
-            )
+            raise _not_found(vm_id)
         return folder
 
     def _find(self, vm_id: str) -> Path | None:
@@ -349,6 +360,12 @@ class Shelf:
             epoch=_json(folder / _ORIGIN).get("epoch", 0),
             name=self._read(folder).name,
         )
+
+
+def _not_found(vm_id: str) -> errors.NotFound:
+    return errors.NotFound(
+        "VM_NOT_FOUND", f"this host has no machine {vm_id}", hint="see `watari vm list`", vm=vm_id
+    )
 
 
 def _off(vm_id: str) -> errors.FailedPrecondition:

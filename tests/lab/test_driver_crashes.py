@@ -204,12 +204,12 @@ def test_an_arrival_is_killed_anywhere(
     arrive()
     began = 0
     with killed_at(1), contextlib.suppress(Killed):
-        osaka.driver.start(vm_id)
+        osaka.driver.start(vm_id, migration)
         began = 1
     assert began == 0
     osaka.crash()
     assert not osaka.driver.forget(migration)
-    osaka.driver.start(vm_id)
+    osaka.driver.start(vm_id, migration)
     osaka.console(migration).wait_ack()
     for _ in at_every_step(tokyo, lambda: tokyo.driver.retire(vm_id, migration)):
         assert [each.vm_id for each in tokyo.driver.retained()] == [vm_id]

@@ -47,7 +47,7 @@ def test_firmware_variables_and_tpm_come_along(
     state = next((lab.osaka.folder / "lib/swtpm" / vm_id).rglob("*.permall"))
     assert state.read_bytes() in bytes(copies["tpm"])
     osaka.driver.prepare(vm_id)
-    osaka.driver.start(vm_id)
+    osaka.driver.start(vm_id, migration)
     osaka.console(migration).wait_ack()
     said = [*guest.console.events(), *osaka.console(migration).events()]
     assert console.problems(said) == []

@@ -80,7 +80,7 @@ def test_a_machine_goes_on_at_the_other_host_and_loses_nothing(
     assert osaka.driver.prepare(vm_id).state == PAUSED
     there = osaka.console(migration)
     assert there.events() == []
-    assert osaka.driver.start(vm_id).state == RUNNING
+    assert osaka.driver.start(vm_id, migration).state == RUNNING
     there.wait_ack()
     assert not osaka.driver.forget(migration)
     assert not list((osaka.folder / "machines" / migration).glob("memory*"))
@@ -102,7 +102,7 @@ def test_a_machine_goes_on_at_the_other_host_and_loses_nothing(
     tokyo.driver.purge(migration)
     assert not guest.disk("vda").exists()
     tokyo.driver.prepare(vm_id)
-    tokyo.driver.start(vm_id)
+    tokyo.driver.start(vm_id, back)
     tokyo.console(back).wait_ack()
     assert console.problems([*before, *there.events(), *tokyo.console(back).events()]) == []
     osaka.driver.retire(vm_id, back)

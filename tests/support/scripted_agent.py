@@ -281,8 +281,7 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
             if not self.runs:
                 raise errors.Unimplemented("NOT_SERVED", "a shelf runs nothing")
             guest = self._guest(request.vm_id)
-            if guest.held_by:
-                raise errors.FailedPrecondition("VM_BUSY", f"held by {guest.held_by}")
+            self._require_meant(guest, request)
             if guest.state != agent_pb2.GUEST_STATE_RUNNING:
                 guest.state = agent_pb2.GUEST_STATE_RUNNING
                 self.ran.append(guest.vm_id)
@@ -293,8 +292,8 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         with self.lock:
             self._answer("StopGuest")
             guest = self._guest(request.vm_id)
-            if guest.held_by:
-                raise errors.FailedPrecondition("VM_BUSY", f"held by {guest.held_by}")
+            self._require_meant(guest, request)
+            self.provisional.discard(guest.vm_id)
             guest.state = agent_pb2.GUEST_STATE_SHUT_OFF
             return agent_pb2.StopGuestResponse(guest=guest)
 
@@ -395,6 +394,19 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         if request.prepare and vm_id in self.provisional:
             self._answer("prepare")
             self.guests[vm_id].state = agent_pb2.GUEST_STATE_PAUSED
+
+    def _require_meant(
+        self,
+        guest: agent_pb2.Guest,
+        request: agent_pb2.StartGuestRequest | agent_pb2.StopGuestRequest,
+    ) -> None:
+        if guest.held_by:
+            raise errors.FailedPrecondition("VM_BUSY", f"held by {guest.held_by}")
+        if request.epoch not in (0, max(guest.epoch, 1)):
+            raise errors.FailedPrecondition("EPOCH_MISMATCH", f"at epoch {guest.epoch}")
+        named = self.activated.get(request.migration_id) == guest.vm_id or request.epoch
+        if guest.vm_id in self.provisional and not named:
+            raise errors.FailedPrecondition("VM_BUSY", "provisional")
 
     def _guest(self, vm_id: str) -> agent_pb2.Guest:
         if vm_id not in self.guests:

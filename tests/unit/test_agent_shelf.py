@@ -144,6 +144,22 @@ def test_a_retired_machine_is_gone_and_kept_for_its_time(
         shelf.retire(vm_id, OTHER)
 
 
+def test_a_retirement_that_comes_late_does_not_take_a_machine_that_came_back(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    vm_id = machine(tmp_path)
+    shelf.hold(vm_id, MIGRATION)
+    shelf.retire(vm_id, MIGRATION)
+    shelf.purge(MIGRATION)
+    staging, xml = staged(tmp_path, vm_id)
+    shelf.activate(Arrived(staging, vm_id, xml, 3, "elsewhere.example"), provisional=False)
+    with pytest.raises(errors.NotFound) as caught:
+        shelf.retire(vm_id, MIGRATION)
+    assert caught.value.reason == "VM_NOT_FOUND"
+    assert shelf.guest(vm_id).epoch == 3
+    assert shelf.retained() == []
+
+
 def staged(tmp_path: Path, vm_id: str) -> tuple[Path, str]:
     staging = files.ensure_folder(tmp_path / "incoming" / MIGRATION)
     (staging / staged_disk("vda")).write_bytes(b"content")
@@ -235,3 +251,37 @@ def test_a_machine_that_arrived_for_good_is_never_forgotten(shelf: Shelf, tmp_pa
     shelf.activate(Arrived(staging, vm_id, xml, 2, "elsewhere.example"), provisional=False)
     assert not shelf.forget(MIGRATION)
     assert shelf.guest(vm_id).epoch == 2
+
+
+def test_an_order_for_another_stay_of_a_machine_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    vm_id = str(uuid.uuid4())
+    staging, xml = staged(tmp_path, vm_id)
+    shelf.activate(Arrived(staging, vm_id, xml, 7, "elsewhere.example"), provisional=True)
+    for migration, epoch, reason in (
+        ("", 0, "VM_BUSY"),
+        (OTHER, 7, "VM_BUSY"),
+        (MIGRATION, 6, "EPOCH_MISMATCH"),
+        ("", 9, "EPOCH_MISMATCH"),
+    ):
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            shelf.stop(vm_id, 0, migration, epoch)
+        assert caught.value.reason == reason
+    assert shelf.forget(MIGRATION), "and it is provisional still"
+
+
+def test_who_stops_a_machine_owns_it_and_it_is_not_forgotten_any_more(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    vm_id = str(uuid.uuid4())
+    staging, xml = staged(tmp_path, vm_id)
+    shelf.activate(Arrived(staging, vm_id, xml, 7, "elsewhere.example"), provisional=True)
+    shelf.stop(vm_id, 0, epoch=7)
+    assert not shelf.forget(MIGRATION)
+    shelf.stop(vm_id, 0)
+
+
+def test_a_machine_that_never_migrated_is_at_the_first_epoch(shelf: Shelf, tmp_path: Path) -> None:
+    vm_id = machine(tmp_path)
+    assert shelf.stop(vm_id, 0, epoch=1).vm_id == vm_id
+    with pytest.raises(errors.FailedPrecondition, match="EPOCH_MISMATCH"):
+        shelf.stop(vm_id, 0, epoch=2)

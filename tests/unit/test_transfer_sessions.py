@@ -165,6 +165,7 @@ def test_what_was_activated_is_neither_discarded_nor_sent_again(host: Destinatio
 def leave(host: Destination, vm_id: str) -> str:
     """The machine is handed over to elsewhere; returns the migration that took it away."""
     migration_id = str(uuid.uuid4())
+    host.shelf.hold(vm_id, migration_id)
     host.shelf.retire(vm_id, migration_id)
     return migration_id
 

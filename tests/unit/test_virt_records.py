@@ -92,6 +92,7 @@ def test_only_plain_files_are_plain_files(tmp_path: Path) -> None:
         (b"LibvirtQemudSave", 0, saveimage.Image(complete=True, raw=True)),
         (b"LibvirtQemudPart", 0, saveimage.Image(complete=False, raw=True)),
         (b"LibvirtQemudSave", 3, saveimage.Image(complete=True, raw=False)),
+        (b"libvirt-xml\n \0 \r", 0, saveimage.Image(complete=None, raw=True)),
         (b"SomethingElse...", 0, None),
     ],
 )

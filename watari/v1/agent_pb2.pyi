@@ -943,19 +943,25 @@ class StartGuestRequest(_message.Message):
 
     VM_ID_FIELD_NUMBER: _builtins.int
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The machine's UUID."""
     migration_id: _builtins.str
-    """The migration that brought it, if it is started because of one: what hooks are told."""
+    """The migration that brought it, if it is started because of one: what hooks are told. Without it,
+    and without an epoch, a machine is not started that a migration has brought provisionally.
+    """
+    epoch: _builtins.int
+    """The ownership epoch at which the caller owns it; 0 names none."""
     def __init__(
         self,
         *,
         vm_id: _builtins.str = ...,
         migration_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration_id", b"migration_id", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "migration_id", b"migration_id", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -993,19 +999,27 @@ class StopGuestRequest(_message.Message):
 
     VM_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The machine's UUID."""
     timeout_seconds: _builtins.int
     """Seconds that the guest has to shut down by itself, 0 to 3,600."""
+    migration_id: _builtins.str
+    """As in StartGuestRequest."""
+    epoch: _builtins.int
+    """As in StartGuestRequest."""
     def __init__(
         self,
         *,
         vm_id: _builtins.str = ...,
         timeout_seconds: _builtins.int = ...,
+        migration_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["timeout_seconds", b"timeout_seconds", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "migration_id", b"migration_id", "timeout_seconds", b"timeout_seconds", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

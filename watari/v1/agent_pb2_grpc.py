@@ -187,8 +187,9 @@ class AgentServiceServicer:
 
     def RetireGuest(self, request, context):
         """Moves a handed-over machine out of use and keeps its disks for the retention time. Idempotent.
-        NOT_FOUND (VM_NOT_FOUND) when neither the machine nor its retained copy exists,
-        FAILED_PRECONDITION (VM_BUSY) when it is held by another migration.
+        NOT_FOUND (VM_NOT_FOUND) when neither the machine nor its retained copy exists, or when no
+        migration holds it, as it came back since; FAILED_PRECONDITION (VM_BUSY) when it is held by
+        another migration.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,7 +211,9 @@ class AgentServiceServicer:
 
     def StartGuest(self, request, context):
         """Starts a machine, or lets one go on that is paused. Succeeds when it runs. FAILED_PRECONDITION
-        (VM_BUSY when held, VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
+        (VM_BUSY when held, or when a migration has brought it provisionally and the order names neither
+        that migration nor an epoch; EPOCH_MISMATCH when it names another epoch than the machine's;
+        VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
         UNIMPLEMENTED (NOT_SERVED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -219,7 +222,7 @@ class AgentServiceServicer:
 
     def StopGuest(self, request, context):
         """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off.
-        FAILED_PRECONDITION (VM_BUSY when held, VM_LIFECYCLE_FAILED).
+        FAILED_PRECONDITION (VM_BUSY, EPOCH_MISMATCH as StartGuest, VM_LIFECYCLE_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,8 +296,9 @@ class AgentServiceServicer:
 
     def DiscardIncoming(self, request, context):
         """Deletes what has arrived for a migration and refuses further data for it, a machine that was made
-        of it and never ran included. Succeeds when there is nothing. FAILED_PRECONDITION
-        (MIGRATION_COMMITTED) when the machine may have run.
+        of it and that neither StartGuest nor StopGuest was asked for included; one that somebody else
+        has started is forced off. Succeeds when there is nothing. FAILED_PRECONDITION
+        (MIGRATION_COMMITTED) when the machine is not provisional.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

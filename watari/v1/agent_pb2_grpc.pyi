@@ -64,8 +64,9 @@ class AgentServiceStub:
     """
     RetireGuest: _grpc.UnaryUnaryMultiCallable[_agent_pb2.RetireGuestRequest, _agent_pb2.RetireGuestResponse]
     """Moves a handed-over machine out of use and keeps its disks for the retention time. Idempotent.
-    NOT_FOUND (VM_NOT_FOUND) when neither the machine nor its retained copy exists,
-    FAILED_PRECONDITION (VM_BUSY) when it is held by another migration.
+    NOT_FOUND (VM_NOT_FOUND) when neither the machine nor its retained copy exists, or when no
+    migration holds it, as it came back since; FAILED_PRECONDITION (VM_BUSY) when it is held by
+    another migration.
     """
     ListRetained: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListRetainedRequest, _agent_pb2.ListRetainedResponse]
     """Lists what is retained."""
@@ -73,12 +74,14 @@ class AgentServiceStub:
     """Deletes a retained copy before its time. Succeeds when there is none."""
     StartGuest: _grpc.UnaryUnaryMultiCallable[_agent_pb2.StartGuestRequest, _agent_pb2.StartGuestResponse]
     """Starts a machine, or lets one go on that is paused. Succeeds when it runs. FAILED_PRECONDITION
-    (VM_BUSY when held, VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
+    (VM_BUSY when held, or when a migration has brought it provisionally and the order names neither
+    that migration nor an epoch; EPOCH_MISMATCH when it names another epoch than the machine's;
+    VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
     UNIMPLEMENTED (NOT_SERVED).
     """
     StopGuest: _grpc.UnaryUnaryMultiCallable[_agent_pb2.StopGuestRequest, _agent_pb2.StopGuestResponse]
     """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off.
-    FAILED_PRECONDITION (VM_BUSY when held, VM_LIFECYCLE_FAILED).
+    FAILED_PRECONDITION (VM_BUSY, EPOCH_MISMATCH as StartGuest, VM_LIFECYCLE_FAILED).
     """
     StartTransfer: _grpc.UnaryUnaryMultiCallable[_agent_pb2.StartTransferRequest, _agent_pb2.StartTransferResponse]
     """Starts sending a held machine to the granted agent, in the background. The same migration id
@@ -113,8 +116,9 @@ class AgentServiceStub:
     """
     DiscardIncoming: _grpc.UnaryUnaryMultiCallable[_agent_pb2.DiscardIncomingRequest, _agent_pb2.DiscardIncomingResponse]
     """Deletes what has arrived for a migration and refuses further data for it, a machine that was made
-    of it and never ran included. Succeeds when there is nothing. FAILED_PRECONDITION
-    (MIGRATION_COMMITTED) when the machine may have run.
+    of it and that neither StartGuest nor StopGuest was asked for included; one that somebody else
+    has started is forced off. Succeeds when there is nothing. FAILED_PRECONDITION
+    (MIGRATION_COMMITTED) when the machine is not provisional.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListEventsRequest, _agent_pb2.ListEventsResponse]
     """Lists the host's durable event log (arrivals, departures, starts, stops) after a sequence
@@ -150,8 +154,9 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
     RetireGuest: _aio.UnaryUnaryMultiCallable[_agent_pb2.RetireGuestRequest, _agent_pb2.RetireGuestResponse]  # type: ignore[assignment]
     """Moves a handed-over machine out of use and keeps its disks for the retention time. Idempotent.
-    NOT_FOUND (VM_NOT_FOUND) when neither the machine nor its retained copy exists,
-    FAILED_PRECONDITION (VM_BUSY) when it is held by another migration.
+    NOT_FOUND (VM_NOT_FOUND) when neither the machine nor its retained copy exists, or when no
+    migration holds it, as it came back since; FAILED_PRECONDITION (VM_BUSY) when it is held by
+    another migration.
     """
     ListRetained: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListRetainedRequest, _agent_pb2.ListRetainedResponse]  # type: ignore[assignment]
     """Lists what is retained."""
@@ -159,12 +164,14 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Deletes a retained copy before its time. Succeeds when there is none."""
     StartGuest: _aio.UnaryUnaryMultiCallable[_agent_pb2.StartGuestRequest, _agent_pb2.StartGuestResponse]  # type: ignore[assignment]
     """Starts a machine, or lets one go on that is paused. Succeeds when it runs. FAILED_PRECONDITION
-    (VM_BUSY when held, VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
+    (VM_BUSY when held, or when a migration has brought it provisionally and the order names neither
+    that migration nor an epoch; EPOCH_MISMATCH when it names another epoch than the machine's;
+    VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
     UNIMPLEMENTED (NOT_SERVED).
     """
     StopGuest: _aio.UnaryUnaryMultiCallable[_agent_pb2.StopGuestRequest, _agent_pb2.StopGuestResponse]  # type: ignore[assignment]
     """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off.
-    FAILED_PRECONDITION (VM_BUSY when held, VM_LIFECYCLE_FAILED).
+    FAILED_PRECONDITION (VM_BUSY, EPOCH_MISMATCH as StartGuest, VM_LIFECYCLE_FAILED).
     """
     StartTransfer: _aio.UnaryUnaryMultiCallable[_agent_pb2.StartTransferRequest, _agent_pb2.StartTransferResponse]  # type: ignore[assignment]
     """Starts sending a held machine to the granted agent, in the background. The same migration id
@@ -199,8 +206,9 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
     DiscardIncoming: _aio.UnaryUnaryMultiCallable[_agent_pb2.DiscardIncomingRequest, _agent_pb2.DiscardIncomingResponse]  # type: ignore[assignment]
     """Deletes what has arrived for a migration and refuses further data for it, a machine that was made
-    of it and never ran included. Succeeds when there is nothing. FAILED_PRECONDITION
-    (MIGRATION_COMMITTED) when the machine may have run.
+    of it and that neither StartGuest nor StopGuest was asked for included; one that somebody else
+    has started is forced off. Succeeds when there is nothing. FAILED_PRECONDITION
+    (MIGRATION_COMMITTED) when the machine is not provisional.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListEventsRequest, _agent_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists the host's durable event log (arrivals, departures, starts, stops) after a sequence
@@ -263,8 +271,9 @@ class AgentServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.RetireGuestResponse, _abc.Awaitable[_agent_pb2.RetireGuestResponse]]:
         """Moves a handed-over machine out of use and keeps its disks for the retention time. Idempotent.
-        NOT_FOUND (VM_NOT_FOUND) when neither the machine nor its retained copy exists,
-        FAILED_PRECONDITION (VM_BUSY) when it is held by another migration.
+        NOT_FOUND (VM_NOT_FOUND) when neither the machine nor its retained copy exists, or when no
+        migration holds it, as it came back since; FAILED_PRECONDITION (VM_BUSY) when it is held by
+        another migration.
         """
 
     def ListRetained(
@@ -287,7 +296,9 @@ class AgentServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.StartGuestResponse, _abc.Awaitable[_agent_pb2.StartGuestResponse]]:
         """Starts a machine, or lets one go on that is paused. Succeeds when it runs. FAILED_PRECONDITION
-        (VM_BUSY when held, VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
+        (VM_BUSY when held, or when a migration has brought it provisionally and the order names neither
+        that migration nor an epoch; EPOCH_MISMATCH when it names another epoch than the machine's;
+        VM_LIFECYCLE_FAILED); the shelf driver, whose machines are always off, answers
         UNIMPLEMENTED (NOT_SERVED).
         """
 
@@ -297,7 +308,7 @@ class AgentServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.StopGuestResponse, _abc.Awaitable[_agent_pb2.StopGuestResponse]]:
         """Stops a machine: asks the guest, then forces it after the timeout. Succeeds when it is off.
-        FAILED_PRECONDITION (VM_BUSY when held, VM_LIFECYCLE_FAILED).
+        FAILED_PRECONDITION (VM_BUSY, EPOCH_MISMATCH as StartGuest, VM_LIFECYCLE_FAILED).
         """
 
     def StartTransfer(
@@ -377,8 +388,9 @@ class AgentServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.DiscardIncomingResponse, _abc.Awaitable[_agent_pb2.DiscardIncomingResponse]]:
         """Deletes what has arrived for a migration and refuses further data for it, a machine that was made
-        of it and never ran included. Succeeds when there is nothing. FAILED_PRECONDITION
-        (MIGRATION_COMMITTED) when the machine may have run.
+        of it and that neither StartGuest nor StopGuest was asked for included; one that somebody else
+        has started is forced off. Succeeds when there is nothing. FAILED_PRECONDITION
+        (MIGRATION_COMMITTED) when the machine is not provisional.
         """
 
     def ListEvents(

@@ -10,14 +10,11 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import libvirt
 
 from agent import files
-from agent.hypervisors import Arrived, Guest, Mode, domain
-from agent.hypervisors.shelved import staged_disk, staged_format
+from agent.hypervisors import Arrived, Guest, Mode, domain, fencing
 from agent.hypervisors.virt import (
     announcing,
     compat,
@@ -26,19 +23,19 @@ from agent.hypervisors.virt import (
     lifecycle,
     machines,
     notes,
-    policy,
+    placing,
     records,
+    stamps,
     tpm,
 )
 from agent.hypervisors.virt import memory as memory_file
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines
 from agent.hypervisors.virt.records import Folder, Origin
-from watari import errors
+from watari import errors, logs
 from watari.v1 import agent_pb2, common_pb2
 
-DEFINITION = "domain.xml"
-MEMORY, NVRAM, TPM = (staged_disk(each) for each in ("memory", "nvram", "tpm"))
+_log = logs.get(__name__)
 
 
 class Arrival:
@@ -52,7 +49,9 @@ class Arrival:
     def adapted(self, vm_id: str, definition_xml: str) -> str:
         """The definition as `activate` will make it; raises its first fatal finding."""
         folder = self._folder.machine(vm_id)
-        made = self._adapt(definition_xml, folder, folder, nvram=False, memory=False)
+        made = placing.adapted(
+            self._host, definition_xml, folder, folder, nvram=False, memory=False
+        )
         notes.raise_first(made.notes)
         return made.xml
 
@@ -62,7 +61,8 @@ class Arrival:
         """What of it this host could not run, or not as it was."""
         folder = self._folder.machine("0")
         kinds = {each.kind for each in disks}
-        made = self._adapt(
+        made = placing.adapted(
+            self._host,
             definition_xml,
             folder,
             folder,
@@ -84,23 +84,28 @@ class Arrival:
             if not folder.is_dir():
                 if self._here(arrived.vm_id):
                     raise machines.busy(arrived.vm_id, "it is on this host already")
-                made = self._adapt(
+                made = placing.adapted(
+                    self._host,
                     arrived.definition_xml,
                     staging,
                     folder,
-                    nvram=(staging / NVRAM).is_file(),
-                    memory=(staging / MEMORY).is_file(),
+                    nvram=(staging / placing.NVRAM).is_file(),
+                    memory=(staging / placing.MEMORY).is_file(),
                 )
                 namesakes = self._namesakes(arrived.vm_id, domain.parse(made.xml).name)
                 notes.raise_first([*made.notes, *namesakes])
-                _lay_out(staging)
-                files.write_text(staging / DEFINITION, made.xml)
+                placing.lay_out(staging)
+                files.write_text(staging / placing.DEFINITION, made.xml)
+                memory = (staging / placing.MEMORY).is_file()
+                fits = placing.stamped(self._host, made.xml, staging, folder) if memory else {}
                 origin = Origin(
                     migration_id=migration_id,
                     vm_id=arrived.vm_id,
                     epoch=arrived.epoch,
                     provider=arrived.provider,
-                    provisional=provisional,
+                    provisional=True,  # until libvirt has it: it may refuse
+                    firm=not provisional,
+                    stamps=fits,
                 )
                 self._folder.put_origin(origin, staging)
                 staging.chmod(records.PASSABLE_MODE)
@@ -129,17 +134,15 @@ class Arrival:
             origin = self._folder.origin(vm_id)
             if origin is None or origin.started or guest.held_by:
                 return guest
+            self._drop_memory_of(guest, origin)
             self._define(origin)
             self._load(vm_id, origin)
             return self._machines.guest(vm_id)
 
-    def start(self, vm_id: str) -> Guest:
+    def start(self, vm_id: str, migration_id: str, epoch: int) -> Guest:
         """Notes that it may have run, deletes its saved memory, and lets it run."""
         with self._machines.alone(vm_id):
-            guest = self._machines.guest(vm_id)
-            if guest.held_by:
-                raise machines.busy(guest.name, guest.held_by)
-            origin = self._folder.origin(vm_id)
+            guest, origin = self._meant(vm_id, migration_id, epoch)
             memory = None
             if origin is not None:
                 self._define(origin)
@@ -147,23 +150,27 @@ class Arrival:
                     replace(origin, provisional=False, started=True, defined=True)
                 )
                 self._load(vm_id, origin)
-                memory = self._folder.machine(origin.migration_id) / MEMORY
+                memory = self._folder.machine(origin.migration_id) / placing.MEMORY
             with self._machines.domain(vm_id, f"machine {guest.name} was not started") as found:
                 if lifecycle.release(found, memory) and self._host.options.announce:
                     announcing.announce(found)
             return self._machines.guest(vm_id)
 
-    def stop(self, vm_id: str, stop_seconds_max: float) -> Guest:
+    def stop(self, vm_id: str, stop_seconds_max: float, migration_id: str, epoch: int) -> Guest:
         """Shuts it down; libvirt keeps it."""
         with self._machines.alone(vm_id):
-            guest = self._machines.guest(vm_id)
-            if guest.held_by:
-                raise machines.busy(guest.name, guest.held_by)
+            guest, origin = self._meant(vm_id, migration_id, epoch)
+            if origin is not None:
+                if not origin.started:
+                    self._folder.put_origin(replace(origin, provisional=False, started=True))
+                self._drop_memory_of(guest, origin)
             lifecycle.shut_down(self._machines, vm_id, stop_seconds_max)
             return self._machines.guest(vm_id)
 
     def forget(self, migration_id: str) -> bool:
-        """Destroys, undefines and deletes it, unless it may have run."""
+        """Destroys, undefines and deletes it, if it is provisional; whoever let it run knew nothing
+        of its being given back.
+        """
         origin = self._origin(migration_id)
         if origin is None:
             self._folder.remove_machine(migration_id)  # what an earlier try of this has left
@@ -172,30 +179,20 @@ class Arrival:
             if not origin.provisional:
                 return False
             seen = self._machines.seen(origin.vm_id)
-            if seen is not None and seen.state == agent_pb2.GUEST_STATE_RUNNING:
-                # Somebody else let it run: its disks are not what arrived any more.
-                self._folder.put_origin(replace(origin, provisional=False, started=True))
-                return False
             if seen is not None:
-                if seen.active:
-                    lifecycle.force_off(self._machines, origin.vm_id)
+                if seen.state == agent_pb2.GUEST_STATE_RUNNING:
+                    _log.warning("a machine that was given back runs here", vm_id=origin.vm_id)
+                # Undefined first, while it runs: nobody can start it once more in between.
                 lifecycle.undefine(self._machines, origin.vm_id)
+                if lifecycle.active(self._machines, origin.vm_id):
+                    lifecycle.force_off(self._machines, origin.vm_id)
             shutil.rmtree(self._host.swtpm_folder(origin.vm_id), ignore_errors=True)
-            variables = self._variables(self._folder.machine(migration_id))
+            variables = placing.variables(self._host, self._folder.machine(migration_id))
             if variables is not None and origin.defined:
                 files.remove(variables)
             self._folder.drop_origin(migration_id)
             self._folder.remove_machine(migration_id)
             return True
-
-    def _variables(self, folder: Path) -> Path | None:
-        """Where libvirt will look for variables that arrived, if it decides that."""
-        if not (folder / NVRAM).is_file():
-            return None
-        xml = (folder / DEFINITION).read_text("utf-8")
-        if not definition.chosen_firmware(xml):
-            return None
-        return definition.default_variables(xml, self._host.options.nvram_folder)
 
     def _namesakes(self, vm_id: str, name: str) -> list[notes.Note]:
         """Another machine of that name: libvirt has one of each, and keeps files by them."""
@@ -214,6 +211,20 @@ class Arrival:
             (each for each in self._folder.origins() if each.migration_id == migration_id), None
         )
 
+    def _meant(self, vm_id: str, migration_id: str, epoch: int) -> tuple[Guest, Origin | None]:
+        """A machine that somebody may start or stop, and how it came here."""
+        guest, origin = self._machines.guest(vm_id), self._folder.origin(vm_id)
+        if guest.held_by:
+            raise machines.busy(guest.name, guest.held_by)
+        brought_by = origin.migration_id if origin is not None and origin.provisional else ""
+        fencing.require_meant(guest, brought_by, migration_id, epoch)
+        return guest, origin
+
+    def _drop_memory_of(self, guest: Guest, origin: Origin) -> None:
+        """One that runs writes to its disks: they are newer than what was saved."""
+        if guest.state == agent_pb2.GUEST_STATE_RUNNING:
+            files.remove(self._folder.machine(origin.migration_id) / placing.MEMORY)
+
     def _here(self, vm_id: str) -> bool:
         """Also when libvirt was not told yet; one that an operator has taken out of it is not."""
         origin = self._folder.origin(vm_id)
@@ -228,28 +239,34 @@ class Arrival:
         if origin.defined:
             return
         folder = self._folder.machine(origin.migration_id)
-        if (folder / TPM).is_file():
+        if (folder / placing.TPM).is_file():
             swtpm = self._host.swtpm_folder(origin.vm_id)
             if not swtpm.parent.is_dir():  # as libvirt makes it
                 files.ensure_folder(swtpm.parent).chmod(records.PASSABLE_MODE)
             owner = self._host.swtpm_owner() if os.geteuid() == 0 else None
-            tpm.unpack(folder / TPM, swtpm, owner)
-        xml = (folder / DEFINITION).read_text("utf-8")
+            tpm.unpack(folder / placing.TPM, swtpm, owner)
+        xml = (folder / placing.DEFINITION).read_text("utf-8")
         with self._machines.connection.asked("libvirt refuses the machine") as opened:
             lifecycle.define(opened, xml)
-        variables = self._variables(folder)
+        variables = placing.variables(self._host, folder)
         if variables is not None:  # only now is the name, and with it the file, this machine's
             files.ensure_folder(variables.parent)
-            _copy(folder / NVRAM, variables)
-        self._folder.put_origin(replace(origin, defined=True))
+            placing.copy(folder / placing.NVRAM, variables)
+        provisional = origin.provisional and not origin.firm
+        self._folder.put_origin(replace(origin, defined=True, provisional=provisional))
 
     def _load(self, vm_id: str, origin: Origin) -> None:
-        """Gets it as far as it goes without running; one that is active already stays as it is."""
+        """Gets it as far as it goes without running; one that is active already stays as it is. One
+        whose disks somebody has written to since boots from them.
+        """
         folder = self._folder.machine(origin.migration_id)
-        memory = folder / MEMORY
+        memory = folder / placing.MEMORY
         with self._machines.domain(vm_id, "the machine was not made ready") as found:
             if found.isActive():
                 return
+            if memory.is_file() and (newer := stamps.changed(origin.stamps)):
+                _log.warning("saved memory is older than the disks", vm_id=vm_id, disks=newer)
+                files.remove(memory)
             if not memory.is_file():
                 if not origin.started:
                     found.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
@@ -257,48 +274,17 @@ class Arrival:
         memory_file.require_loadable(memory)
         with self._machines.connection.asked("the saved memory was not loaded") as opened:
             saved = str(opened.saveImageGetXMLDesc(str(memory), 0))
-            nvram = (folder / NVRAM).is_file()
-            made = self._adapt(
-                saved, folder, folder, nvram=nvram, memory=True, variables=self._variables(folder)
+            nvram = (folder / placing.NVRAM).is_file()
+            made = placing.adapted(
+                self._host,
+                saved,
+                folder,
+                folder,
+                nvram=nvram,
+                memory=True,
+                variables=placing.variables(self._host, folder),
             )
             notes.raise_first(made.notes)
-            definition.require_same_machine(saved, (folder / DEFINITION).read_text("utf-8"))
+            definition.require_same_machine(saved, (folder / placing.DEFINITION).read_text("utf-8"))
             flags = libvirt.VIR_DOMAIN_SAVE_PAUSED
             opened.restoreFlags(str(memory), made.xml, flags)
-
-    def _adapt(
-        self,
-        xml: str,
-        lies_in: Path,
-        folder: Path,
-        *,
-        nvram: bool,
-        memory: bool,
-        variables: Path | None = None,
-    ) -> policy.Adapted:
-        """For disks that lie in `lies_in` now, and in `folder` then."""
-        arrived_in = partial(staged_format, lies_in, default=self._host.options.disk_format)
-        disks = {}
-        for each in domain.parse(xml).disks:
-            disk_format = arrived_in(each.disk_id)
-            path = folder / staged_disk(each.disk_id, disk_format)
-            disks[each.disk_id] = domain.DiskFile(path, disk_format)
-        target = self._host.target(folder, disks, nvram=nvram, memory=memory)
-        return policy.adapted(xml, replace(target, variables=variables))
-
-
-def _lay_out(staging: Path) -> None:
-    """Gives saved state the name that the definition has for it."""
-    variables = staging / policy.VARIABLES
-    if (staging / NVRAM).is_file():
-        _copy(staging / NVRAM, variables)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Replaces a file as a whole, durably."""
-    partial_copy = target.with_name(f".{target.name}.partial")
-    shutil.copyfile(source, partial_copy)
-    partial_copy.chmod(files.FILE_MODE)
-    with partial_copy.open("rb") as file:
-        os.fsync(file.fileno())
-    files.rename(partial_copy, target)

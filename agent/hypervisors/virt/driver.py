@@ -85,20 +85,22 @@ class Libvirt:
         """Defines and starts it again."""
         self._stopping.unhold(vm_id, migration_id, epoch)
 
-    def start(self, vm_id: str) -> Guest:
+    def start(self, vm_id: str, migration_id: str = "", epoch: int = 0) -> Guest:
         """Lets it run."""
-        return self._arrival.start(vm_id)
+        return self._arrival.start(vm_id, migration_id, epoch)
 
-    def stop(self, vm_id: str, stop_seconds_max: float) -> Guest:
+    def stop(
+        self, vm_id: str, stop_seconds_max: float, migration_id: str = "", epoch: int = 0
+    ) -> Guest:
         """Shuts it down."""
-        return self._arrival.stop(vm_id, stop_seconds_max)
+        return self._arrival.stop(vm_id, stop_seconds_max, migration_id, epoch)
 
     def prepare(self, vm_id: str) -> Guest:
         """Paused, with its memory."""
         return self._arrival.prepare(vm_id)
 
     def forget(self, migration_id: str) -> bool:
-        """Deletes what never ran."""
+        """Deletes what is provisional."""
         return self._arrival.forget(migration_id)
 
     def obstacles(self, vm_id: str, mode: Mode) -> Sequence[agent_pb2.Finding]:

@@ -19,10 +19,11 @@ def image(path: Path) -> saveimage.Image | None:
 
 def require_loadable(path: Path) -> None:
     """Raises FailedPrecondition VM_LIFECYCLE_FAILED for what came from elsewhere and is no complete
-    image, or one that a program of this host would have to unpack.
+    image, or one that a program of this host would have to unpack. Where the form does not tell,
+    the source has answered for its being complete: only then it lets memory cross.
     """
     saved = image(path)
-    if saved is None or not (saved.complete and saved.raw):
+    if saved is None or saved.complete is False or not saved.raw:
         raise faults.failed("the saved memory cannot be loaded", "it is no complete, plain image")
 
 

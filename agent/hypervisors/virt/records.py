@@ -53,8 +53,12 @@ class Hold:
     """Size of the disk "memory"."""
     saves: tuple[str, ...] = ()
     """Files that memory was saved to, or was to be."""
+    saved: str = ""
+    """That of them of which it is known that it is complete."""
+    stamps: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The disks that fit it, as `stamps` tells them."""
     memory: str = ""
-    """That of them which is complete, padded, and the disk "memory"."""
+    """The same file once it is padded, and the disk "memory"."""
     serial: int = 0
     """Of the checkpoint that was made last."""
     checkpoint: str = ""
@@ -72,9 +76,15 @@ class Origin:
     epoch: int = 0
     provider: str = ""
     provisional: bool = False
+    """Whether `forget` deletes it."""
+    firm: bool = False
+    """Whether it is provisional only until libvirt has taken it."""
     started: bool = False
+    """Whether its owner has ordered it to start or to stop: `prepare` leaves it alone then."""
     defined: bool = False
     """Whether libvirt was told."""
+    stamps: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The disks that its saved memory fits, as `stamps` tells them."""
 
 
 @dataclasses.dataclass(frozen=True)

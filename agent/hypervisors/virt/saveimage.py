@@ -5,7 +5,8 @@ magic(16)  version(4)  data(4)  was running(4)  compressed(4)  cookie(4)  unused
 ```
 
 Source: virQEMUSaveHeader in libvirt's src/qemu/qemu_saveimage.h; numbers are in the host's order.
-The magic becomes the complete one when all else is on the disk.
+The magic becomes the complete one when all else is on the disk. libxl's (libxl_domain.h) is written
+first and never changed: of such an image only who saved it knows whether it is complete.
 """
 
 import struct
@@ -21,7 +22,8 @@ _FIELDS = struct.Struct("=16s5I")
 class Image:
     """What the header says."""
 
-    complete: bool
+    complete: bool | None
+    """None where the form does not tell."""
     raw: bool
     """Whether the memory is neither compressed nor of a form that libvirt does not tell."""
 
@@ -31,8 +33,8 @@ def parse(header: bytes) -> Image | None:
     if len(header) < HEADER_BYTES:
         return None
     magic, _version, _data, _running, compressed, _cookie = _FIELDS.unpack_from(header)
-    if magic == _XEN:  # libxl writes it first, and never compresses
-        return Image(complete=True, raw=True)
+    if magic == _XEN:  # libxl never compresses
+        return Image(complete=None, raw=True)
     if magic not in {_COMPLETE, _PARTIAL}:
         return None
     return Image(complete=magic == _COMPLETE, raw=compressed == 0)

@@ -9,21 +9,18 @@ Each stage is durable before what follows it begins, and every step looks at how
 it acts. So a call that is repeated after any crash goes on, and `unhold` may come at any stage.
 """
 
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import libvirt
 
-from agent import files
 from agent.hypervisors import Guest, Mode
 from agent.hypervisors.virt import faults, lifecycle, machines, obstacles, tpm
-from agent.hypervisors.virt import memory as memory_file
-from agent.hypervisors.virt.connection import JOB_LOOK_SECONDS
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines, Seen
 from agent.hypervisors.virt.records import Folder, Hold
+from agent.hypervisors.virt.saving import Saving
 from agent.hypervisors.virt.views import Views
 from watari import clock, errors, logs
 from watari.v1 import agent_pb2, common_pb2
@@ -32,10 +29,6 @@ SUSPEND = common_pb2.MIGRATION_MODE_SUSPEND
 
 TAKE_OUT_TRIES_MAX = 3
 """How often a machine is taken out of libvirt that somebody starts again."""
-
-SAVE_SECONDS_MAX = 3600.0
-"""How long a save that an agent before this one began may go on."""
-
 
 SHUTDOWN_SECONDS_MAX = 60.0
 """How long a guest that was asked to shut down, when the migration was called off, may still take
@@ -53,6 +46,7 @@ class Stopping:
         self._machines = found
         self._folder: Folder = found.folder
         self._views = views
+        self._saving = Saving(found)
 
     def hold(self, vm_id: str, migration_id: str, mode: Mode) -> Guest:
         """See `Hypervisor.hold`."""
@@ -113,7 +107,9 @@ class Stopping:
             self._folder.drop_hold(vm_id)
 
     def require_still(self, vm_id: str, migration_id: str) -> None:
-        """Raises FailedPrecondition VM_BUSY without the hold, VM_RUNNING before `quiesce`."""
+        """Raises FailedPrecondition VM_BUSY without the hold, VM_RUNNING before `quiesce`,
+        VM_LIFECYCLE_FAILED when it has run since.
+        """
         hold = self._machines.require_hold(vm_id, migration_id)
         if hold.stage != "still" or self._machines.seen(vm_id) is not None:
             raise errors.FailedPrecondition(
@@ -122,6 +118,7 @@ class Stopping:
                 hint="this is a fault of the program: quiesce comes first",
                 vm=vm_id,
             )
+        self._saving.require_fit(hold)
 
     def _begin(self, vm_id: str, hold: Hold, seen: Seen | None) -> Hold:
         """Notes how the machine was, before anything changes."""
@@ -150,13 +147,15 @@ class Stopping:
                 if found.isPersistent():
                     found.setAutostart(0)
             if hold.mode == SUSPEND:
-                hold = self._save(vm_id, hold)
+                hold = self._saving.save(vm_id, hold)
             else:
                 hold = self._folder.put_hold(vm_id, replace(hold, asked=hold.was_running))
                 lifecycle.shut_down(self._machines, vm_id, stop_seconds_max)
             self._take_out(vm_id, hold)
         elif hold.mode == SUSPEND and not hold.memory:
             raise faults.failed("the machine's memory is lost", "nothing saved it")
+        if hold.mode == SUSPEND:
+            self._saving.require_fit(hold)
         if self._machines.state(hold.shown).tpm:
             tpm.pack(self._host.swtpm_folder(vm_id), self._folder.held / f"{vm_id}.tpm")
         self._folder.put_hold(vm_id, replace(hold, stage="still"))
@@ -176,55 +175,6 @@ class Stopping:
             f"machine {hold.name} does not stay off", "something starts it while it is to be moved"
         )
 
-    def _save(self, vm_id: str, hold: Hold) -> Hold:
-        """Saves the memory of a machine that runs, unless that was done already. A save that began
-        goes on without the agent, so each has a file of its own, which is noted before.
-        """
-        self._await_job(vm_id)
-        # An image counts only once the machine is off: libvirt may have let it run on after all.
-        while lifecycle.active(self._machines, vm_id):
-            name = f"{vm_id}.{uuid.uuid4().hex[:8]}.memory"
-            hold = self._folder.put_hold(vm_id, replace(hold, saves=(*hold.saves, name)))
-            with self._machines.domain(vm_id, f"the memory of {hold.name} was not saved") as found:
-                found.saveFlags(str(self._folder.held / name), None, 0)
-        memory = self._saved(hold)
-        if memory is None:
-            raise faults.failed(
-                f"the memory of {hold.name} was not saved", "the machine stopped by itself"
-            )
-        path = self._folder.held / memory
-        memory_file.pad(path, hold.memory_bytes, hold.name)
-        for each in hold.saves:
-            if each != memory:
-                files.remove(self._folder.held / each)
-        return self._folder.put_hold(vm_id, replace(hold, memory=memory))
-
-    def _saved(self, hold: Hold) -> str | None:
-        """The complete image among the files that were saved to."""
-        for name in reversed(hold.saves):
-            image = memory_file.image(self._folder.held / name)
-            if image is not None and image.complete:
-                return name
-        return None
-
-    def _await_job(self, vm_id: str) -> None:
-        """Until libvirt does nothing with the machine any more."""
-
-        def idle() -> bool:
-            try:
-                with self._machines.domain(vm_id, "its jobs are not known") as found:
-                    return not found.isActive() or found.jobInfo()[0] in {
-                        libvirt.VIR_DOMAIN_JOB_NONE,
-                        libvirt.VIR_DOMAIN_JOB_COMPLETED,
-                        libvirt.VIR_DOMAIN_JOB_FAILED,
-                        libvirt.VIR_DOMAIN_JOB_CANCELLED,
-                    }
-            except errors.FailedPrecondition:  # it went off between the two questions
-                return True
-
-        if not self._machines.connection.wait_until(idle, SAVE_SECONDS_MAX, JOB_LOOK_SECONDS):
-            raise faults.failed("libvirt has been busy with the machine", "for an hour")
-
     def _back(self, vm_id: str, first: errors.WatariError) -> None:
         """After a failure the machine runs as before, if that can be done; the first error counts.
 
@@ -242,7 +192,7 @@ class Stopping:
     def _resume(self, vm_id: str, hold: Hold) -> None:
         hold = self._folder.put_hold(vm_id, replace(hold, stage="resuming"))
         if self._machines.seen(vm_id) is not None:
-            self._await_job(vm_id)
+            self._saving.await_job(vm_id)
         self._views.end_jobs(vm_id)
         what = f"machine {hold.name} could not be started again"
         seen = self._machines.seen(vm_id)
@@ -261,18 +211,27 @@ class Stopping:
                 self._run(vm_id, hold, opened, found)
 
     def _run(self, vm_id: str, hold: Hold, opened: Any, found: Any) -> None:
-        memory = hold.memory or self._saved(hold)
-        path = self._folder.held / memory if memory else None
-        if not found.isActive() and path is not None and memory_file.image(path) is not None:
-            opened.restoreFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+        if not found.isActive() and (memory := self._saving.loadable(hold)) is not None:
+            opened.restoreFlags(str(memory), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
             found = opened.lookupByUUIDString(vm_id)
-        lifecycle.release(found, path if hold.mode == SUSPEND else None)
+        self._saving.drop(hold)  # before the machine runs
+        lifecycle.release(found, None)
         if hold.serial:
             self._views.clean(vm_id, hold)
 
 
 def _untouched(hold: Hold) -> Hold:
-    return replace(hold, stage="held", asked=False, saves=(), memory="", serial=0, checkpoint="")
+    return replace(
+        hold,
+        stage="held",
+        asked=False,
+        saves=(),
+        saved="",
+        stamps={},
+        memory="",
+        serial=0,
+        checkpoint="",
+    )
 
 
 def _foreign_checkpoints(found: Any, migration_id: str) -> tuple[str, ...]:
