@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from agent import grants, receipts
 from agent.disks.view import DiskView
@@ -26,10 +25,9 @@ from agent.transfer import opening
 from agent.transfer.flow import Failure, Throttle
 from agent.transfer.line import Line
 from agent.transfer.meter import Meter
+from agent.transfer.passage import Outcome, Passage
 from agent.transfer.rounds import DOWNTIME_SECONDS_TARGET, Ran, Rounds
-from agent.transfer.sending import Sending, Source
-from agent.transfer.steering import Steering
-from watari import clock, errors, failpoint, identity, logs
+from watari import clock, errors, failpoint, logs
 from watari.identity import Identity
 from watari.rpc import client
 from watari.v1 import agent_pb2, common_pb2
@@ -49,19 +47,14 @@ STOP_SECONDS_MAX = 60
 STOP_UNNOTICED_SECONDS_MAX = 15.0
 """A session that was idle for longer is opened again before anything is sent on it."""
 
+STOP_SEEN_SECONDS_MAX = 5.0
+"""How long after a round failed a guest may take to be seen off that has powered itself off."""
+
+STOP_LOOK_SECONDS = 0.2
+
 _MAY_BE_CHANGED = frozenset({"DIGEST_MISMATCH", "PEER_ERROR", "FRAME_INVALID"})
 
-_Result = TypeVar("_Result")
-
 _log = logs.get(__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a successful attempt leaves."""
-
-    receipt: common_pb2.SignedDocument
-    source_view: common_pb2.Receipt
 
 
 @dataclass(frozen=True)
@@ -94,44 +87,78 @@ class Attempt:
         target = client.Target.of(self.request.destination_control)
         line = Line(target, self.own, self.settings, self.clock, self.channels)
         with closing(line):
+            passage = Passage(
+                line,
+                self.request,
+                grant,
+                self.guest,
+                self.own,
+                self.settings,
+                self.clock,
+                self.failure,
+                self.throttle,
+                self.metered,
+                self.ticked,
+                self.entered,
+                self.number,
+            )
             if self.request.destination_data.address:
                 line.connections.aim(self.request.destination_data, ahead=CONNECTIONS_AHEAD)
             warm = self.request.mode == common_pb2.MIGRATION_MODE_WARM
-            known = self._rounds(line, grant) if warm else None
-            return self._last_round(line, grant, known)
+            known = self._rounds(passage) if warm else None
+            return self._last_round(passage, known)
 
-    def _rounds(self, line: Line, grant: common_pb2.Grant) -> opening.Known | None:
+    def _rounds(self, passage: Passage) -> opening.Known | None:
         """Sends what changes while the machine runs, until the rest is little enough. What the last
         of these rounds found out; None when the machine does not run.
         """
         target = self.request.options.downtime_seconds_target or DOWNTIME_SECONDS_TARGET
         rounds = Rounds(float(target))
         known: opening.Known | None = None
+        session_id = ""
         while rounds.another:
-            view = self.hypervisor.running_view(self.guest.vm_id, grant.migration_id, rounds.number)
+            view = self._running_view(passage.line, rounds.number, session_id)
             if view is None:
                 break
             with view:
-                known = self._round(line, grant, view, known, rounds)
+                opened = passage.open()
+                session_id = opened.route.session_id
+                try:
+                    known = self._round(passage, opened, view, known, rounds)
+                except errors.WatariError as error:
+                    raise self._stopped_itself(error) from error
             failpoint.hit(AFTER_ROUND)
         return known
 
+    def _running_view(self, line: Line, number: int, session_id: str) -> DiskView | None:
+        """None also of a machine that has stopped by itself: the last round is next. `session_id`
+        is what the round before has left open.
+        """
+        vm_id, migration_id = self.guest.vm_id, self.request.migration_id
+        try:
+            return self.hypervisor.running_view(vm_id, migration_id, number)
+        except errors.WatariError:
+            if not self._runs_on():
+                return None
+            if session_id:
+                line.end(session_id)
+            raise
+
     def _round(
         self,
-        line: Line,
-        grant: common_pb2.Grant,
+        passage: Passage,
+        opened: opening.Opened,
         view: DiskView,
         known: opening.Known | None,
         rounds: Rounds,
     ) -> opening.Known:
         """Sends what differs. The session is left to the next one, which takes its place."""
         began = self.clock.monotonic()
-        opened = self._opened(line)
         rounds.round_trip_seconds = opened.round_trip_seconds
-        source = opened.source(_ordered(grant), view.disks, known, full_read=self._full_read)
-        meter = self._meter(source, opened)
+        source = passage.source(opened, view, known)
+        meter = passage.meter(source, opened)
         meter.round, meter.expected_seconds = rounds.number, rounds.expected_seconds
-        self._send(line, source, opened, meter, lambda _frames: None)
+        passage.send(source, opened, meter, lambda _frames: None)
         seconds = self.clock.monotonic() - began
         reading = (meter.busy.read + meter.busy.cpu) / self.settings.transfer.workers
         rounds.ended(Ran(seconds, reading, meter.needed_bytes, meter.sent_bytes, source.whole))
@@ -142,25 +169,52 @@ class Attempt:
             seconds=round(seconds, 3),
             expected_downtime_seconds=round(rounds.expected_seconds, 3),
         )
-        return opened.known(source, _ordered(grant))
+        return opened.known(source, passage.specs)
 
-    def _last_round(
-        self, line: Line, grant: common_pb2.Grant, known: opening.Known | None
-    ) -> Outcome:
+    def _stopped_itself(self, error: errors.WatariError) -> errors.WatariError:
+        """What to say of a round that failed: a guest that powers itself off takes the view with
+        it, and the next attempt finds it standing still.
+        """
+        if not isinstance(error, errors.DataLoss) or self._runs_on():
+            return error
+        return errors.FailedPrecondition(
+            "VM_NOT_RUNNING",
+            f"machine {self.guest.name} stopped by itself while it was copied: {error.message}",
+            hint="it goes on by itself: the next attempt moves it as it is now",
+            retryable=True,
+            vm=self.guest.name,
+        )
+
+    def _runs_on(self) -> bool:
+        """Whether the machine runs, as far as is known; its disks may be gone a moment before its
+        hypervisor says so.
+        """
+        deadline = self.clock.monotonic() + STOP_SEEN_SECONDS_MAX
+        try:
+            while self.hypervisor.guest(self.guest.vm_id).state == agent_pb2.GUEST_STATE_RUNNING:
+                if self.clock.monotonic() >= deadline:
+                    return True
+                self.clock.sleep(STOP_LOOK_SECONDS)
+        except errors.WatariError:
+            return True
+        return False
+
+    def _last_round(self, passage: Passage, known: opening.Known | None) -> Outcome:
         """The session comes first: its receiver looks at the machine before that is stopped."""
-        opened = self._opened(line)
+        opened = passage.open()
         began = self.clock.monotonic()
+        grant = passage.grant
         try:
             guest = self._stand_still(grant)
             view = self.hypervisor.still_view(guest.vm_id, grant.migration_id)
         except errors.WatariError as error:
-            line.end(opened.route.session_id, error)
+            passage.line.end(opened.route.session_id, error)
             raise
         with view:
             if self.clock.monotonic() - began > STOP_UNNOTICED_SECONDS_MAX:
-                opened = self._opened(line)
-            source = opened.source(_ordered(grant), view.disks, known, full_read=self._full_read)
-            meter = self._meter(source, opened)
+                opened = passage.open()
+            source = passage.source(opened, view, known)
+            meter = passage.meter(source, opened)
             meter.last_round = known is not None
 
             def complete(stream_frames: list[int]) -> Outcome:
@@ -170,14 +224,14 @@ class Attempt:
                 own_view = receipts.build(
                     grant,
                     source.digests,
-                    list(zip(_ordered(grant), trees, strict=True)),
+                    list(zip(passage.specs, trees, strict=True)),
                     self.guest.definition_xml,
                     meter.wire_bytes,
                 )
-                return self._complete(line, opened, stream_frames, own_view)
+                return passage.complete(opened, stream_frames, own_view)
 
             try:
-                return self._send(line, source, opened, meter, complete)
+                return passage.send(source, opened, meter, complete)
             except errors.WatariError as error:
                 raise _cause(error, view) from error
 
@@ -204,94 +258,6 @@ class Attempt:
         migration_id, mode = self.request.migration_id, self.request.mode
         return self.hooks.document(guest, migration_id=migration_id, mode=mode or COLD)
 
-    def _opened(self, line: Line) -> opening.Opened:
-        asked = agent_pb2.OpenSessionRequest(
-            migration_id=self.request.migration_id,
-            grant=self.request.grant,
-            definition_xml=self.guest.definition_xml,
-            mode=self.request.mode,
-        )
-        return line.open(asked, self.request.options)
-
-    def _send(
-        self,
-        line: Line,
-        source: Source,
-        opened: opening.Opened,
-        meter: Meter,
-        complete: Callable[[list[int]], _Result],
-    ) -> _Result:
-        """Sends everything; ends the session when that fails. Raises the first error, with what the
-        receiver says about it.
-        """
-        self.entered(agent_pb2.TRANSFER_STATE_COPYING)
-        transfer, options = self.settings.transfer, self.request.options
-        steering = Steering(
-            level=options.compression_level or transfer.compression_level,
-            streams=options.streams,
-            streams_max=opened.route.streams_max,
-            round_trip_seconds=opened.round_trip_seconds,
-        )
-        sending = Sending(
-            source,
-            transfer,
-            steering,
-            self.throttle,
-            meter,
-            self.failure,
-            self.clock,
-            ticked=self.ticked,
-        )
-        try:
-            return sending.run(opened.route, complete)
-        except errors.WatariError as error:
-            raise line.end(opened.route.session_id, error) or error from error
-
-    def _meter(self, source: Source, opened: opening.Opened) -> Meter:
-        """What this round is measured with."""
-        allocated = {disk.disk_id: disk.allocated_bytes for disk in self.guest.disks}
-        total, data = 0, 0
-        for disk_id, disk in zip(self._ids(), source.disks, strict=True):
-            total += disk.reader.size
-            changed = disk.changed_bytes
-            data += min(disk.reader.size, allocated[disk_id]) if changed is None else changed
-        meter = Meter(self.clock, total, total if self._full_read else data, self.number)
-        meter.changed_bytes = sum(disk.changed_bytes or 0 for disk in source.disks)
-        meter.round_trip_seconds = opened.round_trip_seconds
-        self.metered(meter)
-        return meter
-
-    def _complete(
-        self,
-        line: Line,
-        opened: opening.Opened,
-        stream_frames: list[int],
-        own_view: common_pb2.Receipt,
-    ) -> Outcome:
-        """Has the receiver sign, and checks that it received what was read."""
-        route = opened.route
-        manifest = agent_pb2.Manifest(
-            session_id=route.session_id, disks=own_view.disks, stream_frames=stream_frames
-        )
-        request = agent_pb2.CompleteSessionRequest(
-            session_id=route.session_id,
-            sealed_manifest=route.keys.seal_manifest(manifest.SerializeToString()),
-        )
-        receipt = line.complete(request, self.failure)
-        payload, _ = identity.verify(
-            self.own.trust, receipt, receipts.PURPOSE, line.receiver, now=self.clock.now()
-        )
-        receipts.compare(receipts.read(payload), own_view)
-        self.failure.check()  # who cancelled meanwhile was told that it ends as cancelled
-        return Outcome(receipt, own_view)
-
-    def _ids(self) -> list[str]:
-        return sorted(disk.disk_id for disk in self.guest.disks)
-
-    @property
-    def _full_read(self) -> bool:
-        return self.request.options.full_read
-
 
 def checked_grant(
     request: agent_pb2.StartTransferRequest,
@@ -317,11 +283,6 @@ def check_granted_disks(grant: common_pb2.Grant, guest: Guest) -> None:
     granted = {disk.disk_id: disk.size_bytes for disk in grant.disks}
     if granted != {disk.disk_id: disk.size_bytes for disk in guest.disks}:
         raise errors.Denied("GRANT_INVALID", "the machine's disks are not those granted")
-
-
-def _ordered(grant: common_pb2.Grant) -> list[common_pb2.DiskSpec]:
-    """The disks in the order of their numbers on the wire."""
-    return sorted(grant.disks, key=lambda disk: disk.disk_id)
 
 
 def _check_unchanged(view: DiskView) -> None:

@@ -4,10 +4,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agent.disks.view import OpenDisks
+from agent.hypervisors import Guest
 from agent.settings import Settings
 from agent.transfer.jobs import Jobs
 from tests.conftest import OSAKA, TOKYO, Federation
@@ -16,6 +19,7 @@ from tests.support.disks import noise
 from tests.support.running import Write, Written, no_hooks
 from tests.support.shelves import MIB, Content, identical, put_machine
 from watari import clock, errors
+from watari.rpc import client
 from watari.settings import IdentitySettings
 from watari.v1 import agent_pb2, common_pb2
 
@@ -45,14 +49,21 @@ def pair(federation: Federation, tmp_path: Path) -> Iterator[agents.Pair]:
 class Sender:
     """The source's jobs over a shelf that changes."""
 
-    def __init__(self, pair: agents.Pair, writes: dict[int, list[Write]], *, told: bool) -> None:
+    def __init__(
+        self,
+        pair: agents.Pair,
+        writes: dict[int, list[Write]],
+        *,
+        told: bool,
+        kind: type[Written] = Written,
+    ) -> None:
         self.pair = pair
         source = pair.source
         folder = source.federation.folder_of(source.spiffe_id)
         identity = IdentitySettings(folder / "cert.pem", folder / "key.pem", folder / "trust")
         settings = Settings(identity, "tokyo", "host1", source.manager_id, source.shelf)
         own = source.federation.party(source.spiffe_id)
-        self.shelf = Written(source.shelf, writes, told=told)
+        self.shelf = kind(source.shelf, writes, told=told)
         self.jobs = Jobs(self.shelf, no_hooks(), own, settings, clock.SystemClock())
 
     def migrate(self, vm_id: str, **options: int) -> agent_pb2.Transfer:
@@ -205,3 +216,83 @@ def test_a_round_that_is_cancelled_leaves_a_machine_that_can_be_moved_again(
     finally:
         sender.close()
     assert again.state == agent_pb2.TRANSFER_STATE_SUCCEEDED, again.problem
+
+
+class Off(Written):
+    """A machine that runs, until it powers itself off in round 2: nothing can be read any more."""
+
+    runs = True
+    stays = False
+    """Whether it runs on all the same, so that the disks are broken indeed."""
+    reads = True
+    """Whether the view of round 2 can be opened, and fails in the middle."""
+
+    def guest(self, vm_id: str) -> Guest:
+        on = agent_pb2.GUEST_STATE_RUNNING
+        found = super().guest(vm_id)
+        return replace(found, state=on) if self.runs else found
+
+    def running_view(self, vm_id: str, migration_id: str, number: int) -> OpenDisks:
+        if not self.runs:
+            return None  # type: ignore[return-value]
+        if number == 1:
+            return super().running_view(vm_id, migration_id, number)
+        if not self.reads:
+            self.break_off()
+        found = super().running_view(vm_id, migration_id, number)
+        for each in found.disks.values():
+            each.reader.read = self.break_off  # type: ignore[method-assign]
+        return found
+
+    def break_off(self, *_: object) -> bytes:
+        self.runs = self.stays
+        raise errors.DataLoss("DISK_IO", "the export is gone")
+
+
+@pytest.fixture
+def off(pair: agents.Pair) -> Iterator[Sender]:
+    sender = Sender(pair, WRITES, told=True, kind=Off)
+    yield sender
+    sender.close()
+
+
+def shelf_of(sender: Sender) -> Off:
+    assert isinstance(sender.shelf, Off)
+    return sender.shelf
+
+
+def test_a_guest_that_powers_itself_off_in_a_round_is_moved_by_the_next_attempt(
+    pair: agents.Pair, off: Sender
+) -> None:
+    vm_id = put_machine(pair.source.shelf, "web", {"vda": DISK})
+    failed = off.migrate(vm_id)
+    assert failed.state == agent_pb2.TRANSFER_STATE_FAILED
+    assert (failed.problem.reason, failed.problem.retryable) == ("VM_NOT_RUNNING", True)
+    transfer = off.attempt(vm_id, failed.migration_id)
+    assert transfer.state == agent_pb2.TRANSFER_STATE_SUCCEEDED, transfer.problem
+    assert not transfer.HasField("stopped_at")
+    assert identical(pair.source.shelf / "vms" / "web" / "vda.raw", disk_there(pair, transfer))
+
+
+def test_a_guest_that_powers_itself_off_between_two_rounds_is_moved_at_once(
+    pair: agents.Pair, off: Sender
+) -> None:
+    vm_id = put_machine(pair.source.shelf, "web", {"vda": DISK})
+    shelf_of(off).reads = False
+    transfer = off.migrate(vm_id)
+    assert transfer.state == agent_pb2.TRANSFER_STATE_SUCCEEDED, transfer.problem
+    assert identical(pair.source.shelf / "vms" / "web" / "vda.raw", disk_there(pair, transfer))
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_round_that_cannot_be_read_while_the_machine_runs_fails_and_leaves_no_session(
+    pair: agents.Pair, off: Sender, reads: bool
+) -> None:
+    vm_id = put_machine(pair.source.shelf, "web", {"vda": DISK})
+    shelf_of(off).reads, shelf_of(off).stays = reads, True
+    failed = off.migrate(vm_id)
+    assert failed.state == agent_pb2.TRANSFER_STATE_FAILED
+    assert (failed.problem.reason, failed.problem.retryable) == ("DISK_IO", False)
+    request = agent_pb2.GetTransferRequest(migration_id=failed.migration_id)
+    with pytest.raises(errors.NotFound):
+        client.call(pair.destination.stub.GetTransfer, request)
