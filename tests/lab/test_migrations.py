@@ -8,9 +8,9 @@ import pytest
 
 from tests.conftest import Federation
 from tests.lab import moving
-from tests.lab.clouds import Clouds
+from tests.lab.clouds import Clouds, wait_until
 from tests.lab.conftest import MakeGuest
-from tests.lab.console import Boot, Mounted
+from tests.lab.console import Boot, Dirtied, Mounted
 from tests.lab.image import Image
 from tests.lab.link import Lab
 from watari.rpc import client
@@ -19,6 +19,7 @@ from watari.v1 import common_pb2, manager_pb2
 COLD = common_pb2.MIGRATION_MODE_COLD
 SUSPEND = common_pb2.MIGRATION_MODE_SUSPEND
 WARM = common_pb2.MIGRATION_MODE_WARM
+SLOW_BYTES_PER_SECOND = 256 * 1024
 
 
 @pytest.fixture(params=["raw", "qcow2"])
@@ -80,3 +81,27 @@ def test_a_running_guest_goes_there_and_comes_back(
     assert traveller.at is clouds.tokyo
     assert all(not each.recovered for each in mounts(traveller)), "no journal had to be replayed"
     check_disks(traveller, kind)
+
+
+def test_a_guest_that_powers_itself_off_in_a_round_arrives_off(
+    kind: str, clouds: Clouds, lab: Lab, make_guest: MakeGuest
+) -> None:
+    guest = make_guest(lab.tokyo, disks={"vda": kind}, parameters={"dirty_mbps": 4})
+    traveller = moving.settle(clouds, guest)
+    vm_id, tokyo = guest.spec.vm_id, clouds.tokyo
+    wait_until(lambda: any(isinstance(each, Dirtied) for each in traveller.said()), 60)
+    migration_id = tokyo.migrate(vm_id, WARM, limit_bytes_per_second=SLOW_BYTES_PER_SECOND)
+    wait_until(lambda: tokyo.migration(migration_id).progress.sent_bytes > 0, 60)
+    guest.shutdown()
+    assert tokyo.migration(migration_id).progress.round == 1
+    limit = manager_pb2.SetMigrationLimitRequest(migration_id=migration_id)
+    client.call(tokyo.calls.SetMigrationLimit, limit)
+    ended = tokyo.wait_ended(migration_id)
+    assert ended.state == manager_pb2.MIGRATION_STATE_SUCCEEDED, ended
+    assert moving.state_on(lab.osaka, guest) == "shut off"
+    clouds.osaka.wait_owns(vm_id, "shut off")
+    start = manager_pb2.StartVmRequest(vm=vm_id)
+    client.call(clouds.osaka.calls.StartVm, start, timeout_seconds=60)
+    traveller.arrived()
+    traveller.console.wait_ack()
+    traveller.check()

@@ -7,6 +7,7 @@ from pathlib import Path
 from agent.hypervisors import domain
 from agent.hypervisors.virt import notes, policy
 from agent.hypervisors.virt.notes import Note
+from watari import errors
 
 MIB = 1024 * 1024
 DEVICE_STATE_BYTES = 256 * MIB
@@ -92,6 +93,26 @@ def obstacles(xml: str) -> list[Note]:
     """What of the definition keeps its machine from moving anywhere, by the destination's rules."""
     target = policy.Target(Path("/"), {}, anything=True)
     return [each for each in policy.adapted(xml, target).notes if each.fatal]
+
+
+def attached_live(persistent_xml: str, live_xml: str) -> list[Note]:
+    """Disks of a machine that runs which its persistent definition does not have, or has from
+    elsewhere: only the persistent one moves, so their content would stay behind.
+    """
+    try:
+        defined, live = (domain.parse(each).disks for each in (persistent_xml, live_xml))
+    except errors.WatariError as error:  # such as one of another host
+        return [Note(fatal=True, error=error)]
+    known = {(each.disk_id, each.source) for each in defined}
+    return [
+        notes.unmovable(
+            f"disk {each.disk_id}",
+            "it was attached while the machine ran, and its definition does not know it",
+            "add it for good (virsh attach-disk --config), or detach it (virsh detach-disk --live)",
+        )
+        for each in live
+        if (each.disk_id, each.source) not in known
+    ]
 
 
 def in_the_way(*, snapshots: int, managed_save: bool) -> list[Note]:

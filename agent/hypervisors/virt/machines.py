@@ -192,6 +192,13 @@ def shown_xml(found: Any) -> str:
     return str(found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
 
+def live_xml(found: Any) -> str:
+    """That which a machine runs by, which differs from the persistent one where devices were
+    attached or detached since.
+    """
+    return str(found.XMLDesc(0))
+
+
 def _seen(found: Any) -> Seen | None:
     """None when it went away meanwhile. Raises libvirtError."""
     try:

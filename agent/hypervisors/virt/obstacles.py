@@ -8,7 +8,7 @@ import libvirt
 
 from agent.hypervisors import Guest, Mode
 from agent.hypervisors.virt import definition
-from agent.hypervisors.virt.machines import Machines
+from agent.hypervisors.virt.machines import Machines, live_xml, shown_xml
 from agent.hypervisors.virt.notes import Note
 from watari import errors
 from watari.v1 import agent_pb2, common_pb2
@@ -40,7 +40,15 @@ def obstacles(found: Machines, guest: Guest, mode: Mode) -> list[Note]:
         notes += definition.in_the_way(
             snapshots=_count(domain.snapshotNum), managed_save=bool(_saved_by_libvirt(domain))
         )
+        notes += attached(domain)
     return notes
+
+
+def attached(domain: Any) -> list[Note]:
+    """What of a machine that runs is in its live definition only."""
+    if not domain.isActive():
+        return []
+    return definition.attached_live(shown_xml(domain), live_xml(domain))
 
 
 def off(name: str) -> errors.FailedPrecondition:

@@ -1,7 +1,7 @@
 """A machine that was handed over: out of use, its disks kept where they are for a while.
 
 `purge` deletes plain files only. Block devices are never deleted or wiped, nor is a file that a
-machine of this host still uses; whoever gave the machine a volume takes it back.
+machine of this host still uses (`usage`); whoever gave the machine a volume takes it back.
 """
 
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 from agent import files
 from agent.disks import measure
 from agent.hypervisors import Disk, Guest, Retained, StoredDisk
-from agent.hypervisors.virt import faults, lifecycle, machines, records
+from agent.hypervisors.virt import faults, lifecycle, machines, records, usage
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines
 from agent.hypervisors.virt.records import Folder, Kept
@@ -77,13 +77,15 @@ class Retiring:
         return _readable(max(copies, key=lambda each: each.expires_at)) if copies else {}
 
     def purge(self, migration_id: str) -> None:
-        """Deletes the plain files of what a migration took away."""
+        """Deletes the plain files of what a migration took away. Raises FailedPrecondition VM_BUSY
+        while it is not known what a machine of this host uses.
+        """
         kept = self._folder.kept_by(migration_id)
         if kept is None:
             self._folder.drop_kept(migration_id)
             return
         with self._machines.alone(kept.vm_id):
-            in_use = self._in_use()
+            in_use = usage.in_use(self._machines)
             for each in records.kept_disks(kept).values():
                 if each in in_use:
                     _log.warning("a retained file is in use again", file=each.name)
@@ -151,25 +153,6 @@ class Retiring:
         self._folder.drop_epoch(vm_id)
         if self._folder.hold(vm_id) is not None:
             self._folder.drop_hold(vm_id)
-
-    def _in_use(self) -> set[Path]:
-        """Files of this host's machines, by their definitions. Raises FailedPrecondition VM_BUSY
-        while there is a machine of which that is not known for sure, such as one with backing
-        files.
-        """
-        found: set[Path] = set()
-        for guest in self._machines.guests():
-            if guest.problem is not None:
-                raise errors.FailedPrecondition(
-                    "VM_BUSY",
-                    f"what {guest.name} uses is not known, so nothing is purged: {guest.problem}",
-                    hint="look at that machine first",
-                    vm=guest.vm_id,
-                )
-            found |= {disk.path for disk in guest.disks}
-            nvram = self._machines.state(guest.definition_xml).nvram
-            found |= {nvram} if nvram is not None else set()
-        return found
 
 
 def _readable(kept: Kept) -> dict[str, Disk]:

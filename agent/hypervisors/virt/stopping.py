@@ -16,7 +16,7 @@ from typing import Any
 import libvirt
 
 from agent.hypervisors import Guest, Mode
-from agent.hypervisors.virt import faults, lifecycle, machines, obstacles, tpm
+from agent.hypervisors.virt import faults, lifecycle, machines, notes, obstacles, tpm
 from agent.hypervisors.virt.host import Host
 from agent.hypervisors.virt.machines import Machines, Seen
 from agent.hypervisors.virt.records import Folder, Hold
@@ -129,6 +129,7 @@ class Stopping:
         if hold.mode == SUSPEND and not seen.active:
             raise obstacles.off(hold.name)
         with self._machines.domain(vm_id, "the machine cannot be looked at") as found:
+            notes.raise_first(obstacles.attached(found))  # since it was held
             hold = replace(
                 hold,
                 stage="stopping",
