@@ -33,7 +33,12 @@ def main() -> None:
 def assemble(settings: Settings, context: service.Context) -> Server:
     """Joins the parts; what must be stopped is on the context's stack."""
     hypervisor, capacity = choice.opened(settings, context.clock, context.stack)
-    hooks = Hooks(settings.hooks, cloud=settings.cloud_id, host=settings.host_id)
+    hooks = Hooks(
+        settings.hooks,
+        cloud=settings.cloud_id,
+        host=settings.host_id,
+        due=settings.shelf / "hooks-due",
+    )
     jobs = Jobs(hypervisor, hooks, context.identity, settings, context.clock)
     stopping = threading.Event()
     context.stack.callback(stopping.set)

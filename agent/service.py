@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import grpc
@@ -78,21 +79,20 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     ) -> agent_pb2.UnholdGuestResponse:
         epoch = validate.require_range(request.epoch, "epoch", 0, EPOCH_MAX)
         vm_id, migration_id = _vm_and_migration(request)
-        held = self._held(vm_id, migration_id)
+        self._owe(Stage.AFTER_UNHOLD, vm_id, migration_id, epoch)
         self._hypervisor.unhold(vm_id, migration_id, epoch)
-        if held is not None:
-            guest = self._hypervisor.guest(vm_id)
-            self._hooks.run(Stage.AFTER_UNHOLD, self._told(guest, migration_id))
+        self._hooks.drop(Stage.AFTER_STOP, migration_id)
+        self._hooks.settle(Stage.AFTER_UNHOLD, migration_id)
         return agent_pb2.UnholdGuestResponse()
 
     def RetireGuest(
         self, request: agent_pb2.RetireGuestRequest, context: grpc.ServicerContext
     ) -> agent_pb2.RetireGuestResponse:
         vm_id, migration_id = _vm_and_migration(request)
-        held = self._held(vm_id, migration_id)
+        self._owe(Stage.AFTER_RETIRE, vm_id, migration_id)
         retained = self._hypervisor.retire(vm_id, migration_id)
-        if held is not None:
-            self._hooks.run(Stage.AFTER_RETIRE, self._told(held, migration_id))
+        self._hooks.drop(Stage.AFTER_STOP, migration_id)
+        self._hooks.settle(Stage.AFTER_RETIRE, migration_id)
         return agent_pb2.RetireGuestResponse(retained=_retained(retained))
 
     def ListRetained(
@@ -208,13 +208,17 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._sessions.discard(validate.require_uuid(request.migration_id, "migration_id"))
         return agent_pb2.DiscardIncomingResponse()
 
-    def _held(self, vm_id: str, migration_id: str) -> Guest | None:
-        """A machine that this migration holds here; None when it is not here, or not so."""
+    def _owe(self, stage: Stage, vm_id: str, migration_id: str, epoch: int = 0) -> None:
+        """Hooks are due after the step, unless this migration does not hold the machine: then the
+        step was done before, and what was noted is still noted.
+        """
         try:
             guest = self._hypervisor.guest(vm_id)
         except errors.NotFound:
-            return None
-        return guest if guest.held_by == migration_id else None
+            return
+        if guest.held_by == migration_id:
+            told = self._told(replace(guest, epoch=epoch or guest.epoch), migration_id)
+            self._hooks.owe(stage, told)
 
     def _told(self, guest: Guest, migration_id: str) -> Document:
         return self._hooks.document(guest, migration_id=migration_id)

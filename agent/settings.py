@@ -94,6 +94,11 @@ class HookSettings:
     seconds_max: float = field(default=30.0, metadata={"min": 0.1, "max": 3600.0})
     """How long one hook may take, while its machine may stand still; then it gets SIGTERM."""
 
+    stage_seconds_max: float = field(default=120.0, metadata={"min": 0.1, "max": 240.0})
+    """How long all hooks of a stage may take together. The order that they belong to has 300 s at
+    the manager (`lifecycle_seconds_max`), in which the machine is to be stopped or started too.
+    """
+
     term_seconds_max: float = field(default=5.0, metadata={"min": 0.0, "max": 60.0})
     """Between SIGTERM and SIGKILL."""
 

@@ -1,4 +1,8 @@
-"""One run of one program: its time, its process group, and what it prints are bounded."""
+"""One run of one program: its time, what it begins, and what it prints are bounded.
+
+What a program begins inherits its environment, and with it the mark of the run, wherever it goes:
+into a group or session of its own, or to another parent.
+"""
 
 import contextlib
 import os
@@ -7,7 +11,9 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 POLL_SECONDS = 0.02
@@ -16,6 +22,12 @@ POLL_SECONDS = 0.02
 KILL_SECONDS_MAX = 5.0
 """What SIGKILL has ended is waited for so long; a process in an uninterruptible wait may take
 longer and is left to the system."""
+
+MARK = "WATARI_RUN"
+"""Variable that marks all processes of a run."""
+
+SWEEPS_MAX = 20
+"""Looks for marked processes, as some may be beginning others meanwhile."""
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -49,10 +61,11 @@ def run(
     """Runs a program with a document on standard input.
 
     After `seconds_max` its process group gets SIGTERM, after `term_seconds_max` more SIGKILL; what
-    is left of the group when the program itself has ended is killed too. Raises OSError when it
-    cannot be started.
+    is left of the group when the program itself has ended is killed too, and whatever else it began
+    and has its mark still. Raises OSError when it cannot be started.
     """
     began = time.monotonic()
+    mark = str(uuid.uuid4())
     with tempfile.TemporaryFile() as given:  # a pipe could block, and break when nobody reads
         given.write(document)
         given.seek(0)
@@ -61,7 +74,7 @@ def run(
             stdin=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environ,
+            env=environ | {MARK: mark},
             cwd="/",
             umask=0o077,
             start_new_session=True,
@@ -75,6 +88,7 @@ def run(
             output.follow(process, time.monotonic() + term_seconds_max)
         # The program is not reaped yet, so that its number is nobody else's.
         _signal(process, signal.SIGKILL)
+        _kill_marked(f"{MARK}={mark}".encode())
         output.follow(process, time.monotonic() + KILL_SECONDS_MAX)
         output.read()
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -128,3 +142,35 @@ def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
 def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
+
+
+def _kill_marked(mark: bytes) -> None:
+    """Kills whoever has the mark among its variables. One that took it away is not found, nor one
+    of another user; of a program that has ended nothing is left to be found.
+    """
+    for _ in range(SWEEPS_MAX):
+        found = [each for each in map(_opened_if, Path("/proc").iterdir(), repeat(mark)) if each]
+        for each in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(each, signal.SIGKILL)
+            os.close(each)
+        if not found:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _opened_if(folder: Path, mark: bytes) -> int | None:
+    """A marked process's descriptor: its number may be another one's when it is signalled."""
+    if not folder.name.isdecimal():
+        return None
+    try:
+        descriptor = os.pidfd_open(int(folder.name))
+    except OSError:
+        return None
+    try:
+        if mark in (folder / "environ").read_bytes().split(b"\0"):
+            return descriptor
+    except OSError:  # it has ended, or is another user's
+        pass
+    os.close(descriptor)
+    return None

@@ -1,16 +1,20 @@
 """Runs the hooks of a stage."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from agent.hooks import process, telling
+from agent.hooks.due import Due
 from agent.hooks.folder import hooks_of, refused, require_program
 from agent.hooks.stages import Failure, Stage, consequences
 from agent.hooks.telling import Document
 from agent.hypervisors import Guest, Mode
 from agent.settings import HookSettings
-from watari import errors, logs
+from watari import errors, failpoint, logs
 from watari.v1 import common_pb2
+
+BEFORE_DUE = failpoint.declare("agent.hooks.before_due")
 
 SHOWN_CHARS_MAX = 200
 """Of a failed hook's output, in the error: its last line."""
@@ -27,8 +31,10 @@ class Hooks:
     already and would not be run.
     """
 
-    def __init__(self, settings: HookSettings, *, cloud: str, host: str) -> None:
+    def __init__(self, settings: HookSettings, *, cloud: str, host: str, due: Path) -> None:
+        """In the folder `due` is noted what is to be run after a step."""
         self._settings = settings
+        self._due = Due(due)
         self._cloud = cloud
         self._host = host
         self._consequences = consequences(settings.failure)
@@ -56,6 +62,24 @@ class Hooks:
             addresses=addresses,
         )
 
+    def owe(self, stage: Stage, document: Document) -> None:
+        """Notes, before a step, that hooks are to be run after it. Durable when it returns."""
+        if self._settings.folder is not None:
+            self._due.note(stage, document)
+
+    def settle(self, stage: Stage, migration_id: str) -> None:
+        """Runs, after a step, what was noted before it, whichever call and agent noted it. A stage
+        that is running is left to whoever runs it.
+        """
+        with self._due.taken(stage, migration_id) as document:
+            if document is not None:
+                failpoint.hit(BEFORE_DUE)
+                self.run(stage, document)
+
+    def drop(self, stage: Stage, migration_id: str) -> None:
+        """What was noted is not to be run any more."""
+        self._due.drop(stage, migration_id)
+
     def run(self, stage: Stage, document: Document) -> list[errors.WatariError]:
         """Runs the hooks of a stage, one after the other; what went wrong and only warns.
 
@@ -65,6 +89,7 @@ class Hooks:
         if self._settings.folder is None:
             return []
         warnings: list[errors.WatariError] = []
+        until = time.monotonic() + self._settings.stage_seconds_max
         with logs.context(migration_id=document.migration_id or None):
             try:
                 hooks = hooks_of(self._settings.folder, stage)
@@ -72,7 +97,7 @@ class Hooks:
                 return [self._judge(stage, error)]
             for hook in hooks:
                 try:
-                    self._run_one(stage, hook, document.to_json(stage))
+                    self._run_one(stage, hook, document.to_json(stage), until)
                 except errors.FailedPrecondition as error:
                     warnings.append(self._judge(stage, error))
         return warnings
@@ -85,15 +110,23 @@ class Hooks:
             raise error
         return error
 
-    def _run_one(self, stage: Stage, hook: Path, document: bytes) -> None:
+    def _run_one(self, stage: Stage, hook: Path, document: bytes, until: float) -> None:
         require_program(stage, hook)
         settings = self._settings
+        seconds_max = min(settings.seconds_max, until - time.monotonic())
+        if seconds_max <= 0:
+            raise refused(
+                stage,
+                hook,
+                f"those before it took the {settings.stage_seconds_max:g} s of the stage",
+                "make them faster, or raise [agent.hooks] stage_seconds_max",
+            )
         try:
             ended = process.run(
                 hook,
                 document,
                 _environ(stage),
-                seconds_max=settings.seconds_max,
+                seconds_max=seconds_max,
                 term_seconds_max=settings.term_seconds_max,
                 output_bytes_max=settings.output_bytes_max,
             )
@@ -115,8 +148,8 @@ class Hooks:
             raise _failed(
                 stage,
                 hook,
-                f"was ended after {settings.seconds_max:g} s",
-                "make it faster, or raise [agent.hooks] seconds_max",
+                f"was ended after {seconds_max:.3g} s",
+                "make it faster, or raise [agent.hooks] seconds_max or stage_seconds_max",
             )
         if ended.code != 0:
             how = f"exit status {ended.code}" if ended.code > 0 else f"signal {-ended.code}"

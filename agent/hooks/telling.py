@@ -3,7 +3,7 @@
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from agent.hooks.stages import Stage
 from agent.hypervisors import Guest, Mode, domain
@@ -56,6 +56,14 @@ class Document:
         """What stands on the hook's standard input."""
         told = {"version": VERSION, "stage": str(stage)} | asdict(self)
         return json.dumps(told, ensure_ascii=True, indent=2).encode() + b"\n"
+
+    @classmethod
+    def read(cls, text: bytes) -> "Document":
+        """What `to_json` has written; what a later release added is left out."""
+        told = json.loads(text)
+        own = {field.name: told[field.name] for field in fields(cls)}
+        interfaces = tuple(Interface(**each) for each in own.pop("interfaces"))
+        return cls(**own | {"interfaces": interfaces, "addresses": tuple(own["addresses"])})
 
 
 def document(

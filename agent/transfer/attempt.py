@@ -241,7 +241,8 @@ class Attempt:
         self.failure.check()
         runs = self.hypervisor.guest(self.guest.vm_id).state == agent_pb2.GUEST_STATE_RUNNING
         if runs:
-            self.hooks.run(Stage.BEFORE_STOP, self._told(self.guest))
+            self.hooks.run(Stage.BEFORE_STOP, self._told())
+            self.hooks.owe(Stage.AFTER_STOP, self._told())
         began = self.clock.now()
         seconds = self.request.options.stop_seconds_max or STOP_SECONDS_MAX
         guest = self.hypervisor.quiesce(self.guest.vm_id, grant.migration_id, float(seconds))
@@ -250,13 +251,12 @@ class Attempt:
             self.stopped(datetime.fromtimestamp(at, UTC) if at else began)
         check_granted_disks(grant, guest)
         failpoint.hit(AFTER_STOP)
-        if runs:
-            self.hooks.run(Stage.AFTER_STOP, self._told(guest))
+        self.hooks.settle(Stage.AFTER_STOP, self.request.migration_id)
         return guest
 
-    def _told(self, guest: Guest) -> Document:
+    def _told(self) -> Document:
         migration_id, mode = self.request.migration_id, self.request.mode
-        return self.hooks.document(guest, migration_id=migration_id, mode=mode or COLD)
+        return self.hooks.document(self.guest, migration_id=migration_id, mode=mode or COLD)
 
 
 def checked_grant(

@@ -76,6 +76,8 @@ ELSEWHERE = {
     "manager.saga.after_resolve",
     "manager.resolutions.after_decided",
     "agent.attempt.after_round",
+    # An operator's hooks.
+    "agent.hooks.before_due",
 }
 """Fail points that no migration of a machine that is off passes; directory, manager, lab and
 evacuations have tests of their own for them.

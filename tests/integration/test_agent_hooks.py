@@ -51,7 +51,8 @@ def put(folder: Path) -> Put:
 
 def hooks(folder: Path | None, failure: Mapping[str, str] | None = None, **changed: float) -> Hooks:
     settings = HookSettings(folder=folder, failure=dict(failure or {}), **changed)  # type: ignore[arg-type]
-    return Hooks(settings, cloud="tokyo", host="host-1")
+    due = folder.parent / "due" if folder is not None else Path("/nowhere")
+    return Hooks(settings, cloud="tokyo", host="host-1", due=due)
 
 
 def run(made: Hooks, stage: Stage = Stage.BEFORE_STOP) -> list[errors.WatariError]:
@@ -215,6 +216,32 @@ def test_what_a_hook_leaves_in_the_background_ends_with_it_and_is_not_waited_for
     assert gone(int((tmp_path / "child").read_text()))
 
 
+def test_what_a_hook_hides_in_a_session_of_its_own_ends_with_it_too(
+    folder: Path, put: Put, tmp_path: Path
+) -> None:
+    """It is nobody's child, and in no group that the agent knows."""
+    daemon = tmp_path / "daemon"
+    daemon.write_text(f"trap '' TERM HUP; echo $$ > {tmp_path}/hidden; sleep 60; sleep 60")
+    put(Stage.AFTER_START, "10-hides", f"setsid sh -c 'sh {daemon} &' & sleep 0.3")
+    assert run(hooks(folder), Stage.AFTER_START) == []
+    assert gone(int((tmp_path / "hidden").read_text()))
+
+
+def test_all_hooks_of_a_stage_have_one_time_together(
+    folder: Path, put: Put, tmp_path: Path
+) -> None:
+    put(Stage.AFTER_START, "10-slow", "sleep 60")
+    put(Stage.AFTER_START, "20-slow", "sleep 60")
+    put(Stage.AFTER_START, "30-late", f"touch {tmp_path}/late")
+    began = time.monotonic()
+    made = hooks(folder, seconds_max=0.4, stage_seconds_max=0.6)
+    warnings = run(made, Stage.AFTER_START)
+    assert time.monotonic() - began < 5
+    assert [each.metadata["hook"] for each in warnings] == ["10-slow", "20-slow", "30-late"]
+    assert "is not run" in warnings[2].message
+    assert not (tmp_path / "late").exists()
+
+
 def test_a_flood_of_output_is_read_and_dropped(
     folder: Path, put: Put, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,7 +278,13 @@ def test_the_environment_has_nothing_of_the_agents_own(
     finally:
         os.close(kept)
     names = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
-    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {"PATH", "LANG", "HOME", "WATARI_STAGE"}
+    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {
+        "PATH",
+        "LANG",
+        "HOME",
+        "WATARI_RUN",
+        "WATARI_STAGE",
+    }
     assert f"-> {tmp_path}\n" not in (tmp_path / "fds").read_text()
 
 

@@ -19,7 +19,7 @@ from watari import clock
 
 def no_hooks() -> Hooks:
     """Those of a host whose operator has none."""
-    return Hooks(HookSettings(), cloud="tokyo", host="host1")
+    return Hooks(HookSettings(), cloud="tokyo", host="host1", due=Path("/nowhere"))
 
 
 Write = tuple[int, bytes]
