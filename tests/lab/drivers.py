@@ -49,12 +49,12 @@ class Agent:
             swtpm_folder=host.folder / "lib" / "swtpm",
             nvram_folder=host.folder / "lib" / "qemu" / "nvram",
         )
-        self.driver = self._new()
+        self.driver = self.new()
 
     def crash(self) -> Libvirt:
         """Another driver in the place of the one that there was."""
         self.driver.close()
-        self.driver = self._new()
+        self.driver = self.new()
         return self.driver
 
     def console(self, migration_id: str) -> Console:
@@ -69,7 +69,8 @@ class Agent:
         """The same, whether it is there or not."""
         return self.folder / "incoming" / migration_id
 
-    def _new(self) -> Libvirt:
+    def new(self) -> Libvirt:
+        """Another driver over the same folder, once the one that there was is closed."""
         return Libvirt(self.host.uri, self.folder, SystemClock(), self.options)
 
 

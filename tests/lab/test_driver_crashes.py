@@ -1,77 +1,30 @@
 """The agent is killed before and after every change that it makes; repeating the call goes on.
 
-Killed is what a test does to the driver: an exception that nothing catches, and a new driver. What
-libvirt was asked for goes on, as it would.
+See `tests.lab.kills` for how.
 """
 
 import contextlib
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import libvirt
 import pytest
 
-from agent import files
-from agent.hypervisors.virt.records import Folder
-from tests.lab import console, drivers
+from tests.lab import console, drivers, guests
 from tests.lab.conftest import MakeGuest
 from tests.lab.drivers import COLD, STOP_SECONDS_MAX, SUSPEND, Agent
 from tests.lab.image import Image
+from tests.lab.kills import Killed, killed_at, killed_in_process
 from tests.lab.link import Lab
 from watari.v1 import agent_pb2
 
+SMALL_BYTES = 16 << 20
 STEPS_MIN = 5
 """A call that changes less has not been watched."""
 
-CHANGES: tuple[tuple[Any, str], ...] = (
-    (libvirt.virDomain, "create"),
-    (libvirt.virDomain, "createWithFlags"),
-    (libvirt.virDomain, "destroyFlags"),
-    (libvirt.virDomain, "resume"),
-    (libvirt.virDomain, "saveFlags"),
-    (libvirt.virDomain, "setAutostart"),
-    (libvirt.virDomain, "shutdown"),
-    (libvirt.virDomain, "undefineFlags"),
-    (libvirt.virConnect, "defineXML"),
-    (libvirt.virConnect, "restoreFlags"),
-    (Folder, "put_hold"),
-    (Folder, "put_kept"),
-    (Folder, "put_origin"),
-    (files, "remove"),
-    (files, "rename"),
-)
-
-
-class Killed(BaseException):
-    """Nobody handles it."""
-
-
-@contextlib.contextmanager
-def killed_at(number: int) -> Iterator[list[str]]:
-    """Raises Killed around change `number`, from 0: before it when even, after it when odd. Yields
-    the changes that there were.
-    """
-    seen: list[str] = []
-
-    def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            seen.append(name)
-            at, after = divmod(number, 2)
-            if len(seen) - 1 == at and not after:
-                raise Killed
-            answer = original(*arguments, **options)
-            if len(seen) - 1 == at:
-                raise Killed
-            return answer
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for owner, name in CHANGES:
-            patch.setattr(owner, name, watched(name, getattr(owner, name)))
-        yield seen
+RETIRE_STEPS_MIN = 3
+"""Of a machine that was off: the record, the epoch, the hold."""
 
 
 def at_every_step(agent: Agent, call: Callable[[], object]) -> Iterator[None]:
@@ -196,8 +149,6 @@ def test_an_arrival_is_killed_anywhere(
     for _ in at_every_step(osaka, arrive):
         assert osaka.driver.guest(vm_id).state == agent_pb2.GUEST_STATE_PAUSED
         assert osaka.console(migration).events() == []
-        forgotten = iter(at_every_step(osaka, lambda: osaka.driver.forget(migration)))
-        next(forgotten)
         assert osaka.driver.forget(migration)
         assert lab.osaka.virsh("list", "--all", "--name") == ""
         drivers.stage_copies(osaka.stage(migration), found.disks, copies)
@@ -211,13 +162,65 @@ def test_an_arrival_is_killed_anywhere(
     assert not osaka.driver.forget(migration)
     osaka.driver.start(vm_id, migration)
     osaka.console(migration).wait_ack()
-    for _ in at_every_step(tokyo, lambda: tokyo.driver.retire(vm_id, migration)):
-        assert [each.vm_id for each in tokyo.driver.retained()] == [vm_id]
-        assert tokyo.driver.guests() == []
-        break
+    tokyo.driver.retire(vm_id, migration)
     said = [*guest.console.events(), *osaka.console(migration).events()]
     assert console.problems(said) == []
     assert len([each for each in said if isinstance(each, console.Boot)]) == 1
+
+
+@pytest.mark.timeout(400)
+def test_what_arrived_is_forgotten_by_an_agent_that_is_killed_anywhere(
+    tokyo: Agent, osaka: Agent, lab: Lab, make_guest: MakeGuest
+) -> None:
+    guest = make_guest(lab.tokyo, disks={"vda": "raw"}, disk_bytes=SMALL_BYTES)
+    vm_id, migration = guest.spec.vm_id, drivers.new_id()
+    xml = tokyo.driver.guest(vm_id).definition_xml
+    for number in itertools.count():
+        shutil.copyfile(guest.disk("vda"), osaka.stage(migration) / "vda.raw")
+        arrived = drivers.arrived(osaka.stage_path(migration), vm_id, xml)
+        osaka.driver.activate(arrived, provisional=True)
+        osaka.driver.prepare(vm_id)
+        killed = killed_in_process(osaka, number, "forget", migration)
+        assert osaka.driver.forget(migration)
+        assert lab.osaka.virsh("list", "--all", "--name") == ""
+        assert not list((osaka.folder / "machines").iterdir())
+        if not killed:
+            break
+    assert number // 2 >= STEPS_MIN
+
+
+@pytest.mark.timeout(400)
+def test_a_machine_is_retired_and_purged_by_agents_that_are_killed_anywhere(
+    tokyo: Agent, lab: Lab, make_guest: MakeGuest
+) -> None:
+    guest = make_guest(lab.tokyo, disks={"vda": "raw", "vdb": "raw"}, disk_bytes=SMALL_BYTES)
+    vm_id, steps = guest.spec.vm_id, {"retire": 0, "purge": 0}
+    for call in steps:
+        for number in itertools.count():
+            migration = drivers.new_id()
+            tokyo.driver.hold(vm_id, migration, COLD)
+            tokyo.driver.quiesce(vm_id, migration, 0)
+            if call == "retire":
+                killed = killed_in_process(tokyo, number, "retire", vm_id, migration)
+            first = tokyo.driver.retire(vm_id, migration)
+            assert tokyo.driver.retained() == [first]
+            assert tokyo.driver.guests() == []
+            assert not list((tokyo.folder / "held").iterdir())
+            assert guest.disk("vda").exists()
+            if call == "purge":
+                killed = killed_in_process(tokyo, number, "purge", migration)
+            tokyo.driver.purge(migration)
+            assert tokyo.driver.retained() == []
+            assert not guest.disk("vda").exists()
+            assert not guest.disk("vdb").exists()
+            assert not list((tokyo.folder / "retained").iterdir())
+            for target in guest.spec.disks:
+                guests.make_disk(guest.disk(target), "raw", SMALL_BYTES)
+            guest.define()
+            steps[call] = number // 2
+            if not killed:
+                break
+    assert min(steps.values()) >= RETIRE_STEPS_MIN, steps
 
 
 def test_a_host_that_loses_power_while_a_machine_is_kept_from_it_starts_none(

@@ -12,8 +12,8 @@ from tests.lab.conftest import MakeGuest
 from tests.lab.drivers import COLD, STOP_SECONDS_MAX, SUSPEND, Agent
 from tests.lab.guests import Guest
 from tests.lab.image import Image
+from tests.lab.kills import Killed, killed_at
 from tests.lab.link import Lab
-from tests.lab.test_driver_crashes import Killed, killed_at
 from watari import errors
 from watari.v1 import agent_pb2
 
