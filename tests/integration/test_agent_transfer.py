@@ -9,7 +9,9 @@ import pytest
 from tests.conftest import Federation
 from tests.support import agents
 from tests.support.shelves import KIB, MIB, Content, allocated, identical, put_machine
-from watari.v1 import common_pb2
+from watari import errors
+from watari.rpc import client
+from watari.v1 import agent_pb2, common_pb2
 
 GIB = 1024 * MIB
 
@@ -95,3 +97,13 @@ def test_a_transfer_takes_other_options(pair: agents.Pair, options: dict[str, in
     transfer = pair.migrate(vm_id, **options)
     original = kept(pair, transfer.migration_id, "vda")
     assert identical(original, pair.destination.disk(vm_id, "vda"))
+
+
+def test_an_order_for_an_earlier_stay_of_a_machine_is_refused(pair: agents.Pair) -> None:
+    vm_id = put_machine(pair.source.shelf, "stays", {"vda": Content(MIB)})
+    pair.migrate(vm_id)
+    stub = pair.destination.stub
+    for epoch in (1, 3):
+        with pytest.raises(errors.FailedPrecondition, match="EPOCH_MISMATCH"):
+            client.call(stub.StopGuest, agent_pb2.StopGuestRequest(vm_id=vm_id, epoch=epoch))
+    client.call(stub.StopGuest, agent_pb2.StopGuestRequest(vm_id=vm_id, epoch=2))

@@ -235,6 +235,16 @@ def test_an_order_to_start_that_fails_leaves_the_start_owed(pair, answer):
     eventually(lambda: osaka.agent.is_running(VM), "the janitor starts it")
 
 
+def test_somebody_who_starts_a_machine_does_it_in_the_place_of_a_start_that_is_owed(pair):
+    tokyo, osaka = pair
+    osaka.agent.refuse("StartGuest", *[UNFIT] * ALWAYS)
+    tokyo.wait_state(migrate(tokyo).migration_id, "SUCCEEDED")
+    osaka.agent.refusing.clear()
+    client.call(osaka.operator.StartVm, manager_pb2.StartVmRequest(vm="web-1"))
+    assert osaka.agent.ran == [VM]
+    eventually(lambda: owed(osaka) == 0, "nothing is owed")
+
+
 def test_a_copy_that_cannot_be_deleted_after_it_was_given_back_stays_owed(pair):
     tokyo, osaka = pair
     osaka.agent.refuse("prepare", UNFIT)
