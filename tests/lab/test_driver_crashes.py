@@ -61,6 +61,7 @@ def osaka(lab: Lab, lab_image: Image, tmp_path: Path) -> Iterator[Agent]:
     agent.driver.close()
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("mode", [COLD, SUSPEND])
 def test_quiesce_is_killed_anywhere(
     tokyo: Agent, lab: Lab, make_guest: MakeGuest, mode: int
@@ -111,6 +112,7 @@ def test_unhold_comes_after_a_quiesce_that_was_killed_anywhere(
             assert len(guest.console.boots()) == 1
 
 
+@pytest.mark.timeout(400)
 def test_unhold_is_killed_anywhere(tokyo: Agent, lab: Lab, make_guest: MakeGuest) -> None:
     guest = make_guest(lab.tokyo, disks={"vda": "raw"})
     vm_id, migration = guest.spec.vm_id, drivers.new_id()
@@ -126,6 +128,7 @@ def test_unhold_is_killed_anywhere(tokyo: Agent, lab: Lab, make_guest: MakeGuest
     assert len(guest.console.boots()) == 1
 
 
+@pytest.mark.timeout(400)
 def test_an_arrival_is_killed_anywhere(
     tokyo: Agent, osaka: Agent, lab: Lab, make_guest: MakeGuest
 ) -> None:
