@@ -1,14 +1,14 @@
 """Real server processes of the project: started, watched, killed, and always cleaned up."""
 
 import contextlib
-import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import grpc
@@ -18,20 +18,44 @@ from watari import rpc
 from watari.identity import Identity, SpiffeId
 from watari.rpc import client
 
-_FIRST = 15_000 + os.getpid() % 400 * 10
-_ports = itertools.chain(range(_FIRST, 20_000), range(15_000, _FIRST))
-"""Each port is given once in a test run, and another run begins elsewhere."""
+_PORTS = range(15_000, 20_000)
+"""Below those that the system hands out by itself."""
+_BLOCK_PORTS = 20
 
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 20.0
 
 
+def _own_blocks() -> Iterator[int]:
+    """Ports in blocks that no other test process of this machine is given. Whoever has an abstract
+    socket of the block's name has the block, until it ends however it ends; like ports, the names
+    are of one network namespace.
+    """
+    firsts = list(_PORTS[::_BLOCK_PORTS])
+    start = os.getpid() % len(firsts)
+    for first in firsts[start:] + firsts[:start]:
+        held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            held.bind(f"\0watari-test-ports-{first}")
+        except OSError:
+            held.close()
+            continue
+        _held.append(held)
+        yield from range(first, first + _BLOCK_PORTS)
+
+
+_held: list[socket.socket] = []
+_ports = _own_blocks()
+_taking = threading.Lock()
+
+
 def free_port() -> int:
-    """A port that was free a moment ago, below those that the system hands out by itself."""
-    for port in _ports:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    """A port that this process has not been given before, and that no other listens on."""
+    with _taking:
+        for port in _ports:
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
     raise AssertionError("no port is free")
 
 
