@@ -132,7 +132,7 @@ def test_a_grant_is_good_for_the_agent_that_it_names_only(
     ("field", "value", "reason"),
     [
         ("session_id", "x", "INVALID_ID"),
-        ("migration_id", str(uuid.uuid4()), "GRANT_INVALID"),
+        pytest.param("migration_id", str(uuid.uuid4()), "GRANT_INVALID", id="migration_id"),
         ("definition_xml", "<domain/>", "VM_DEFINITION_INVALID"),
         (
             "definition_xml",
