@@ -285,7 +285,7 @@ def test_what_the_host_can_make_nothing_of_can_still_be_given_up(pair):
     tokyo, osaka = pair
     migration_id = confirmed(tokyo, osaka)
     unfit = errors.FailedPrecondition("VM_DEFINITION_INVALID", "not here")
-    osaka.agent.refuse("ActivateIncoming", unfit)
+    osaka.agent.refuse("ActivateIncoming", *[unfit] * 50)  # the manager tries again by itself
     with pytest.raises(errors.FailedPrecondition) as caught:
         resolve(osaka, migration_id, KEEP)
     assert caught.value.reason == "VM_DEFINITION_INVALID"
