@@ -14,6 +14,8 @@ from bench.link import Link, Shape
 from bench.methods import goodput
 from bench.methods.result import timed
 
+pytestmark = pytest.mark.alone
+
 MBIT = 1e6
 PORT = 7666
 

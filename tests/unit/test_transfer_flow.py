@@ -145,6 +145,7 @@ def test_whoever_waits_gets_the_first_error_at_once(wait: str) -> None:
         calls[wait]()
 
 
+@pytest.mark.alone
 def test_a_cap_holds_over_time_and_can_be_lifted() -> None:
     throttle = Throttle(Failure(), SystemClock(), 1_000_000)
     began = time.monotonic()
