@@ -9,6 +9,7 @@ from agent import host, stored
 from agent.disks import open_seed
 from agent.hooks import Hooks
 from agent.hypervisors import Hypervisor, choice
+from agent.metrics import LOOK_SECONDS, Reach, collector
 from agent.seeds.catalogue import SeedCatalogue
 from agent.seeds.scopes import Scopes
 from agent.service import AgentService, TransferService
@@ -16,7 +17,7 @@ from agent.settings import Settings
 from agent.transfer import dataport, standing
 from agent.transfer.jobs import Jobs
 from agent.transfer.sessions import Sessions
-from watari import service
+from watari import metrics, service
 from watari.periodic import Periodic
 from watari.rpc.server import Server
 from watari.v1 import agent_pb2, agent_pb2_grpc
@@ -77,6 +78,13 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         stopping=stopping,
     )
     context.stack.callback(jobs.close)
+    if settings.metrics.address:
+        reach = Reach(hypervisor, context.clock)
+        context.stack.enter_context(
+            Periodic("agent-reach", LOOK_SECONDS, context.clock, reach.look)
+        )
+        reach.look()
+        metrics.expose(settings.metrics, context.stack, collector(jobs, sessions, reach))
     context.stack.enter_context(
         Periodic(
             "agent-trust",

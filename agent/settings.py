@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from watari.metrics import MetricsSettings
 from watari.rpc.settings import RpcSettings
-from watari.settings import IdentitySettings, LogSettings
+from watari.settings import IdentitySettings, LogSettings, TelemetrySettings
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,12 @@ class Settings:
 
     rpc: RpcSettings = RpcSettings()
     """The control port."""
+
+    metrics: MetricsSettings = MetricsSettings()
+    """Where Prometheus fetches."""
+
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Where traces go."""
 
     log: LogSettings = LogSettings()
     """Logs."""

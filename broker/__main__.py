@@ -9,7 +9,7 @@ from broker.migrate import Migrator
 from broker.peers import Peers
 from broker.service import BrokerServicer
 from broker.settings import Settings
-from watari import rpc, service
+from watari import metrics, rpc, service
 from watari.v1 import broker_pb2_grpc
 
 
@@ -36,6 +36,7 @@ def assemble(settings: Settings, context: service.Context) -> rpc.Server:
         submissions_max=settings.submissions_max,
     )
     servicer = BrokerServicer(catalogue, migrator, context.clock)
+    metrics.expose(settings.metrics, context.stack)
 
     def register(server: grpc.Server) -> None:
         broker_pb2_grpc.add_BrokerServiceServicer_to_server(servicer, server)

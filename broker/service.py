@@ -2,7 +2,7 @@
 
 import grpc
 
-from broker import criteria, place
+from broker import criteria, metrics, place
 from broker.catalogue import Catalogue
 from broker.migrate import Migrator
 from watari import rpc, validate
@@ -24,15 +24,17 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     def Place(
         self, request: broker_pb2.PlaceRequest, _context: grpc.ServicerContext
     ) -> broker_pb2.PlaceResponse:
-        validate.require_uuid(request.request_id, "request_id")
-        wanted = criteria.of_place(request)
-        placement = place.place(self._catalogue.current(), wanted, self._clock.now())
-        return place.response(placement, wanted.candidates_max)
+        with metrics.asked("Place"):
+            validate.require_uuid(request.request_id, "request_id")
+            wanted = criteria.of_place(request)
+            placement = place.place(self._catalogue.current(), wanted, self._clock.now())
+            return place.response(placement, wanted.candidates_max)
 
     def Migrate(
         self, request: broker_pb2.MigrateRequest, _context: grpc.ServicerContext
     ) -> broker_pb2.MigrateResponse:
-        validate.require_uuid(request.migration_id, "migration_id")
-        validate.require_text(request.vm, "vm", bytes_max=VM_BYTES_MAX, empty=False)
-        criteria.of_migrate(request)
-        return self._migrator.migrate(request, rpc.current_peer())
+        with metrics.asked("Migrate"):
+            validate.require_uuid(request.migration_id, "migration_id")
+            validate.require_text(request.vm, "vm", bytes_max=VM_BYTES_MAX, empty=False)
+            criteria.of_migrate(request)
+            return self._migrator.migrate(request, rpc.current_peer())

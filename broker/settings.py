@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from watari.metrics import MetricsSettings
 from watari.rpc.settings import RpcSettings
-from watari.settings import EndpointSettings, IdentitySettings, LogSettings
+from watari.settings import EndpointSettings, IdentitySettings, LogSettings, TelemetrySettings
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ class Settings:
 
     submissions_max: int = field(default=5, metadata={"min": 1, "max": 100})
     """Candidates that the source's manager is asked to migrate to before the broker gives up."""
+
+    metrics: MetricsSettings = MetricsSettings()
+    """Where Prometheus fetches."""
+
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Where traces go."""
 
     log: LogSettings = field(default_factory=LogSettings)
     """How it logs."""

@@ -45,8 +45,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     interval = settings.sweep_interval_seconds
     context.stack.enter_context(Periodic("directory-sweep", interval, context.clock, store.sweep))
 
-    metrics.add(context.stack, collector(store, watches.count))
-    metrics.serve(settings.metrics, context.stack)
+    metrics.expose(settings.metrics, context.stack, collector(store, watches.count))
 
     def tell_health() -> None:
         server.set_health(STORE_HEALTH, well=store.age() is None)

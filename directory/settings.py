@@ -7,7 +7,7 @@ from directory.etcd_settings import EtcdSettings
 from directory.stores import CHANGES_PER_REVISION_MAX, Limits
 from watari.metrics import MetricsSettings
 from watari.rpc import RpcSettings
-from watari.settings import IdentitySettings, LogSettings
+from watari.settings import IdentitySettings, LogSettings, TelemetrySettings
 
 TTL_SECONDS_LEAST = 5
 TTL_SECONDS_MOST = 3600
@@ -73,6 +73,7 @@ class Settings:
     """Watches at a time. Each holds a thread of `rpc.workers_max`, so it must be less than that."""
 
     metrics: MetricsSettings = MetricsSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()
     rpc: RpcSettings = RpcSettings()
 

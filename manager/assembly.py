@@ -7,6 +7,7 @@ from functools import partial
 import grpc
 
 from manager import audit, catalogue, refusals
+from manager import metrics as manager_metrics
 from manager.agents import Agents
 from manager.arriving import Arriving
 from manager.audit_service import AuditServicer
@@ -40,7 +41,7 @@ from manager.saga.resolving import Resolving
 from manager.service import ManagerServicer
 from manager.settings import Settings
 from manager.store import Store
-from watari import errors, service, validate
+from watari import errors, metrics, service, validate
 from watari.identity import SpiffeId
 from watari.periodic import Periodic
 from watari.rpc import ChannelPool, Door, Server
@@ -115,6 +116,9 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     if directories.configured:
         recurring["publish"] = settings.publish.check_seconds, publisher.check
         recurring["learn"] = settings.publish.learn_seconds, peers.learn
+    metrics.expose(
+        settings.metrics, stack, manager_metrics.collector(store, clock, settings.agents)
+    )
     for name, (seconds, work) in recurring.items():
         stack.enter_context(Periodic(name, seconds, clock, work))
     stack.callback(driver.stop)

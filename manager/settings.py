@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from watari.identity.authority import LEAF_SECONDS_DEFAULT
+from watari.metrics import MetricsSettings
 from watari.rpc.settings import RpcSettings
-from watari.settings import EndpointSettings, IdentitySettings, LogSettings
+from watari.settings import EndpointSettings, IdentitySettings, LogSettings, TelemetrySettings
 
 
 @dataclass(frozen=True)
@@ -326,6 +327,12 @@ class Settings:
 
     authority: AuthoritySettings = field(default_factory=AuthoritySettings)
     """The provider's certificate authority."""
+
+    metrics: MetricsSettings = MetricsSettings()
+    """Where Prometheus fetches."""
+
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Where traces go."""
 
     federation: FederationSettings = field(default_factory=FederationSettings)
     """How this provider joins others."""

@@ -26,7 +26,7 @@ CALLS = Counter("watari_rpc_calls", "Calls that have ended.", ["method", "code"]
 SECONDS = Histogram(
     "watari_rpc_seconds",
     "How long calls took, streams from their beginning to their end.",
-    ["method"],
+    ["method", "code"],
     buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60),
 )
 CERTIFICATE_EXPIRES = prometheus_client.Gauge(
@@ -63,12 +63,21 @@ class MetricsSettings:
 def count_call(method: str, code: str, seconds: float) -> None:
     """One call has ended. `method` is one that the server has: their number is bounded."""
     CALLS.labels(method, code).inc()
-    SECONDS.labels(method).observe(seconds)
+    SECONDS.labels(method, code).observe(seconds)
 
 
 def certificate_expires(moment: datetime) -> None:
     """The own certificate is valid until then."""
     CERTIFICATE_EXPIRES.set(moment.timestamp())
+
+
+def expose(
+    settings: MetricsSettings, stack: ExitStack, collect: Callable[[], Iterable[Gauge]] = tuple
+) -> None:
+    """Both `add` and `serve`; nothing at all without an address."""
+    if settings.address:
+        add(stack, collect)
+        serve(settings, stack)
 
 
 def add(stack: ExitStack, collect: Callable[[], Iterable[Gauge]]) -> None:

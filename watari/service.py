@@ -27,7 +27,7 @@ from watari import (
 from watari.periodic import Periodic
 from watari.rpc import ChannelPool, Target
 from watari.rpc.server import Server
-from watari.settings import IdentitySettings, LogSettings
+from watari.settings import IdentitySettings, LogSettings, TelemetrySettings
 
 EXIT_BAD_SETTINGS = 2
 """Exit status when the settings, keys or address cannot be used; messages say why."""
@@ -39,6 +39,10 @@ class ServiceSettings(Protocol):
     @property
     def identity(self) -> IdentitySettings:
         """Who the process is."""
+
+    @property
+    def telemetry(self) -> TelemetrySettings:
+        """Where its traces go."""
 
     @property
     def log(self) -> LogSettings:
@@ -72,7 +76,7 @@ def main(
             return
         logs.configure(name, settings.log.level, json=settings.log.format == "json")
         failpoint.arm_from_environment(os.environ)
-        _serve(settings, assemble)
+        _serve(name, settings, assemble)
         _end()
     except errors.WatariError as error:
         sys.stderr.write(f"watari-{name}: {error.reason}: {error.message}\n")
@@ -81,7 +85,9 @@ def main(
         sys.exit(EXIT_BAD_SETTINGS)
 
 
-def _serve(settings: _Settings, assemble: Callable[[_Settings, Context], Server]) -> None:
+def _serve(
+    name: str, settings: _Settings, assemble: Callable[[_Settings, Context], Server]
+) -> None:
     with ExitStack() as stack:
         context = Context(
             clock=clock.SystemClock(),
@@ -91,6 +97,7 @@ def _serve(settings: _Settings, assemble: Callable[[_Settings, Context], Server]
             stack=stack,
         )
         _keep(settings.identity, context)
+        _trace(settings.telemetry, name, context)
         assemble(settings, context).serve_forever()
 
 
@@ -107,6 +114,22 @@ def _keep(settings: IdentitySettings, context: Context) -> None:
     context.stack.enter_context(
         Periodic("keeper", keeper.CHECK_SECONDS, context.clock, keeping.check)
     )
+
+
+def _trace(settings: TelemetrySettings, name: str, context: Context) -> None:
+    """Has spans recorded, where the settings name who takes them."""
+    if not settings.otlp_endpoint:
+        return
+    try:
+        from watari import otel  # noqa: PLC0415 - an extra, and nothing while it is off
+    except ModuleNotFoundError as error:
+        raise errors.InvalidArgument(
+            "CONFIG_INVALID",
+            f"{name}.telemetry.otlp_endpoint: {error}",
+            hint="install watari[otel]",
+            key=f"{name}.telemetry.otlp_endpoint",
+        ) from error
+    otel.start(settings, name, context.identity.spiffe_id, context.stack)
 
 
 def _end() -> NoReturn:

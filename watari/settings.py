@@ -1,6 +1,6 @@
-"""Settings that every service has: who it is, and how it logs."""
+"""Settings that every service has: who it is, how it logs, and who gets its traces."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -43,3 +43,20 @@ class LogSettings:
 
     format: Literal["json", "console"] = "json"
     """JSON lines for machines, or coloured lines for a person at a terminal."""
+
+
+@dataclass(frozen=True)
+class TelemetrySettings:
+    """Where OpenTelemetry traces go; without an endpoint nowhere. Needs `watari[otel]`."""
+
+    otlp_endpoint: str = ""
+    """http://host:port or https://host:port of the own provider's collector, OTLP over gRPC; empty:
+    no traces."""
+
+    sample_ratio: float = field(default=1.0, metadata={"min": 0.0, "max": 1.0})
+    """Share of traces that is kept. It follows from the trace's id, so that servers of the same
+    ratio keep the same ones. A peer can ask for less of them, never for more."""
+
+    def __post_init__(self) -> None:
+        if self.otlp_endpoint and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise ValueError("otlp_endpoint is no http://host:port or https://host:port")

@@ -14,7 +14,7 @@ from agent.transfer.estimating import Estimate
 from agent.transfer.flow import Failure, Throttle
 from agent.transfer.job import Job
 from agent.transfer.meter import Meter
-from watari import clock, errors, logs
+from watari import clock, errors, logs, tracing
 from watari.identity import Identity, SpiffeId
 from watari.rpc import client
 from watari.v1 import agent_pb2, common_pb2
@@ -106,6 +106,10 @@ class Jobs:
     def busy(self) -> bool:
         """Whether anything is being sent."""
         return any(job.running for job in list(self._jobs.values()))
+
+    def snapshots(self) -> list[agent_pb2.Transfer]:
+        """Every transfer that is remembered, as it stands."""
+        return [job.snapshot() for job in list(self._jobs.values())]
 
     def get(self, migration_id: str) -> Job:
         """Raises NotFound TRANSFER_NOT_FOUND."""
@@ -232,7 +236,8 @@ class Jobs:
         migration_id = attempt.request.migration_id
         with logs.context(migration_id=migration_id):
             try:
-                outcome = attempt.run()
+                with tracing.migration_span(migration_id, "transfer", attempt=attempt.number):
+                    outcome = attempt.run()
             except errors.Cancelled as error:
                 self._end(job, agent_pb2.TRANSFER_STATE_CANCELLED, error)
             except errors.WatariError as error:

@@ -4,8 +4,18 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+from prometheus_client import Counter
+
 from watari import clock
 from watari.v1 import common_pb2
+
+BYTES = Counter(
+    "watari_agent_bytes",
+    "Of all transfers since the start: read from disks, and as sealed messages sent or received.",
+    ["what"],
+)
+_READ, _SENT = BYTES.labels("read"), BYTES.labels("sent")
+RECEIVED = BYTES.labels("received")
 
 WINDOW_SECONDS = 5.0
 """Rate and ETA come from the last few seconds: long enough to be calm, short enough to be true."""
@@ -88,6 +98,10 @@ class Meter:
         deduplicated: int = 0,
     ) -> None:
         """Adds bytes to the counters."""
+        if read:
+            _READ.inc(read)
+        if wire:
+            _SENT.inc(wire)
         with self._lock:
             self.settled_wire_bytes += settled_wire
             self.settled_frames += settled_frames

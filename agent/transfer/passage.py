@@ -1,6 +1,7 @@
 """The content's way to one receiver: sessions that are opened, filled, ended and signed for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from agent.transfer.line import Line
 from agent.transfer.meter import Meter
 from agent.transfer.sending import Sending, Source
 from agent.transfer.steering import Steering
-from watari import clock, errors, identity
+from watari import clock, errors, identity, tracing
 from watari.identity import Identity
 from watari.v1 import agent_pb2, common_pb2
 
@@ -114,7 +115,8 @@ class Passage:
             ticked=self.ticked,
         )
         try:
-            return sending.run(opened.route, complete)
+            with _round_span(meter):
+                return sending.run(opened.route, complete)
         except errors.WatariError as error:
             raise self.line.end(opened.route.session_id, error) or error from error
 
@@ -140,3 +142,13 @@ class Passage:
         receipts.compare(receipts.read(payload), own_view)
         self.failure.check()  # who cancelled meanwhile was told that it ends as cancelled
         return Outcome(receipt, own_view)
+
+
+@contextmanager
+def _round_span(meter: Meter) -> Iterator[None]:
+    with tracing.span("round", attributes={"number": meter.round}) as span:
+        try:
+            yield
+        finally:
+            sent, wire = meter.sent_bytes, meter.wire_bytes
+            span.set(read_bytes=meter.read_bytes, sent_bytes=sent, wire_bytes=wire)

@@ -66,6 +66,11 @@ class Sessions:
         """Whether anything is arriving."""
         return bool(self._open)
 
+    @property
+    def count(self) -> int:
+        """Sessions that are open."""
+        return len(self._open)
+
     def open(
         self, request: agent_pb2.OpenSessionRequest, peer: SpiffeId
     ) -> agent_pb2.OpenSessionResponse:

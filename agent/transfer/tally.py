@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from agent.transfer import frames
 from agent.transfer.dataplane import Refused
 from agent.transfer.flow import WAIT_SECONDS_MAX, Failure
+from agent.transfer.meter import RECEIVED
 from watari import clock, errors
 from watari.v1 import common_pb2
 
@@ -96,6 +97,7 @@ class Tally:
             self.check_open()
             self._frames[number] = frame_count
             self.wire_bytes += message_bytes
+            RECEIVED.inc(message_bytes)
             self.active_at = self._clock.monotonic()
             if self.wire_bytes > self._grant.bytes_max:
                 raise errors.Denied(

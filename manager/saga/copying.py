@@ -43,6 +43,7 @@ class StepFailed(Exception):
         super().__init__(str(error))
         self.party = party
         self.error = error
+        self.reason = error.reason
 
 
 @dataclass

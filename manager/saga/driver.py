@@ -7,6 +7,7 @@ what happens next, so that a restart goes on where the last process was cut off.
 """
 
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from manager.events import Board
@@ -17,7 +18,7 @@ from manager.saga.record import Record
 from manager.saga.steps import Again, Back, Party
 from manager.settings import MigrationSettings
 from manager.store import Store
-from watari import errors, logs
+from watari import errors, logs, tracing
 from watari.clock import Clock
 from watari.v1 import common_pb2
 
@@ -150,7 +151,8 @@ class Driver:
             self._board.waits_for(job.migration_id, _no_place(self._limits.concurrent_max))
             return self._limits.retry_max_seconds
         try:
-            outcome = self._actions.perform(record, job.signals)
+            with _step_span(record):
+                outcome = self._actions.perform(record, job.signals)
         except errors.Conflict:
             return 0.0  # Cancelled or changed meanwhile: the record says what now.
         except StepFailed as failed:
@@ -215,6 +217,12 @@ class Driver:
             if not other.in_place and other.party is None:
                 other.due = min(other.due, now)
         self._changed.notify()
+
+
+def _step_span(record: Record) -> AbstractContextManager[object]:
+    to, state = record.to_cloud, record.state.lower()
+    name = f"saga {steps.next_step(record).name.lower()}"
+    return tracing.migration_span(record.migration_id, name, to_cloud=to, state=state)
 
 
 def _no_place(places: int) -> common_pb2.Problem:

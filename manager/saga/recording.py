@@ -1,12 +1,12 @@
 """Writes what a migration came to: one transaction a step, then whoever watches is told."""
 
-from manager import grants, outbox, vms
+from manager import grants, metrics, outbox, vms
 from manager.events import Board
 from manager.saga import records, steps
 from manager.saga.record import Record
 from manager.saga.states import State
 from manager.store import Store, micros
-from watari import failpoint, identity, logs
+from watari import failpoint, identity, logs, tracing
 from watari.clock import Clock
 from watari.v1 import common_pb2
 
@@ -82,3 +82,17 @@ class Recorder:
         """Tell whoever watches."""
         _log.info("migration", state=record.state, vm_id=record.vm_id, to_cloud=record.to_cloud)
         self._board.state_changed(record.message(self.cloud_id))
+        if record.final:
+            metrics.ended(record)
+            self._trace(record)
+
+    def _trace(self, record: Record) -> None:
+        ended, to = record.ended_at or self.now(), record.to_cloud
+        tracing.migration_ended(
+            record.migration_id,
+            record.created_at,
+            ended,
+            from_cloud=self.cloud_id,
+            to_cloud=to,
+            state=record.state.lower(),
+        )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
-from watari import errors, logs, retry
+from watari import errors, logs, retry, tracing
 from watari.clock import Clock, SystemClock
 from watari.identity import Identity, SpiffeId
 from watari.identity.party import KeyPair
@@ -20,6 +20,7 @@ from watari.rpc.live import LiveChannel
 from watari.rpc.settings import (
     DEADLINE_SECONDS_DEFAULT,
     MIGRATION_ID_KEY,
+    QUIET_METHODS,
     REQUEST_ID_KEY,
     channel_options,
     require_tls_1_3,
@@ -242,17 +243,17 @@ class _Outgoing(
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         self._check()
-        return continuation(_completed(details), request)
+        return _traced(continuation, _completed(details), request)
 
     def intercept_stream_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         self._check()
-        return continuation(_completed(details), request)
+        return _traced(continuation, _completed(details), request)
 
     def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        return self._tracked(continuation(_completed(details), request))
+        return self._tracked(_traced(continuation, _completed(details), request))
 
     def intercept_stream_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        return self._tracked(continuation(_completed(details), request))
+        return self._tracked(_traced(continuation, _completed(details), request))
 
     def _check(self) -> None:
         with self._lock:
@@ -266,6 +267,25 @@ class _Outgoing(
         if closed:
             responses.cancel()
         return responses
+
+
+def _traced(continuation: Any, details: _Details, request: Any) -> Any:
+    """Makes the call as a span of its own, which the other side is told of."""
+    if not tracing.on() or details.method in QUIET_METHODS:
+        return continuation(details, request)
+    migration_id = dict(details.metadata or ()).get(MIGRATION_ID_KEY)
+    known = {"migration_id": str(migration_id)} if migration_id else {}
+    span = tracing.begin(details.method, tracing.Kind.CLIENT, method=details.method, **known)
+    metadata = *(details.metadata or ()), (tracing.TRACEPARENT_KEY, span.traceparent)
+    outcome = continuation(details._replace(metadata=metadata), request)
+
+    def ended(*_: object) -> None:
+        code = outcome.code()
+        span.end("" if code is grpc.StatusCode.OK else code.name)
+
+    if outcome.done() or not outcome.add_callback(ended):
+        ended()
+    return outcome
 
 
 def _completed(details: grpc.ClientCallDetails) -> _Details:

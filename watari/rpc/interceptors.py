@@ -9,17 +9,18 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, NoReturn, Protocol
 
 import grpc
 from grpc_status import rpc_status
 
-from watari import authz, errors, logs, metrics
+from watari import authz, errors, logs, metrics, tracing
 from watari.clock import Clock
 from watari.identity import Identity, SpiffeId
-from watari.rpc.settings import MIGRATION_ID_KEY, REQUEST_ID_KEY
+from watari.rpc.settings import MIGRATION_ID_KEY, QUIET_METHODS, REQUEST_ID_KEY
+from watari.tracing import Kind
 
 OnRefusal = Callable[[str, str, errors.WatariError], None]
 """Told of every call that is refused for who makes it: its full method name, the peer's SPIFFE id
@@ -135,9 +136,6 @@ class Guard(grpc.ServerInterceptor):
 
 _END = object()
 
-_QUIET = frozenset({"/watari.v1.IdentityService/GetTrust"})
-"""Methods that every server of a provider calls every second."""
-
 
 class _Call:
     """One call on its way through the guard."""
@@ -157,7 +155,8 @@ class _Call:
         with logs.context(**_ids(self._context)):
             try:
                 self._admit()
-                response = behaviour(request, self._context)
+                with self._span():
+                    response = behaviour(request, self._context)
             except Exception as error:  # noqa: BLE001 - mapped and raised again
                 self._fail(error)
             self._done("OK")
@@ -167,7 +166,8 @@ class _Call:
         with logs.context(**_ids(self._context)):
             try:
                 self._admit()
-                yield from behaviour(request, self._context)
+                with self._span():
+                    yield from behaviour(request, self._context)
             except GeneratorExit:
                 self._done("CANCELLED")
                 raise
@@ -189,6 +189,23 @@ class _Call:
         authz.check(self._method, peer, self._identity.spiffe_id.domain)
         _peer.set(peer)
         self._admitted = peer, now
+
+    def _span(self) -> AbstractContextManager[object]:
+        """Of a call whose caller is known and may make it: nobody else is recorded."""
+        if not tracing.on() or self._method in QUIET_METHODS:
+            return nullcontext()
+        told = [
+            str(value)
+            for key, value in self._context.invocation_metadata()
+            if key == tracing.TRACEPARENT_KEY
+        ]
+        migration_id = logs.bound("migration_id")
+        root = tracing.Parent.of_migration(migration_id)
+        values: dict[str, tracing.Value] = {"method": self._method, "peer": current_peer().domain}
+        if migration_id is not None and root is not None:
+            values["migration_id"] = migration_id
+        parent = tracing.Parent.parse(told) or root
+        return tracing.span(self._method, Kind.SERVER, values, parent=parent)
 
     def cut_if_refused(self) -> None:
         """End the call if its caller is not trusted any more. From any thread."""
@@ -217,7 +234,7 @@ class _Call:
     def _done(self, code: str, **details: str) -> None:
         seconds = self._clock.monotonic() - self._began
         metrics.count_call(self._method, code, seconds)
-        write = _log.debug if code == "OK" and self._method in _QUIET else _log.info
+        write = _log.debug if code == "OK" and self._method in QUIET_METHODS else _log.info
         write(
             "call",
             method=self._method,

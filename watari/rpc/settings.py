@@ -13,6 +13,9 @@ DEADLINE_SECONDS_DEFAULT = 10.0
 REQUEST_ID_KEY = "x-request-id"
 MIGRATION_ID_KEY = "x-migration-id"
 
+QUIET_METHODS = frozenset({"/watari.v1.IdentityService/GetTrust"})
+"""Methods that every server of a provider calls every second: neither logged nor traced."""
+
 Options = list[tuple[str, int | str]]
 
 
