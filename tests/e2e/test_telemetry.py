@@ -137,3 +137,16 @@ def test_every_metric_of_every_server_is_documented_and_no_other(local: Local) -
     assert told - ours <= {"watari_broker_queries", "watari_broker_refusals"} | {
         "watari_trace_spans_dropped"
     }
+
+
+def test_a_collector_that_is_away_keeps_no_migration_waiting(
+    local: Local, collector: Collector
+) -> None:
+    vm_id = local.put("without-a-collector", DISK)
+    collector.stop()
+    before = len(collector.spans())
+    ended = local.wait_ended(local.migrate(vm_id))
+    assert ended.state == manager_pb2.MIGRATION_STATE_SUCCEEDED
+    lost = 'watari_trace_spans_dropped_total{why="collector"}'
+    wait_until(lambda: page(local, "tokyo-manager").get(lost, 0) > 0, 20)
+    assert len(collector.spans()) == before

@@ -31,6 +31,11 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         self._lock = threading.Lock()
         self._spans: list[Span] = []
         self.endpoint = ""
+        self.server = grpc.server(ThreadPoolExecutor(4))
+
+    def stop(self) -> None:
+        """Goes away."""
+        self.server.stop(0).wait(5)
 
     def Export(
         self,
@@ -74,11 +79,11 @@ def _values(attributes: "list[common_pb2.KeyValue]") -> dict[str, str | int]:
 def collecting() -> Iterator[Collector]:
     """A collector on a free port."""
     collector = Collector()
-    server = grpc.server(ThreadPoolExecutor(4))
+    server = collector.server
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
     collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
         yield collector
     finally:
-        server.stop(0).wait(5)
+        collector.stop()

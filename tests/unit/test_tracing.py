@@ -5,6 +5,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -16,9 +17,10 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+import watari
 from tests.support.collector import Collector, collecting
 from tests.support.processes import free_port
-from watari import errors, otel, tracing
+from watari import errors, otel, service, tracing
 from watari.identity import SpiffeId
 from watari.settings import TelemetrySettings
 from watari.tracing import Kind, Parent
@@ -138,6 +140,24 @@ def test_without_a_collector_spans_are_dropped_and_counted(
         dropped = otel.DROPPED.labels("queue")._value.get() - before
         assert dropped >= 5000 - 512 - 2 * otel.SPANS_PER_BATCH_MAX
     assert not tracing.on()
+
+
+def test_an_endpoint_without_the_extra_is_told_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "watari.otel")
+    monkeypatch.delattr(watari, "otel")
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    settings = TelemetrySettings("http://127.0.0.1:4317")
+    with ExitStack() as stack, pytest.raises(errors.InvalidArgument) as caught:
+        service._trace(settings, "manager", SimpleNamespace(stack=stack))  # type: ignore[arg-type]
+    assert caught.value.reason == "CONFIG_INVALID"
+    assert "watari[otel]" in caught.value.hint
+
+
+def test_an_endpoint_is_an_address_of_http() -> None:
+    with pytest.raises(ValueError, match="otlp_endpoint"):
+        TelemetrySettings("127.0.0.1:4317")
 
 
 def test_nothing_of_opentelemetry_is_imported_while_it_is_off() -> None:
