@@ -105,7 +105,7 @@ TABLE = MappingProxyType(
     | _rules(
         "watari.v1.AccountingService",
         _TENANTS | _OPERATORS,
-        *("ListUsageRecords", "ListQuotas", "ListInvoices", "GetInvoice"),
+        *("ListUsageRecords", "ListUsageEvents", "ListQuotas", "ListInvoices", "GetInvoice"),
     )
     | _rules("watari.v1.AccountingService", _OPERATORS, *("PutQuota", "ListLedgerEntries"))
     # Who may come asks for a price: the tenant, or the manager of the cloud that it leaves.
@@ -125,13 +125,15 @@ TABLE = MappingProxyType(
     | _rules(
         "watari.v1.AgentService",
         _OWN_MANAGERS | _OPERATORS,
-        *("GetHost", "ListGuests", "GetGuest", "ListRetained", "ListIncoming", "ListEvents"),
+        *("GetHost", "ListGuests", "GetGuest", "ListRetained", "ListIncoming"),
         *("HoldGuest", "UnholdGuest", "RetireGuest", "PurgeRetained"),
         *("StartGuest", "StopGuest"),
         *("StartTransfer", "GetTransfer", "WatchTransfer", "CancelTransfer"),
         *("SetTransferLimit", "EstimateTransfer"),
         *("ActivateIncoming", "DiscardIncoming"),
     )
+    # Who reads events says which ones may be dropped.
+    | _rules("watari.v1.AgentService", _OWN_MANAGERS, "ListEvents")
     # Agent to agent; the grant that is shown decides the rest.
     | _rules(
         "watari.v1.TransferService",

@@ -59,7 +59,7 @@ EXPECTED = {
         "ListReservations": OPERATOR,
     },
     "AccountingService": {
-        "ListUsageRecords ListQuotas ListInvoices GetInvoice": {*USERS, *OPERATOR},
+        "ListUsageRecords ListUsageEvents ListQuotas ListInvoices GetInvoice": {*USERS, *OPERATOR},
         "PutQuota ListLedgerEntries": OPERATOR,
         "GetSettlement": {*OPERATOR, "foreign manager"},
         "IssueQuote": {*USERS, *OPERATOR, *MANAGERS},
@@ -74,8 +74,9 @@ EXPECTED = {
     "AgentService": {
         "GetHost ListGuests GetGuest HoldGuest UnholdGuest RetireGuest ListRetained PurgeRetained"
         " StartGuest StopGuest StartTransfer GetTransfer WatchTransfer CancelTransfer"
-        " SetTransferLimit EstimateTransfer ListIncoming ActivateIncoming DiscardIncoming"
-        " ListEvents": HOST,
+        " SetTransferLimit EstimateTransfer ListIncoming ActivateIncoming"
+        " DiscardIncoming": HOST,
+        "ListEvents": {"own manager"},
     },
     "TransferService": {
         "OpenSession CompleteSession AbortSession": {"own agent", "foreign agent"},

@@ -133,14 +133,25 @@ class _HostEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HostEve
     HOST_EVENT_KIND_DEPARTED: _HostEventKind.ValueType  # 2
     """A machine was handed over."""
     HOST_EVENT_KIND_STARTED: _HostEventKind.ValueType  # 3
-    """A machine was started."""
+    """A machine was started, or made ready to run."""
     HOST_EVENT_KIND_STOPPED: _HostEventKind.ValueType  # 4
     """A machine was stopped."""
     HOST_EVENT_KIND_RESIZED: _HostEventKind.ValueType  # 5
     """A machine's resources changed."""
+    HOST_EVENT_KIND_APPEARED: _HostEventKind.ValueType  # 6
+    """A machine was defined on the host; or the log is new, and it was there."""
+    HOST_EVENT_KIND_REMOVED: _HostEventKind.ValueType  # 7
+    """A machine is not on the host any more, and no migration took it away."""
+    HOST_EVENT_KIND_SENT: _HostEventKind.ValueType  # 8
+    """An attempt of a transfer ended at its sender."""
+    HOST_EVENT_KIND_RECEIVED: _HostEventKind.ValueType  # 9
+    """A session of a transfer ended at its receiver. An attempt in mode warm has one for each round."""
 
 class HostEventKind(_HostEventKind, metaclass=_HostEventKindEnumTypeWrapper):
-    """Kinds of entries in a host's event log."""
+    """Kinds of entries in a host's event log. A machine runs from STARTED to STOPPED and is on the host
+    from APPEARED or ARRIVED to REMOVED or DEPARTED: one that is found running has STARTED as well, and
+    one that is gone while it ran has STOPPED.
+    """
 
 HOST_EVENT_KIND_UNSPECIFIED: HostEventKind.ValueType  # 0
 """Never sent."""
@@ -149,11 +160,19 @@ HOST_EVENT_KIND_ARRIVED: HostEventKind.ValueType  # 1
 HOST_EVENT_KIND_DEPARTED: HostEventKind.ValueType  # 2
 """A machine was handed over."""
 HOST_EVENT_KIND_STARTED: HostEventKind.ValueType  # 3
-"""A machine was started."""
+"""A machine was started, or made ready to run."""
 HOST_EVENT_KIND_STOPPED: HostEventKind.ValueType  # 4
 """A machine was stopped."""
 HOST_EVENT_KIND_RESIZED: HostEventKind.ValueType  # 5
 """A machine's resources changed."""
+HOST_EVENT_KIND_APPEARED: HostEventKind.ValueType  # 6
+"""A machine was defined on the host; or the log is new, and it was there."""
+HOST_EVENT_KIND_REMOVED: HostEventKind.ValueType  # 7
+"""A machine is not on the host any more, and no migration took it away."""
+HOST_EVENT_KIND_SENT: HostEventKind.ValueType  # 8
+"""An attempt of a transfer ended at its sender."""
+HOST_EVENT_KIND_RECEIVED: HostEventKind.ValueType  # 9
+"""A session of a transfer ended at its receiver. An attempt in mode warm has one for each round."""
 Global___HostEventKind: _TypeAlias = HostEventKind  # noqa: Y015
 
 class _KeyAgreement:
@@ -506,6 +525,16 @@ class HostEvent(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    VM_NAME_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RESOURCES_BEFORE_FIELD_NUMBER: _builtins.int
+    INFERRED_FIELD_NUMBER: _builtins.int
+    LOOKED_BEFORE_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RAW_BYTES_FIELD_NUMBER: _builtins.int
+    WIRE_BYTES_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows by one with every entry of the host."""
     kind: Global___HostEventKind.ValueType
@@ -514,13 +543,39 @@ class HostEvent(_message.Message):
     """To which machine."""
     migration_id: _builtins.str
     """In which migration, if any."""
+    vm_name: _builtins.str
+    """The machine's name; at most 256 characters."""
+    tenant: _builtins.str
+    """The tenant, from the definition's metadata; at most 256 characters."""
+    state: Global___GuestState.ValueType
+    """Whether the machine runs after it."""
+    inferred: _builtins.bool
+    """Whether it was noticed by looking, later than it happened."""
+    reason: _builtins.str
+    """Why, as far as the hypervisor tells ("booted", "shut down", "forced off", "crashed"); for SENT and
+    RECEIVED "succeeded", or why the attempt failed (a name of `ErrorReason`). At most 64 characters.
+    """
+    raw_bytes: _builtins.int
+    """For SENT and RECEIVED: content of disks that crossed, before compression."""
+    wire_bytes: _builtins.int
+    """For SENT and RECEIVED: sealed bytes that crossed, headers included."""
+    attempt: _builtins.int
+    """For SENT: which attempt of the migration it was, from 1; anew after a restart of the agent."""
     @_builtins.property
     def resources(self) -> _common_pb2.Resources:
-        """Its resources after it."""
+        """Its resources after it; for REMOVED and DEPARTED those that it had."""
 
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """When; if `inferred`, when it was noticed."""
+
+    @_builtins.property
+    def resources_before(self) -> _common_pb2.Resources:
+        """For RESIZED: its resources before."""
+
+    @_builtins.property
+    def looked_before_at(self) -> _timestamp_pb2.Timestamp:
+        """If `inferred`: when the host had looked before; it happened since. Unset in a new log."""
 
     def __init__(
         self,
@@ -531,10 +586,20 @@ class HostEvent(_message.Message):
         resources: _common_pb2.Resources | None = ...,
         migration_id: _builtins.str = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        vm_name: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        state: Global___GuestState.ValueType = ...,
+        resources_before: _common_pb2.Resources | None = ...,
+        inferred: _builtins.bool = ...,
+        looked_before_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        raw_bytes: _builtins.int = ...,
+        wire_bytes: _builtins.int = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["looked_before_at", b"looked_before_at", "occurred_at", b"occurred_at", "resources", b"resources", "resources_before", b"resources_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "migration_id", b"migration_id", "occurred_at", b"occurred_at", "resources", b"resources", "sequence", b"sequence", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "inferred", b"inferred", "kind", b"kind", "looked_before_at", b"looked_before_at", "migration_id", b"migration_id", "occurred_at", b"occurred_at", "raw_bytes", b"raw_bytes", "reason", b"reason", "resources", b"resources", "resources_before", b"resources_before", "sequence", b"sequence", "state", b"state", "tenant", b"tenant", "vm_id", b"vm_id", "vm_name", b"vm_name", "wire_bytes", b"wire_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1590,19 +1655,35 @@ class ListEventsRequest(_message.Message):
 
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
     after_sequence: _builtins.int
-    """Entries after this sequence number."""
+    """Entries after this sequence number of the log `log_id`; without that, or when the host has another
+    log by now, the answer begins with the oldest entry.
+    """
     page_size: _builtins.int
-    """At most this many."""
+    """At most this many, 0 to 1,000; 0 is 100."""
+    log_id: _builtins.str
+    """The log that the caller has read; empty at first."""
+    acknowledged_sequence: _builtins.int
+    """Entries of the log `log_id` up to this one are recorded by the caller for good: the host may drop
+    them.
+    """
+    wait_seconds: _builtins.int
+    """How long to wait for an entry when there is none, 0 to 20 seconds."""
     def __init__(
         self,
         *,
         after_sequence: _builtins.int = ...,
         page_size: _builtins.int = ...,
+        log_id: _builtins.str = ...,
+        acknowledged_sequence: _builtins.int = ...,
+        wait_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "after_sequence", b"after_sequence", "log_id", b"log_id", "page_size", b"page_size", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1615,18 +1696,34 @@ class ListEventsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    log_id: _builtins.str
+    """The log that they are of (UUID). A host that lost its log, or part of it, has begun another one,
+    whose sequence begins with 1 and which tells first what was there.
+    """
+    first_sequence: _builtins.int
+    """The oldest entry that the host still has, or the next one if it has none. Greater than
+    `after_sequence` + 1: the entries in between were dropped unread.
+    """
+    last_sequence: _builtins.int
+    """The newest entry; 0 in an empty log."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostEvent]:
-        """The entries, ordered by sequence."""
+        """The entries, ordered by sequence, without a gap."""
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[Global___HostEvent] | None = ...,
+        log_id: _builtins.str = ...,
+        first_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "log_id", b"log_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -305,8 +305,9 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists the host's durable event log (arrivals, departures, starts, stops) after a sequence
-        number: what metering is made of.
+        """Lists the host's durable event log (machines that come, go, start, stop and change, and what
+        transfers moved) after a sequence number: what metering is made of. Caller: the manager that the
+        host obeys, as what it acknowledges may be dropped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

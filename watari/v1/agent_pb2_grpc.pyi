@@ -121,8 +121,9 @@ class AgentServiceStub:
     (MIGRATION_COMMITTED) when the machine is not provisional.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListEventsRequest, _agent_pb2.ListEventsResponse]
-    """Lists the host's durable event log (arrivals, departures, starts, stops) after a sequence
-    number: what metering is made of.
+    """Lists the host's durable event log (machines that come, go, start, stop and change, and what
+    transfers moved) after a sequence number: what metering is made of. Caller: the manager that the
+    host obeys, as what it acknowledges may be dropped.
     """
 
 @_typing.type_check_only
@@ -211,8 +212,9 @@ class AgentServiceAsyncStub(AgentServiceStub):
     (MIGRATION_COMMITTED) when the machine is not provisional.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListEventsRequest, _agent_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists the host's durable event log (arrivals, departures, starts, stops) after a sequence
-    number: what metering is made of.
+    """Lists the host's durable event log (machines that come, go, start, stop and change, and what
+    transfers moved) after a sequence number: what metering is made of. Caller: the manager that the
+    host obeys, as what it acknowledges may be dropped.
     """
 
 class AgentServiceServicer:
@@ -398,8 +400,9 @@ class AgentServiceServicer:
         request: _agent_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ListEventsResponse, _abc.Awaitable[_agent_pb2.ListEventsResponse]]:
-        """Lists the host's durable event log (arrivals, departures, starts, stops) after a sequence
-        number: what metering is made of.
+        """Lists the host's durable event log (machines that come, go, start, stop and change, and what
+        transfers moved) after a sequence number: what metering is made of. Caller: the manager that the
+        host obeys, as what it acknowledges may be dropped.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

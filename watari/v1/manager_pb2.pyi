@@ -644,6 +644,54 @@ class UsageRecord(_message.Message):
 Global___UsageRecord: _TypeAlias = UsageRecord  # noqa: Y015
 
 @_typing.final
+class UsageEvent(_message.Message):
+    """What a host told about a machine, recorded once and never changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    CLOUD_ID_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Derived from host, log and sequence, so that it is recorded once (UUID)."""
+    cloud_id: _builtins.str
+    """The cloud that recorded it."""
+    host_id: _builtins.str
+    """The host that told it."""
+    log_id: _builtins.str
+    """The log of the host that it is from (UUID)."""
+    tenant_domain: _builtins.str
+    """The provider whose tenant the machine is."""
+    tenant: _builtins.str
+    """The tenant that pays for the machine."""
+    @_builtins.property
+    def event(self) -> _agent_pb2.HostEvent:
+        """What happened."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        cloud_id: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+        log_id: _builtins.str = ...,
+        tenant_domain: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        event: _agent_pb2.HostEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "event", b"event", "event_id", b"event_id", "host_id", b"host_id", "log_id", b"log_id", "tenant", b"tenant", "tenant_domain", b"tenant_domain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageEvent: _TypeAlias = UsageEvent  # noqa: Y015
+
+@_typing.final
 class Quote(_message.Message):
     """A binding price for a machine. Travels as a `SignedDocument` with purpose "quote"."""
 
@@ -2821,6 +2869,68 @@ class ListUsageRecordsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListUsageRecordsResponse: _TypeAlias = ListUsageRecordsResponse  # noqa: Y015
+
+@_typing.final
+class ListUsageEventsRequest(_message.Message):
+    """Request of AccountingService.ListUsageEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    VM_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Events a page."""
+    page_token: _builtins.str
+    """Where to go on."""
+    tenant: _builtins.str
+    """Only this tenant's; empty is all that the caller may see."""
+    vm_id: _builtins.str
+    """Only this machine's (UUID); empty is all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        vm_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tenant", b"tenant", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsageEventsRequest: _TypeAlias = ListUsageEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListUsageEventsResponse(_message.Message):
+    """Response of AccountingService.ListUsageEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]:
+        """The events."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___UsageEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsageEventsResponse: _TypeAlias = ListUsageEventsResponse  # noqa: Y015
 
 @_typing.final
 class IssueQuoteRequest(_message.Message):

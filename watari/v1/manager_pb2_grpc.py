@@ -1383,6 +1383,11 @@ class AccountingServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.ListUsageRecordsRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.ListUsageRecordsResponse.FromString,
                 _registered_method=True)
+        self.ListUsageEvents = channel.unary_unary(
+                '/watari.v1.AccountingService/ListUsageEvents',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ListUsageEventsRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ListUsageEventsResponse.FromString,
+                _registered_method=True)
         self.IssueQuote = channel.unary_unary(
                 '/watari.v1.AccountingService/IssueQuote',
                 request_serializer=watari_dot_v1_dot_manager__pb2.IssueQuoteRequest.SerializeToString,
@@ -1427,6 +1432,13 @@ class AccountingServiceServicer:
 
     def ListUsageRecords(self, request, context):
         """Lists usage records, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsageEvents(self, request, context):
+        """Lists what hosts told about machines, in the order in which it was recorded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1488,6 +1500,11 @@ def add_AccountingServiceServicer_to_server(servicer, server):
                     servicer.ListUsageRecords,
                     request_deserializer=watari_dot_v1_dot_manager__pb2.ListUsageRecordsRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.ListUsageRecordsResponse.SerializeToString,
+            ),
+            'ListUsageEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsageEvents,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ListUsageEventsRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ListUsageEventsResponse.SerializeToString,
             ),
             'IssueQuote': grpc.unary_unary_rpc_method_handler(
                     servicer.IssueQuote,
@@ -1554,6 +1571,33 @@ class AccountingService:
             '/watari.v1.AccountingService/ListUsageRecords',
             watari_dot_v1_dot_manager__pb2.ListUsageRecordsRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.ListUsageRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsageEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/ListUsageEvents',
+            watari_dot_v1_dot_manager__pb2.ListUsageEventsRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ListUsageEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

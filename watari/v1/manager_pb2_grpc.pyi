@@ -560,6 +560,8 @@ class AccountingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AccountingServiceAsyncStub: ...
     ListUsageRecords: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListUsageRecordsRequest, _manager_pb2.ListUsageRecordsResponse]
     """Lists usage records, oldest first."""
+    ListUsageEvents: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListUsageEventsRequest, _manager_pb2.ListUsageEventsResponse]
+    """Lists what hosts told about machines, in the order in which it was recorded."""
     IssueQuote: _grpc.UnaryUnaryMultiCallable[_manager_pb2.IssueQuoteRequest, _manager_pb2.IssueQuoteResponse]
     """Makes a binding, signed, expiring offer for a machine. RESOURCE_EXHAUSTED as in Reserve."""
     ListQuotas: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListQuotasRequest, _manager_pb2.ListQuotasResponse]
@@ -584,6 +586,8 @@ class AccountingServiceAsyncStub(AccountingServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListUsageRecords: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListUsageRecordsRequest, _manager_pb2.ListUsageRecordsResponse]  # type: ignore[assignment]
     """Lists usage records, oldest first."""
+    ListUsageEvents: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListUsageEventsRequest, _manager_pb2.ListUsageEventsResponse]  # type: ignore[assignment]
+    """Lists what hosts told about machines, in the order in which it was recorded."""
     IssueQuote: _aio.UnaryUnaryMultiCallable[_manager_pb2.IssueQuoteRequest, _manager_pb2.IssueQuoteResponse]  # type: ignore[assignment]
     """Makes a binding, signed, expiring offer for a machine. RESOURCE_EXHAUSTED as in Reserve."""
     ListQuotas: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListQuotasRequest, _manager_pb2.ListQuotasResponse]  # type: ignore[assignment]
@@ -610,6 +614,13 @@ class AccountingServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.ListUsageRecordsResponse, _abc.Awaitable[_manager_pb2.ListUsageRecordsResponse]]:
         """Lists usage records, oldest first."""
+
+    def ListUsageEvents(
+        self,
+        request: _manager_pb2.ListUsageEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.ListUsageEventsResponse, _abc.Awaitable[_manager_pb2.ListUsageEventsResponse]]:
+        """Lists what hosts told about machines, in the order in which it was recorded."""
 
     def IssueQuote(
         self,
