@@ -7,6 +7,9 @@ import grpc
 
 from agent import host, stored
 from agent.disks import open_seed
+from agent.events.log import EventLog
+from agent.events.recorder import Recorder
+from agent.events.serving import Events
 from agent.hooks import Hooks
 from agent.hypervisors import Hypervisor, choice
 from agent.metrics import LOOK_SECONDS, Reach, collector
@@ -18,6 +21,7 @@ from agent.transfer import dataport, standing
 from agent.transfer.jobs import Jobs
 from agent.transfer.sessions import Sessions
 from watari import metrics, service
+from watari.identity import SpiffeId
 from watari.periodic import Periodic
 from watari.rpc.server import Server
 from watari.v1 import agent_pb2, agent_pb2_grpc
@@ -40,14 +44,15 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         host=settings.host_id,
         due=settings.shelf / "hooks-due",
     )
-    jobs = Jobs(hypervisor, hooks, context.identity, settings, context.clock)
+    event_log, recorder = _events(settings, context, hypervisor)
+    jobs = Jobs(hypervisor, hooks, context.identity, settings, context.clock, recorder.moved)
     stopping = threading.Event()
     context.stack.callback(stopping.set)
     arriving: list[Sessions] = []
     catalogue, scopes = _seeds(
         settings, context, hypervisor, lambda: jobs.busy or any(each.busy for each in arriving)
     )
-    sessions = _data_port(settings, context, hypervisor, (catalogue, scopes))
+    sessions = _data_port(settings, context, hypervisor, (catalogue, scopes), recorder)
     arriving.append(sessions)
     context.stack.enter_context(
         Periodic(
@@ -64,7 +69,8 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         return host.describe(settings, hypervisor, own, control, sessions.data, capacity())
 
     def servicers(server: grpc.Server) -> None:
-        agent_service = AgentService(describe, hypervisor, jobs, sessions, hooks, stopping)
+        events = Events(event_log, recorder, SpiffeId.parse(settings.manager))
+        agent_service = AgentService(describe, hypervisor, jobs, sessions, hooks, events, stopping)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(agent_service, server)
         agent_pb2_grpc.add_TransferServiceServicer_to_server(TransferService(sessions), server)
 
@@ -106,6 +112,16 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     return server
 
 
+def _events(
+    settings: Settings, context: service.Context, hypervisor: Hypervisor
+) -> tuple[EventLog, Recorder]:
+    """The event log, up to date."""
+    log = EventLog(settings.shelf / "events", settings.events, context.clock)
+    context.stack.callback(log.close)
+    recorder = Recorder(log, hypervisor, settings.events.look_seconds, context.clock)
+    return log, context.stack.enter_context(recorder)
+
+
 def _seeds(
     settings: Settings,
     context: service.Context,
@@ -132,10 +148,17 @@ def _data_port(
     context: service.Context,
     hypervisor: Hypervisor,
     seeds: tuple[SeedCatalogue, Scopes],
+    recorder: Recorder,
 ) -> Sessions:
     """What arrives here, served on the data port."""
     sessions = Sessions(
-        settings.shelf / "incoming", hypervisor, *seeds, context.identity, settings, context.clock
+        settings.shelf / "incoming",
+        hypervisor,
+        *seeds,
+        context.identity,
+        settings,
+        context.clock,
+        recorder.moved,
     )
     transfer = settings.transfer
     server, port = dataport.serve(

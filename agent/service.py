@@ -8,6 +8,7 @@ from typing import TypeVar
 import grpc
 
 from agent import host
+from agent.events.serving import Events
 from agent.hooks import Document, Hooks, Stage
 from agent.hypervisors import COLD, Guest, Hypervisor, Mode, Retained, domain
 from agent.transfer import geometry, keys, schedule
@@ -36,9 +37,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         jobs: Jobs,
         sessions: Sessions,
         hooks: Hooks,
+        events: Events,
         stopping: threading.Event,
     ) -> None:
         self._hooks = hooks
+        self._events = events
         self._describe = describe
         self._hypervisor = hypervisor
         self._jobs = jobs
@@ -81,6 +84,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         vm_id, migration_id = _vm_and_migration(request)
         self._owe(Stage.AFTER_UNHOLD, vm_id, migration_id, epoch)
         self._hypervisor.unhold(vm_id, migration_id, epoch)
+        self._events.noticed(vm_id)
         self._hooks.drop(Stage.AFTER_STOP, migration_id)
         self._hooks.settle(Stage.AFTER_UNHOLD, migration_id)
         return agent_pb2.UnholdGuestResponse()
@@ -91,6 +95,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         vm_id, migration_id = _vm_and_migration(request)
         self._owe(Stage.AFTER_RETIRE, vm_id, migration_id)
         retained = self._hypervisor.retire(vm_id, migration_id)
+        self._events.noticed(vm_id)
         self._hooks.drop(Stage.AFTER_STOP, migration_id)
         self._hooks.settle(Stage.AFTER_RETIRE, migration_id)
         return agent_pb2.RetireGuestResponse(retained=_retained(retained))
@@ -197,6 +202,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         migration_id = validate.require_uuid(request.migration_id, "migration_id")
         epoch = validate.require_range(request.epoch, "epoch", 2, EPOCH_MAX)
         guest = self._sessions.activate(migration_id, epoch, provisional=request.prepare)
+        self._events.noticed(guest.vm_id)
         if request.prepare:
             self._hooks.run(Stage.BEFORE_START, self._told(guest, migration_id))
             guest = self._sessions.prepare(migration_id)
@@ -207,6 +213,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     ) -> agent_pb2.DiscardIncomingResponse:
         self._sessions.discard(validate.require_uuid(request.migration_id, "migration_id"))
         return agent_pb2.DiscardIncomingResponse()
+
+    def ListEvents(
+        self, request: agent_pb2.ListEventsRequest, context: grpc.ServicerContext
+    ) -> agent_pb2.ListEventsResponse:
+        return self._events.list(request, current_peer(), context.time_remaining())
 
     def _owe(self, stage: Stage, vm_id: str, migration_id: str, epoch: int = 0) -> None:
         """Hooks are due after the step, unless this migration does not hold the machine: then the

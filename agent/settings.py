@@ -113,6 +113,24 @@ class HookSettings:
 
 
 @dataclass(frozen=True)
+class EventSettings:
+    """The log of what happens to machines, which the manager reads."""
+
+    look_seconds: float = field(default=5.0, metadata={"min": 0.05})
+    """How often machines are compared with what the log knows. The shelf tells of nothing by
+    itself, so that this is how late a machine is noticed there.
+    """
+
+    kept_seconds: int = field(default=7 * 86400, metadata={"min": 0})
+    """How long an entry is kept although the manager has recorded it: for one whose database was
+    set back."""
+
+    entries_max: int = field(default=200_000, metadata={"min": 1000})
+    """Entries that are kept, some 100 MB; beyond it the oldest go, recorded or not, which the
+    manager notices."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """The agent."""
 
@@ -208,6 +226,9 @@ class Settings:
 
     hooks: HookSettings = field(default_factory=HookSettings)
     """Programs that are run when a machine stops or starts."""
+
+    events: EventSettings = EventSettings()
+    """The log of what happens to machines."""
 
     rpc: RpcSettings = RpcSettings()
     """The control port."""

@@ -6,8 +6,9 @@ decides nothing about ownership: what a manager does not ask for, it never does.
 starts no machine by itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -61,6 +62,20 @@ class Guest:
     """Whether it ran until `quiesce` stopped it for the migration that holds it."""
     stopped_at_seconds: float = 0.0
     """When it was asked to stop then, POSIX time."""
+    arrived_in: str = ""
+    """The migration that brought it; empty when it was made here."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that a hypervisor tells about a machine, as it happens."""
+
+    vm_id: str
+    at: datetime
+    runs: bool | None = None
+    """Whether it has a process now; None when that is not what changed."""
+    reason: str = ""
+    """Why, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,12 @@ class Hypervisor(Protocol):
         """Product and version of the hypervisor, as "QEMU 7.2.22"; empty where there is none.
 
         Raises Unavailable HYPERVISOR_UNAVAILABLE.
+        """
+
+    def follow(self, changed: Callable[[Change], None]) -> None:
+        """Tells of changes from now on, in their order and from a thread that must not be kept
+        waiting. A driver tells what it can, the shelf's nothing; what happened while it was cut
+        off from its hypervisor is not told.
         """
 
     def guests(self) -> Sequence[Guest]:

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from agent.disks.view import DiskView
 from agent.hypervisors import (
     COLD,
     Arrived,
+    Change,
     Disk,
     Guest,
     Mode,
@@ -80,6 +81,9 @@ class Shelf:
     def close(self) -> None:
         """Lets another agent have the shelf."""
         os.close(self._lock_file)
+
+    def follow(self, changed: Callable[[Change], None]) -> None:
+        """Tells nothing: a folder that somebody puts here is found by looking."""
 
     def guests(self) -> Sequence[Guest]:
         """Every machine on the shelf."""
@@ -348,6 +352,7 @@ class Shelf:
             epoch=_json(folder / _ORIGIN).get("epoch", 0),
             state=agent_pb2.GUEST_STATE_SHUT_OFF,
             problem=problem,
+            arrived_in=_json(folder / _ORIGIN).get("migration_id", ""),
         )
 
     def _read_retained(self, folder: Path) -> Retained:

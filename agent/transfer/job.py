@@ -43,6 +43,7 @@ class Job:
         self.failure = failure
         self.throttle = throttle
         self.meter = meter
+        self._raw_bytes = self._wire_bytes = 0
         self.changed = threading.Condition()
 
     @property
@@ -65,7 +66,18 @@ class Job:
     def measure(self, meter: Meter) -> None:
         """What the transfer does is counted by this meter from now on."""
         with self.changed:
+            self._raw_bytes, self._wire_bytes = self._crossed()
             self.meter = meter
+
+    @property
+    def crossed_bytes(self) -> tuple[int, int]:
+        """What was sent in all rounds: content before compression, and sealed bytes."""
+        with self.changed:
+            return self._crossed()
+
+    def _crossed(self) -> tuple[int, int]:
+        meter = self.meter
+        return self._raw_bytes + meter.sent_bytes, self._wire_bytes + meter.wire_bytes
 
     def stopped(self, at: datetime.datetime) -> None:
         """The machine, which ran, was stopped then."""

@@ -2,7 +2,7 @@
 
 import datetime
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from agent.hooks import Hooks
@@ -38,7 +38,10 @@ class Jobs:
         own: Identity,
         settings: Settings,
         time: clock.Clock,
+        moved: Callable[[agent_pb2.HostEvent], object] = lambda _event: None,
     ) -> None:
+        """`moved` is told of every attempt that has ended."""
+        self._moved = moved
         self._hypervisor = hypervisor
         self._hooks = hooks
         self._own = own
@@ -267,3 +270,20 @@ class Jobs:
         ended.ended_at.FromDatetime(self._clock.now())
         job.failure.let_go()
         job.enter(state, ended_at=ended.ended_at, **fields)
+        # Last: the machine may be standing still, and what follows waits for the state only.
+        self._moved(_sent(job))
+
+
+def _sent(job: Job) -> agent_pb2.HostEvent:
+    """What to tell of an attempt that has ended."""
+    transfer = job.snapshot()
+    raw_bytes, wire_bytes = job.crossed_bytes
+    return agent_pb2.HostEvent(
+        kind=agent_pb2.HOST_EVENT_KIND_SENT,
+        vm_id=transfer.vm_id,
+        migration_id=transfer.migration_id,
+        reason=transfer.problem.reason or "succeeded",
+        raw_bytes=raw_bytes,
+        wire_bytes=wire_bytes,
+        attempt=job.meter.attempt,
+    )

@@ -170,6 +170,11 @@ class Receiving:
         progress.measured_at.FromDatetime(self._clock.now())
         return progress
 
+    @property
+    def crossed_bytes(self) -> tuple[int, int]:
+        """What has come: content before compression, and sealed bytes."""
+        return self._tally.raw_bytes, self._tally.wire_bytes
+
     def close(self) -> None:
         """Cuts the streams and closes the files once nobody writes. Never raises."""
         self._tally.close(STREAM_END_SECONDS_MAX)
@@ -266,6 +271,7 @@ class Receiving:
             rejected: tuple[tuple[int, int], ...] = ()
             match frame:
                 case frames.Data():
+                    self._tally.add_content(frame.length)
                     records, leaves = self._target(frame.disk).data(frame, decompressor)
                     rejected = tuple((frame.disk, leaf) for leaf in leaves)
                 case frames.Zeros():

@@ -44,7 +44,10 @@ class Sessions:
         own: Identity,
         settings: Settings,
         time: clock.Clock,
+        moved: Callable[[agent_pb2.HostEvent], object] = lambda _event: None,
     ) -> None:
+        """`moved` is told of every session that has ended, of those that move content."""
+        self._moved = moved
         self._arrivals = Arrivals(folder, time)
         self._spent = Spent(folder / SPENT_FILE, time)
         self._admission = Admission(hypervisor, self._arrivals, self._spent, own, settings, time)
@@ -256,7 +259,7 @@ class Sessions:
         receipt.completed_at.FromDatetime(self._clock.now())
         signed = identity.sign(self._own, receipt.SerializeToString(), receipts.PURPOSE)
         self._arrivals.finish(receiving.migration_id, receiving.offer.definition_xml, signed)
-        self._close(receiving)
+        self._close(receiving, "succeeded")
         _log.info("machine received", vm_id=receipt.vm_id, wire_bytes=receipt.wire_bytes)
         return signed
 
@@ -296,16 +299,35 @@ class Sessions:
         if receiving is not None:
             self._close(receiving)
 
-    def _close(self, receiving: Receiving) -> None:
+    def _close(self, receiving: Receiving, outcome: str = "") -> None:
         """Ends this session and no other of its migration."""
         with self._lock:
-            if self._open.get(receiving.migration_id) is receiving:
+            was_open = self._open.get(receiving.migration_id) is receiving
+            if was_open:
                 del self._open[receiving.migration_id]
         receiving.close()
+        if was_open and not receiving.offer.dry_run:
+            self._moved(_received(receiving, outcome))
 
     def _migration(self, migration_id: str) -> "_MigrationLock":
         with self._lock:
             return self._locks.setdefault(migration_id, _MigrationLock())
+
+
+def _received(receiving: Receiving, outcome: str) -> agent_pb2.HostEvent:
+    """What to tell of a session that has ended: one that was replaced or given up has no reason."""
+    problem, named = receiving.problem, domain.parse(receiving.offer.definition_xml)
+    raw_bytes, wire_bytes = receiving.crossed_bytes
+    return agent_pb2.HostEvent(
+        kind=agent_pb2.HOST_EVENT_KIND_RECEIVED,
+        vm_id=receiving.offer.grant.vm_id,
+        vm_name=named.name,
+        tenant=named.tenant,
+        migration_id=receiving.migration_id,
+        reason=outcome or (problem.reason if problem else ""),
+        raw_bytes=raw_bytes,
+        wire_bytes=wire_bytes,
+    )
 
 
 class _MigrationLock:

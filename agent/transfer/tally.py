@@ -48,6 +48,8 @@ class Tally:
         self._closed = False
         self.wire_bytes = 0
         """Messages of all streams together."""
+        self.raw_bytes = 0
+        """Content in them, before compression."""
         self.active_at = time.monotonic()
         """Of the last frame, or of the beginning."""
 
@@ -104,6 +106,11 @@ class Tally:
                     "GRANT_EXCEEDED",
                     f"more than the {self._grant.bytes_max} bytes that the grant allows",
                 )
+
+    def add_content(self, content_bytes: int) -> None:
+        """So much content was in a frame."""
+        with self._changed:
+            self.raw_bytes += content_bytes
 
     def end(self, number: int) -> None:
         """The final frame of a stream came."""

@@ -43,6 +43,8 @@ class Connection:
         self._closed = False
         self._changed = threading.Condition()
         self._changes = 0
+        self.on_lifecycle: Callable[[str, int, int], None] = lambda *_: None
+        """Told of a domain, and of libvirt's numbers of event and detail, in its own thread."""
         _start_loop()
 
     @contextlib.contextmanager
@@ -113,7 +115,7 @@ class Connection:
         with contextlib.suppress(libvirt.libvirtError):  # one without a daemon has none
             opened.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_LOST_MAX)
         kind = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
-        opened.domainEventRegisterAny(None, kind, self._on_change, None)
+        opened.domainEventRegisterAny(None, kind, self._on_lifecycle, None)
         with contextlib.suppress(libvirt.libvirtError):
             opened.registerCloseCallback(self._on_close, None)
         return opened
@@ -123,7 +125,13 @@ class Connection:
             if self._open is opened:
                 self._open = None
 
-    def _on_change(self, *_event: object) -> None:
+    def _on_lifecycle(
+        self, _opened: Any, domain: Any, event: int, detail: int, _opaque: object
+    ) -> None:
+        self.on_lifecycle(domain.UUIDString(), event, detail)
+        self._on_change()
+
+    def _on_change(self) -> None:
         with self._changed:
             self._changes += 1
             self._changed.notify_all()

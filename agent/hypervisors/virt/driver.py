@@ -1,12 +1,12 @@
 """The driver: joins the parts, and is what the agent sees of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent.disks import require_tools
 from agent.disks.view import DiskView
-from agent.hypervisors import COLD, Arrived, Disk, Guest, Mode, Retained, StoredDisk
-from agent.hypervisors.virt import notes, obstacles, stopping
+from agent.hypervisors import COLD, Arrived, Change, Disk, Guest, Mode, Retained, StoredDisk
+from agent.hypervisors.virt import notes, obstacles, stopping, telling
 from agent.hypervisors.virt.arrival import Arrival
 from agent.hypervisors.virt.connection import Connection
 from agent.hypervisors.virt.host import Capabilities, Host, Options
@@ -30,6 +30,7 @@ class Libvirt:
         lacks the tools for disks that arrive. libvirtd need not run yet.
         """
         require_tools(options.disk_format)
+        self._clock = time
         self._folder = Folder(folder)
         self._connection = Connection(uri)
         self._machines = Machines(self._connection, self._folder, options.nvram_folder)
@@ -51,6 +52,10 @@ class Libvirt:
     def capabilities(self) -> Capabilities:
         """What the host's libvirt can do."""
         return self._host.capabilities()
+
+    def follow(self, changed: Callable[[Change], None]) -> None:
+        """By libvirt's lifecycle events."""
+        self._connection.on_lifecycle = telling.teller(changed, self._clock)
 
     def guests(self) -> Sequence[Guest]:
         """Those of libvirt, and those that a hold keeps from it."""

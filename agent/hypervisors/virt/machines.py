@@ -114,6 +114,7 @@ class Machines:
     def _guest(self, seen: Seen, hold: Hold | None) -> Guest:
         origin = self.folder.origin(seen.vm_id)
         epoch = origin.epoch if origin is not None else self.folder.epoch(seen.vm_id)
+        arrived_in = origin.migration_id if origin is not None else ""
         held_by = hold.migration_id if hold else ""
         try:
             found = domain.parse(seen.xml)
@@ -133,6 +134,7 @@ class Machines:
                 epoch=epoch,
                 state=seen.state,
                 problem=error,
+                arrived_in=arrived_in,
             )
         stopped = bool(hold and hold.stage != "held" and hold.was_running and not seen.active)
         return Guest(
@@ -149,6 +151,7 @@ class Machines:
             problem=problem,
             stopped_by_hold=stopped,
             stopped_at_seconds=hold.stopped_at if hold and stopped else 0.0,
+            arrived_in=arrived_in,
         )
 
 
