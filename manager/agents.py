@@ -72,6 +72,17 @@ class Agents:
             self._stub(host_id).GetGuest, request, timeout_seconds=self._deadline
         ).guest
 
+    def events(
+        self, host_id: str, log_id: str, recorded: int, limit: int
+    ) -> agent_pb2.ListEventsResponse:
+        """At most `limit` events after the last one of that log that is recorded: the host may drop
+        those before it. From the beginning of another log if the host has that.
+        """
+        request = agent_pb2.ListEventsRequest(
+            log_id=log_id, after_sequence=recorded, acknowledged_sequence=recorded, page_size=limit
+        )
+        return client.call(self._stub(host_id).ListEvents, request, timeout_seconds=self._deadline)
+
     def incoming(self, host_id: str) -> list[agent_pb2.Incoming]:
         """Everything that has arrived at the host and is no machine yet."""
         stub, found, token = self._stub(host_id), list[agent_pb2.Incoming](), ""

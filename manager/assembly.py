@@ -26,6 +26,7 @@ from manager.handover import HandOvers
 from manager.hosts import Hosts
 from manager.janitor import Janitor
 from manager.lifecycle import Lifecycle
+from manager.metering.reading import Metering
 from manager.migrations import Migrations
 from manager.owed import OwedCalls
 from manager.peer_service import AccountingServicer, ReservationServicer
@@ -112,6 +113,8 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     hosts.poll()
     audit.tell_head(store)
     recurring = _recurring(settings, members, refused, store, hosts, janitor)
+    metering = Metering(settings.cloud_id, own.spiffe_id, store, clock, agents)
+    recurring["metering"] = settings.hosts.events_seconds, metering.read
     recurring["evacuations"] = settings.evacuations.check_seconds, evacuations.check
     if directories.configured:
         recurring["publish"] = settings.publish.check_seconds, publisher.check

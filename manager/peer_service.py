@@ -4,6 +4,8 @@ import grpc
 
 from manager import requests, usage
 from manager.domain import Domain, next_page
+from manager.metering import rows
+from manager.ownership import View
 from watari import paging, rpc, validate
 from watari.v1 import manager_pb2, manager_pb2_grpc
 
@@ -85,19 +87,47 @@ class AccountingServicer(manager_pb2_grpc.AccountingServiceServicer):
     def ListUsageRecords(
         self, request: manager_pb2.ListUsageRecordsRequest, _context: grpc.ServicerContext
     ) -> manager_pb2.ListUsageRecordsResponse:
-        size, query = paging.page_size(request.page_size), paging.fingerprint(request)
-        tenant = validate.require_text(
-            request.tenant, "tenant", bytes_max=requests.TENANT_BYTES_MAX
+        size, query, after, view = self._asked(request)
+        with self._store.read() as connection:
+            found = usage.page(
+                connection,
+                view,
+                tenant=request.tenant,
+                vm_id=request.vm_id,
+                after=after,
+                limit=size + 1,
+            )
+        return manager_pb2.ListUsageRecordsResponse(
+            records=[record for _, record in found[:size]],
+            next_page_token=next_page(query, [(sequence,) for sequence, _ in found], size),
         )
+
+    def ListUsageEvents(
+        self, request: manager_pb2.ListUsageEventsRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.ListUsageEventsResponse:
+        size, query, after, view = self._asked(request)
+        with self._store.read() as connection:
+            found = rows.page(
+                connection,
+                view,
+                tenant=request.tenant,
+                vm_id=request.vm_id,
+                after=after,
+                limit=size + 1,
+            )
+        return manager_pb2.ListUsageEventsResponse(
+            events=[event for _, event in found[:size]],
+            next_page_token=next_page(query, [(position,) for position, _ in found], size),
+        )
+
+    def _asked(
+        self,
+        request: manager_pb2.ListUsageRecordsRequest | manager_pb2.ListUsageEventsRequest,
+    ) -> tuple[int, bytes, int, View]:
+        """Size of the page, the query, where to go on, and what the caller may see."""
+        size, query = paging.page_size(request.page_size), paging.fingerprint(request)
+        validate.require_text(request.tenant, "tenant", bytes_max=requests.TENANT_BYTES_MAX)
         if request.vm_id:
             validate.require_uuid(request.vm_id, "vm_id")
         (after,) = paging.decode(query, request.page_token, (int,)) or (0,)
-        view = self._callers.person(rpc.current_peer())
-        with self._store.read() as connection:
-            rows = usage.page(
-                connection, view, tenant=tenant, vm_id=request.vm_id, after=after, limit=size + 1
-            )
-        return manager_pb2.ListUsageRecordsResponse(
-            records=[record for _, record in rows[:size]],
-            next_page_token=next_page(query, [(sequence,) for sequence, _ in rows], size),
-        )
+        return size, query, after, self._callers.person(rpc.current_peer())

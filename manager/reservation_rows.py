@@ -150,6 +150,14 @@ def live_for_vm(connection: Connection, vm_id: str) -> bool:
     return connection.scalar(query.limit(1)) is not None
 
 
+def newest_for_vm(connection: Connection, vm_id: str) -> Reservation | None:
+    """The last one that was made for a machine, however it ended."""
+    query = sa.select(tables.reservations).where(_ROWS.vm_id == vm_id)
+    ordered = query.order_by(_ROWS.created_at.desc(), _ROWS.reservation_id).limit(1)
+    row = connection.execute(ordered).mappings().one_or_none()
+    return None if row is None else _row(row)
+
+
 def page(
     connection: Connection, *, active_only: bool, after: Position | None, limit: int
 ) -> list[Reservation]:

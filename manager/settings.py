@@ -87,6 +87,9 @@ class HostSettings:
     """Deadline in seconds of a call that may start, stop, save or restore a machine: to hold it and
     to end that, to activate, start and stop it; the time that a guest has to stop comes on top."""
 
+    events_seconds: float = field(default=10.0, metadata={"min": 0.05})
+    """Between two readings of every host's event log."""
+
     guests_max: int = field(default=10_000, metadata={"min": 1})
     """Machines that are read from one host at most; more is an error of the host."""
 

@@ -57,6 +57,9 @@ ON_THE_WAY_BACK = {
 
 ELSEWHERE = {
     "manager.publisher.after_lease",
+    "manager.metering.after_read",
+    "manager.metering.in_record",
+    "manager.metering.after_record",
     "manager.evacuation.after_request",
     "manager.evacuation.after_cancel",
     "manager.evacuation.after_claim",

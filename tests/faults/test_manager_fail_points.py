@@ -75,6 +75,9 @@ DESTINATION_BACK = [
 ]
 ELSEWHERE = [
     "manager.publisher.after_lease",
+    "manager.metering.after_read",
+    "manager.metering.in_record",
+    "manager.metering.after_record",
     "manager.evacuation.after_request",
     "manager.evacuation.after_cancel",
     "manager.evacuation.after_claim",
@@ -82,7 +85,9 @@ ELSEWHERE = [
     "manager.saga.after_resolve",
     "manager.resolutions.after_decided",
 ]
-"""Tested with the publisher, in test_evacuation.py, and with ResolveMigration."""
+"""Tested with the publisher, in test_evacuation.py, in test_metering.py, and with
+ResolveMigration.
+"""
 
 UNFIT = errors.FailedPrecondition("VM_LIFECYCLE_FAILED", "no such machine type here")
 

@@ -83,6 +83,16 @@ def assert_arrived(tokyo: Place, osaka: Place, vm_id: str, before: Path) -> None
     assert left.raw_bytes == DISK.size
 
 
+def told(place: Place, count: int) -> list[str]:
+    """What the host told of machines and transfers, once that is so much."""
+    cloud = place.cloud
+    eventually(lambda: len(cloud.usage_events()) >= count, "events are recorded")
+    return [
+        agent_pb2.HostEventKind.Name(each.event.kind).removeprefix("HOST_EVENT_KIND_")
+        for each in cloud.usage_events()
+    ]
+
+
 def put(tokyo: Place, keep: Path) -> str:
     """The machine web on tokyo's shelf, and a copy of its disk to compare with."""
     vm_id = put_machine(tokyo.host.shelf, "web", {"vda": DISK})
@@ -97,6 +107,9 @@ def test_a_machine_moves_with_its_content(places: tuple[Place, Place], tmp_path:
     ended = tokyo.cloud.wait_state(migration_id, "SUCCEEDED")
     assert ended.progress.done_bytes == ended.progress.total_bytes == DISK.size
     assert_arrived(tokyo, osaka, vm_id, tmp_path / "before")
+    assert told(tokyo, 3) == ["APPEARED", "SENT", "DEPARTED"]
+    assert told(osaka, 2) == ["RECEIVED", "ARRIVED"]
+    assert {each.tenant_domain for each in osaka.cloud.usage_events()} == {TOKYO}
 
 
 def test_a_cancelled_copy_leaves_the_machine_usable_and_nothing_at_the_destination(

@@ -91,7 +91,7 @@ class Cloud:
             address=f"127.0.0.1:{self.port}",
             agents={"host1": AgentSettings(f"127.0.0.1:{self.agent.port}", self.agent.spiffe_id)},
             store=StoreSettings(path=self.folder / "manager.sqlite"),
-            hosts=HostSettings(poll_seconds=0.1, call_seconds_max=3.0),
+            hosts=HostSettings(poll_seconds=0.1, events_seconds=0.1, call_seconds_max=3.0),
             migrations=self.migrations,
             evacuations=EvacuationSettings(
                 check_seconds=0.05, retry_initial_seconds=0.05, retry_max_seconds=0.1
@@ -159,6 +159,19 @@ class Cloud:
         )
         request = manager_pb2.ListUsageRecordsRequest()
         return list(_insist(lambda: client.call(stub.ListUsageRecords, request)).records)
+
+    def usage_events(self, caller: str = "", **asked: str) -> list[manager_pb2.UsageEvent]:
+        """What hosts told, by default as the operator sees it, two a page."""
+        stub = manager_pb2_grpc.AccountingServiceStub(
+            self.channel(caller or f"spiffe://{self.domain}/operator/main")
+        )
+        request, found = manager_pb2.ListUsageEventsRequest(page_size=2, **asked), []
+        while True:
+            page = _insist(lambda: client.call(stub.ListUsageEvents, request))
+            found += page.events
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
 
     def audit(self) -> list[audit_pb2.AuditEntry]:
         """The audit log, page by page as an operator reads it; its chain is sound."""
@@ -288,6 +301,7 @@ path = "{s.store.path}"
 [manager.hosts]
 poll_seconds = {s.hosts.poll_seconds}
 call_seconds_max = {s.hosts.call_seconds_max}
+events_seconds = {s.hosts.events_seconds}
 [manager.migrations]
 retry_initial_seconds = {m.retry_initial_seconds}
 retry_max_seconds = {m.retry_max_seconds}

@@ -80,6 +80,12 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
     """Machines that executed one, in order."""
     here_at: dict[str, int] = field(default_factory=dict)
     """Epoch at which a machine came last."""
+    events: list[agent_pb2.HostEvent] = field(default_factory=list)
+    """What its log has, all of it or what is left."""
+    log_id: str = "6f1f2d2e-0000-4000-8000-0000000000e0"
+    dropped: int = 0
+    """Events that its log had and lost."""
+    readings: list[agent_pb2.ListEventsRequest] = field(default_factory=list)
     _server: Server | None = None
 
     def __post_init__(self) -> None:
@@ -194,6 +200,37 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
     def GetGuest(self, request, context):
         with self.lock:
             return agent_pb2.GetGuestResponse(guest=self._guest(request.vm_id))
+
+    def tell(self, kind: str, vm_id: str, **fields: object) -> None:
+        """Put an event into the log."""
+        with self.lock:
+            event = agent_pb2.HostEvent(
+                sequence=self.dropped + len(self.events) + 1,
+                kind=f"HOST_EVENT_KIND_{kind}",
+                vm_id=vm_id,
+                **fields,
+            )
+            event.occurred_at.FromDatetime(self.federation.clock.now())
+            self.events.append(event)
+
+    def drop(self, count: int) -> None:
+        """Lose the oldest events."""
+        with self.lock:
+            del self.events[:count]
+            self.dropped += count
+
+    def ListEvents(self, request, context):
+        with self.lock:
+            self.readings.append(request)
+            self._answer("ListEvents")
+            after = request.after_sequence if request.log_id == self.log_id else 0
+            found = [event for event in self.events if event.sequence > after]
+            return agent_pb2.ListEventsResponse(
+                events=found[: request.page_size],
+                log_id=self.log_id,
+                first_sequence=self.dropped + 1,
+                last_sequence=self.dropped + len(self.events),
+            )
 
     def EstimateTransfer(self, request, context):
         """As the real agent, it wants both signatures and a grant that is for nothing else."""

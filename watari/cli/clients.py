@@ -144,6 +144,18 @@ class Manager:
             lambda page: page.records,
         )
 
+    def usage_events(self, *, vm_id: str = "", tenant: str = "") -> list[manager_pb2.UsageEvent]:
+        """What the cloud's hosts told, as it was recorded."""
+        return pages(
+            lambda token: self.peer.read(
+                self._accounting.ListUsageEvents,
+                manager_pb2.ListUsageEventsRequest(
+                    page_size=PAGE_SIZE, page_token=token, vm_id=vm_id, tenant=tenant
+                ),
+            ),
+            lambda page: page.events,
+        )
+
 
 @dataclass
 class Listing:

@@ -110,6 +110,32 @@ USAGE_COLUMNS = (
     Column("RECEIPT", lambda one: one["receipt_root"][:12]),
 )
 
+USAGE_EVENT_COLUMNS = (
+    Column("WHEN", lambda one: ("by " if one["event"]["inferred"] else "") + when(_told_at(one))),
+    Column("CLOUD", lambda one: one["cloud_id"]),
+    Column("HOST", lambda one: one["host_id"]),
+    Column("WHAT", lambda one: words(one["event"]["kind"])),
+    Column("VM", lambda one: one["event"]["vm_name"] or one["event"]["vm_id"]),
+    Column("TENANT", lambda one: one["tenant"] if one["tenant"] != "default" else ""),
+    Column("VCPUS", lambda one: _of_event(one, "vcpus"), right=True),
+    Column("MEMORY", lambda one: size(int(_of_event(one, "memory_bytes") or 0)), right=True),
+    Column("DISK", lambda one: size(int(_of_event(one, "disk_bytes") or 0)), right=True),
+    Column("RAW", lambda one: size(one["event"]["raw_bytes"]), right=True, optional=True),
+    Column("WIRE", lambda one: size(one["event"]["wire_bytes"]), right=True, optional=True),
+    Column("WHY", lambda one: one["event"]["reason"], optional=True),
+)
+
+
+def _told_at(one: dict[str, Any]) -> str | None:
+    moment: str | None = one["event"]["occurred_at"]
+    return moment
+
+
+def _of_event(one: dict[str, Any], amount: str) -> str:
+    resources = one["event"]["resources"]
+    return str(resources[amount] or "") if resources else ""
+
+
 REJECTION_COLUMNS = (
     Column("CLOUD", lambda one: one["cloud_id"]),
     Column("OFFER", lambda one: one["offer"]),
