@@ -75,6 +75,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.HoldGuestRequest, context: grpc.ServicerContext
     ) -> agent_pb2.HoldGuestResponse:
         guest = self._hypervisor.hold(*_vm_and_migration(request), _mode(request.mode))
+        self._events.noticed(guest.vm_id)  # or one that came just now would leave unseen
         return agent_pb2.HoldGuestResponse(guest=host.message(guest))
 
     def UnholdGuest(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.clouds import eventually
 from tests.support.command_line import CommandLine
 from watari.cli import sparse
 from watari.cli.exits import Exit
@@ -64,6 +65,31 @@ def test_both_clouds_meter_a_crossing_with_one_receipt(watari: CommandLine, mach
     }
     assert {one["receipt_root"] for one in records} == {migration["receipt"]["root"]}
     assert len({(one["raw_bytes"], one["wire_bytes"], one["occurred_at"]) for one in records}) == 1
+
+
+def test_hosts_tell_what_a_crossing_took(watari: CommandLine, machine: Make) -> None:
+    name = machine("osaka")
+    vm_id = watari.json("migrate", name, "--to", "tokyo")["vm_id"]
+
+    def told() -> dict[tuple[str, str], dict[str, Any]]:
+        events = watari.json("usage", "--events", "--vm", vm_id)
+        return {(one["cloud_id"], one["event"]["kind"]): one["event"] for one in events}
+
+    eventually(lambda: len(told()) == 5, "both clouds have recorded it")
+    events = told()
+    assert set(events) == {
+        ("osaka", "appeared"),
+        ("osaka", "sent"),
+        ("osaka", "departed"),
+        ("tokyo", "received"),
+        ("tokyo", "arrived"),
+    }
+    sent, received = events["osaka", "sent"], events["tokyo", "received"]
+    assert sent["wire_bytes"] == received["wire_bytes"] > 0
+    assert sent["raw_bytes"] == received["raw_bytes"]
+    shown = watari.run("usage", "--events", "--vm", vm_id).out
+    assert "departed" in shown
+    assert name in shown
 
 
 def test_the_broker_chooses_the_cloud_and_says_why(watari: CommandLine, machine: Make) -> None:

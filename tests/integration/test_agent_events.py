@@ -66,6 +66,16 @@ def test_a_migration_is_in_both_logs_with_the_same_bytes(hosts: Pair) -> None:
     assert not any(each.inferred for each in (sent, departed, received, arrived))
 
 
+def test_a_machine_that_leaves_before_it_was_looked_at_has_been_there(
+    federation: Federation, tmp_path: Path
+) -> None:
+    seldom = "[agent.events]\nlook_seconds = 3600\n"
+    with running(federation, tmp_path, source=seldom) as hosts:
+        hosts.migrate(put_machine(hosts.source.shelf, "web", DISK))
+        eventually(lambda: len(kinds(hosts.source)) == 3, "the source has recorded all")
+        assert kinds(hosts.source) == ["APPEARED", "SENT", "DEPARTED"]
+
+
 def test_a_failed_attempt_and_the_next_one_are_recorded_each(hosts: Pair) -> None:
     vm_id = put(hosts.source)
     migration_id = hosts.start(vm_id, limit_bytes_per_second=MIB)

@@ -81,6 +81,7 @@ READING: list[tuple[str, ...]] = [
     ("migration", "watch", "c5b0a6d4-8d0f-4c5b-9f43-1fd3e25c3ad4"),
     ("migration", "cancel", "c5b0a6d4-8d0f-4c5b-9f43-1fd3e25c3ad4"),
     ("usage",),
+    ("usage", "--events"),
     ("vm", "retained"),
     ("evacuate", "host-1", "--to", "osaka"),
     ("evacuation", "show", "c5b0a6d4-8d0f-4c5b-9f43-1fd3e25c3ad4"),

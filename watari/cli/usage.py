@@ -24,9 +24,7 @@ def list_usage(
     tenant: Annotated[str, typer.Option(metavar="TENANT", help="Only this tenant.")] = "",
     events: Annotated[
         bool,
-        typer.Option(
-            "--events", help="What hosts told instead: starts, stops, transfers."
-        ),
+        typer.Option("--events", help="What hosts told instead: starts, stops, transfers."),
     ] = False,
 ) -> None:
     """List what clouds metered, oldest first.
