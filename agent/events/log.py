@@ -64,6 +64,7 @@ class EventLog:
         self._settings = settings
         self._clock = time
         self._changed = threading.Condition(threading.RLock())
+        self._closed = False
         self._id = ""
         self._last = self._acknowledged = 0
         self._looked_at: datetime.datetime | None = None
@@ -124,6 +125,8 @@ class EventLog:
         with self._changed, _mapped(self._path):
             if log_id == self._id and after == self._last:
                 self._changed.wait(wait_seconds_max)
+            if self._closed:
+                raise errors.Unavailable("SERVER_UNAVAILABLE", "the agent is stopping")
             if log_id == self._id and max(after, acknowledged) > self._last:
                 _log.warning("the event log was set back", last=self._last, read=after)
                 self._begin_anew()
@@ -139,9 +142,11 @@ class EventLog:
             return Page(self._id, events, first or self._last + 1, self._last)
 
     def close(self) -> None:
-        """Lets the file go."""
+        """Lets the file go, and whoever waits."""
         with self._changed:
+            self._closed = True
             self._database.close()
+            self._changed.notify_all()
 
     def _acknowledge(self, sequence: int) -> None:
         """Drops what is recorded elsewhere and has been kept for its time."""

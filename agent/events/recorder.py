@@ -10,10 +10,11 @@ All three go through the same comparison, so whichever notices a change first re
 others find nothing left to record.
 """
 
+import contextlib
 import datetime
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -54,8 +55,8 @@ class _Seen:
 
 
 class Recorder:
-    """One a host. As a context manager: looks, and records what is told, within the block. Its
-    methods never raise: a machine is not kept from anything because its log cannot be written.
+    """One a host. As a context manager: looks, and records what is told, within the block. What
+    it is told never raises: nothing is kept from a machine because the log cannot be written.
     """
 
     def __init__(
@@ -76,7 +77,8 @@ class Recorder:
     def __enter__(self) -> Self:
         """The first look is over when it returns: what is served afterwards comes on top of it."""
         self._hypervisor.follow(self.told)
-        self.look()
+        with _harmless():
+            self.look()
         self._thread.start()
         return self
 
@@ -102,13 +104,14 @@ class Recorder:
 
     def noticed(self, vm_id: str) -> None:
         """A call has just made a machine come, go or change hands."""
-        self._record(Change(vm_id, self._clock.now()))
+        with _harmless():
+            self._record(Change(vm_id, self._clock.now()))
 
     def moved(self, event: agent_pb2.HostEvent) -> None:
         """A transfer, or a session of one, has ended."""
         event.reason = event.reason[:REASON_CHARS_MAX]
         event.occurred_at.FromDatetime(self._clock.now())
-        with self._recording:
+        with _harmless(), self._recording:
             known = self._event_log.machines.get(event.vm_id)
             if known is not None:
                 event.vm_name, event.tenant = known.name, known.tenant
@@ -162,13 +165,11 @@ class Recorder:
                 )
                 if self._stopping:
                     return
-            try:
+            with _harmless():
                 self._record_told()
                 if self._clock.monotonic() >= due:
                     due = self._clock.monotonic() + self._look_seconds
                     self.look()
-            except Exception:  # noqa: BLE001 - logged, and the next look finds what is missing
-                _log.exception("recording events failed")
 
     def _record_told(self) -> None:
         while True:
@@ -216,6 +217,14 @@ class Recorder:
             self._event_log.append(events, machines, looked_at)
         except errors.WatariError as error:
             _log.error("events are not recorded", reason=error.reason, problem=error.message)
+
+
+@contextlib.contextmanager
+def _harmless() -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - logged, and the next look finds what is missing
+        _log.exception("recording events failed")
 
 
 def _as_told(change: Change, known: Machine | None, found: Machine | None) -> Machine | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from agent.hooks import Hooks
-from agent.hypervisors import COLD, Hypervisor
+from agent.hypervisors import COLD, Guest, Hypervisor
 from agent.settings import Settings
 from agent.transfer import standing
 from agent.transfer.attempt import Attempt, checked_grant
@@ -256,6 +256,8 @@ class Jobs:
                     receipt=outcome.receipt,
                     source_view=outcome.source_view,
                 )
+        # Last: the machine may be standing still, and what follows waits for the state only.
+        self._moved(_sent(job, attempt.guest))
 
     def _end(
         self, job: Job, state: "agent_pb2.TransferState.ValueType", error: errors.WatariError
@@ -270,17 +272,17 @@ class Jobs:
         ended.ended_at.FromDatetime(self._clock.now())
         job.failure.let_go()
         job.enter(state, ended_at=ended.ended_at, **fields)
-        # Last: the machine may be standing still, and what follows waits for the state only.
-        self._moved(_sent(job))
 
 
-def _sent(job: Job) -> agent_pb2.HostEvent:
+def _sent(job: Job, guest: Guest) -> agent_pb2.HostEvent:
     """What to tell of an attempt that has ended."""
     transfer = job.snapshot()
     raw_bytes, wire_bytes = job.crossed_bytes
     return agent_pb2.HostEvent(
         kind=agent_pb2.HOST_EVENT_KIND_SENT,
         vm_id=transfer.vm_id,
+        vm_name=guest.name,
+        tenant=guest.tenant,
         migration_id=transfer.migration_id,
         reason=transfer.problem.reason or "succeeded",
         raw_bytes=raw_bytes,

@@ -19,6 +19,10 @@ _IDS = uuid.UUID("5d1c2c0e-5a55-4c8f-9d0c-6f2b7a3e9d41")
 """Namespace of the ids of events."""
 
 
+_COMES = {*reservation_rows.LIVE, reservation_rows.State.USED}
+"""States of a reservation whose machine is coming, or is here and is not known yet."""
+
+
 @dataclass(frozen=True)
 class Position:
     """How far a host's log was read; sequence 0 is nothing of it."""
@@ -72,7 +76,9 @@ def payer(connection: Connection, event: agent_pb2.HostEvent, own_domain: str) -
         return Tenant(row.tenant_domain, row.tenant)
     if row is None:
         arriving = reservation_rows.newest_for_vm(connection, event.vm_id)
-        if arriving is not None:
+        if arriving is not None and (
+            arriving.state in _COMES or arriving.migration_id == event.migration_id
+        ):
             return Tenant(arriving.tenant_domain, arriving.request.tenant)
     return Tenant(own_domain, event.tenant or (row.tenant if row else "default"))
 

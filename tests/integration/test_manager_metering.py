@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import OSAKA, TOKYO
 from tests.support.clouds import VM, Cloud, eventually
+from tests.support.scripted_agent import HANGS
 from watari import errors, failpoint
 from watari.v1 import agent_pb2, common_pb2, manager_pb2
 
@@ -212,6 +213,24 @@ def test_events_of_a_machine_that_arrives_are_its_tenants_at_home_from_the_first
     assert told(osaka, f"spiffe://{OSAKA}/user/acme") == []
     assert told(osaka, ACME) == [1, 2]
     assert {each.tenant_domain for each in osaka.usage_events()} == {TOKYO}
+
+
+def test_a_reservation_that_came_to_nothing_takes_no_machine_from_its_tenant(
+    clouds: Clouds,
+) -> None:
+    tokyo, osaka = clouds
+    tokyo.agent.script.append(HANGS)
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    tokyo.wait_state(migration_id, "COPYING")
+    tokyo.cancel(migration_id)
+    tokyo.wait_state(migration_id, "CANCELLED")
+    (reservation,) = osaka.list_reservations()
+    eventually(lambda: osaka.reservation_state(reservation) == "RELEASED", "room is given back")
+    osaka.agent.tell("RECEIVED", VM, tenant="acme", migration_id=migration_id)
+    osaka.agent.tell("APPEARED", VM, tenant="acme")  # another one, of that UUID
+    wait_told(osaka, 2)
+    assert told(osaka, ACME) == [1]
+    assert told(osaka, f"spiffe://{OSAKA}/user/acme") == [2]
 
 
 def test_recording_events_changes_nothing_of_what_is_shown(tokyo: Cloud) -> None:

@@ -170,6 +170,14 @@ def test_a_reader_waits_for_an_entry_and_gets_it_at_once(tmp_path: Path) -> None
     assert not log.read(log_id, 2, 2, LIMIT, wait_seconds_max=0.01).events
 
 
+def test_a_reader_that_waits_is_let_go_when_the_agent_stops(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    log_id = log.read("", 0, 0, 1).log_id
+    threading.Timer(0.1, log.close).start()
+    with pytest.raises(errors.Unavailable):
+        log.read(log_id, 0, 0, LIMIT, wait_seconds_max=60.0)
+
+
 def test_a_full_disk_leaves_the_log_as_it_was(tmp_path: Path) -> None:
     log = opened(tmp_path)
     log.append([event("a")], {VM: WEB})
