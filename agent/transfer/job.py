@@ -77,7 +77,7 @@ class Job:
 
     def _crossed(self) -> tuple[int, int]:
         meter = self.meter
-        return self._raw_bytes + meter.sent_bytes, self._wire_bytes + meter.wire_bytes
+        return self._raw_bytes + meter.carried_bytes, self._wire_bytes + meter.wire_bytes
 
     def stopped(self, at: datetime.datetime) -> None:
         """The machine, which ran, was stopped then."""

@@ -58,6 +58,8 @@ class Meter:
     zero_bytes: int = 0
     sent_bytes: int = 0
     wire_bytes: int = 0
+    carried_bytes: int = 0
+    """Content in what was handed to the network; `sent_bytes` is what was made ready for it."""
     settled_bytes: int = 0
     settled_wire_bytes: int = 0
     settled_frames: int = 0
@@ -90,6 +92,7 @@ class Meter:
         zero: int = 0,
         sent: int = 0,
         wire: int = 0,
+        carried: int = 0,
         settled: int = 0,
         settled_wire: int = 0,
         settled_frames: int = 0,
@@ -112,6 +115,7 @@ class Meter:
             self.zero_bytes += zero
             self.sent_bytes += sent
             self.wire_bytes += wire
+            self.carried_bytes += carried
             self.settled_bytes += settled
 
     def held(self, seconds: float, since_sealed_seconds: float) -> None:

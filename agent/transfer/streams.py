@@ -214,6 +214,8 @@ class DataStream(_Stream):
         self._unsettled[self._sealer.frames] = _without_content(frame), sealed_at
         self._flow.meter.add_busy(away=sealed_at - began)
         self._account(len(message))
+        if isinstance(frame, frames.Data):
+            self._flow.meter.add(carried=frame.length)
         failpoint.hit(FRAME_SENT)
         return message
 
