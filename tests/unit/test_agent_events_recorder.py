@@ -159,15 +159,33 @@ def test_a_change_that_is_told_again_or_late_is_recorded_once(host: Host) -> Non
     assert host.kinds == ["APPEARED", "STARTED"]
 
 
-def test_a_look_that_began_before_a_change_does_not_undo_it(host: Host) -> None:
+def test_a_look_leaves_to_the_hypervisor_what_it_tells_meanwhile(host: Host) -> None:
     vm_id = host.put()
     host.recorder.look()
+    host.shelf.running.add(vm_id)
     host.shelf.on_list = lambda: host.tell(vm_id, runs=True, reason="booted")
-    host.recorder.look()  # lists the machine as off
+    host.recorder.look()  # lists the machine as running
     host.shelf.on_list = lambda: None
     host.recorder.look()
     assert host.kinds == ["APPEARED", "STARTED"]
     assert host.events[-1].reason == "booted"
+    assert not host.events[-1].inferred
+
+
+def test_a_look_that_began_before_an_arrival_does_not_undo_it(host: Host) -> None:
+    vm_id = host.put()
+    xml = host.shelf.guest(vm_id).definition_xml
+    host.shelf.retire(vm_id, MIGRATION)
+
+    def arrive() -> None:
+        host.shelf.on_list = lambda: None
+        host.arrive(vm_id, xml, BACK, 3)
+        host.recorder.noticed(vm_id)
+
+    host.shelf.on_list = arrive
+    host.recorder.look()  # lists nothing
+    host.recorder.look()
+    assert host.kinds == ["ARRIVED"]
 
 
 def test_a_restart_of_a_machine_is_told_in_full_although_it_looks_the_same(host: Host) -> None:
