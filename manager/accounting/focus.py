@@ -135,10 +135,10 @@ def _line(line: Line) -> dict[str, str]:
         booking.describe(line),
         line.net_nanos,
         line.charge_id,
-    ) | {
+    )
+    cells |= _charged(line.start, line.end)
+    cells |= {
         "ChargeFrequency": "Recurring" if monthly else "Usage-Based",
-        "ChargePeriodStart": _second(line.start),
-        "ChargePeriodEnd": _second(max(line.end, line.start + periods.MICROS), up=True),
         "ContractedUnitPrice": exact.text(contracted, _PRICE_SCALE),
         "ListCost": exact.text(line.list_nanos),
         "ListUnitPrice": exact.text(line.unit_price_nanos),
@@ -173,11 +173,11 @@ def _correction(entry: Entry, invoice: Invoice) -> dict[str, str]:
     taxed = any(each.account.startswith(booking.TAXES) for each in entry.postings)
     listed = sum(-each.nanos for each in entry.postings if each.account.startswith(booking.REVENUE))
     nanos = owed(entry, invoice.payer)
-    return _other("Tax" if taxed else "Usage", entry.description, nanos, entry.subject) | {
+    cells = _other("Tax" if taxed else "Usage", entry.description, nanos, entry.subject)
+    cells |= _charged(entry.start, entry.end)
+    return cells | {
         "ChargeClass": "Correction",
         "ChargeFrequency": "One-Time" if taxed else "Usage-Based",
-        "ChargePeriodStart": _second(entry.start),
-        "ChargePeriodEnd": _second(entry.end, up=True),
         "ListCost": exact.text(nanos if taxed else listed),
     }
 
@@ -210,8 +210,11 @@ def _service(component: Component) -> tuple[str, str]:
     return "Other", "Other (Other)"
 
 
-def _second(instant: int, *, up: bool = False) -> str:
-    """FOCUS tells time in whole seconds: a charge's period is widened to them."""
-    if up:
-        instant += -instant % periods.MICROS
-    return periods.rfc3339(instant - instant % periods.MICROS)
+def _charged(start: int, end: int) -> dict[str, str]:
+    """FOCUS tells time in whole seconds: a period is widened to them, and is never empty."""
+    first = start - start % periods.MICROS
+    last = max(end + -end % periods.MICROS, first + periods.MICROS)
+    return {
+        "ChargePeriodStart": periods.rfc3339(first),
+        "ChargePeriodEnd": periods.rfc3339(last),
+    }
