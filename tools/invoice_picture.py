@@ -20,7 +20,7 @@ from manager.accounting import rendering  # noqa: E402
 from tests.support import accounting_samples  # noqa: E402
 
 SECONDS_MAX = 120
-SIZE = "860,1170"
+SIZE = "860,1260"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
