@@ -101,6 +101,18 @@ def test_names_of_machines_run_nothing_in_a_browser_and_in_a_spreadsheet() -> No
         assert all(Decimal(cell) < 0 for cell in numbers)
 
 
+def test_focus_tells_a_correction_with_the_time_of_what_it_corrects() -> None:
+    rows = [row for row in focus.rows(corrected(), "hamburg") if row["ChargeClass"]]
+    found = {
+        row["ChargeDescription"]: (row["ChargePeriodStart"], row["ChargePeriodEnd"]) for row in rows
+    }
+    assert found["migration out of batch: told late"] == (
+        "2026-03-17T17:18:00Z",
+        "2026-03-17T17:18:01Z",
+    )
+    assert found["VAT 19 %: told late"] == ("2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z")
+
+
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@a", "\t=1", "  =1", "\uff1d1", "\r=1"])
 def test_what_could_be_a_formula_is_made_text(text: str) -> None:
     assert tabular.outside(text) == f"'{text}"

@@ -1,5 +1,7 @@
 """The ledger: it balances, it is appended to only, and what was done to it is found."""
 
+import hashlib
+import struct
 from dataclasses import replace
 
 import pytest
@@ -113,6 +115,24 @@ def test_any_change_of_an_entry_is_found(change: dict[str, object]) -> None:
     digest = ledger.digest(2, chained[1].entry, chained[1].previous_hash)
     chained[1] = replace(chained[1], hash=digest)
     assert fault(chained) == ("replaced", 3)
+
+
+def test_the_hash_is_the_one_that_the_documentation_specifies() -> None:
+    booked = Ledger()
+    booked.post(booking.charges(samples.rated(), 1))
+    previous = bytes(32)
+    for each in booked.chained:
+        of = each.entry
+        told = [each.sequence, of.entry_id, of.kind, of.subject, of.description, of.currency]
+        told += [of.booked_at, of.period, of.start, of.end, of.refers_to, len(of.postings)]
+        for posting in of.postings:
+            told += [posting.account, posting.nanos]
+        fields = [str(field).encode() for field in told] + [previous]
+        hashed = b"watari ledger entry 1\n"
+        for field in fields:
+            hashed += struct.pack(">I", len(field)) + field
+        previous = hashlib.sha256(hashed).digest()
+        assert each.hash == previous
 
 
 def test_a_removed_entry_and_a_lost_end_are_found() -> None:

@@ -78,6 +78,21 @@ def _joined(intervals: list[Interval]) -> list[Interval]:
     return found
 
 
+@given(st.randoms())
+def test_events_of_one_instant_happen_in_their_sequence(chance: random.Random) -> None:
+    told = [
+        event(1, Kind.STARTED, 10),
+        event(2, Kind.STOPPED, 20),
+        event(3, Kind.STARTED, 20),
+        event(4, Kind.DEPARTED, 30),
+        event(5, Kind.ARRIVED, 30),
+    ]
+    chance.shuffle(told)
+    found = meter(told, 40)
+    assert spans(found) == [(10, 20, True, 2), (20, 30, True, 2), (30, 40, False, 2)]
+    assert [crossing.event.event_id for crossing in found.crossings] == ["4", "5"]
+
+
 def test_the_instant_of_a_hand_over_belongs_to_the_destination_alone() -> None:
     out = [event(1, Kind.STARTED, 0), event(2, Kind.DEPARTED, 5, peer="osaka")]
     into = [event(1, Kind.ARRIVED, 5, running=True, peer="tokyo")]

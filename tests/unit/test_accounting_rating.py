@@ -168,6 +168,16 @@ def test_usage_is_priced_by_the_version_of_its_time_unless_a_quote_pins_one() ->
     assert versions(Pin(1, MARCH.end)) == [(1, 30)]
 
 
+def test_a_later_version_prices_nothing_anew() -> None:
+    first = PriceSheet(1, "EUR", 0, (vcpu(Tier(UNIT)),))
+    later = PriceSheet(2, "EUR", MARCH.start + 10 * HOUR, (vcpu(Tier(5 * UNIT)),))
+    metered = meter(ran(10), MARCH.end)
+    before, after = (
+        rate(metered, PriceBook(sheets), MARCH, "tokyo") for sheets in ([first], [first, later])
+    )
+    assert before == after
+
+
 def test_migrations_and_months_are_charged_flat_and_bytes_by_the_gib() -> None:
     components = (
         Component("in", Measure.ARRIVALS, "migration", (Tier(2 * UNIT),)),

@@ -32,7 +32,11 @@ def own(kind: Kind, hours: int, **more: object) -> Event:
     )
 
 
-OUT_AND_BACK = [own(Kind.DEPARTED, 10, sent_bytes=999), own(Kind.ARRIVED, 50, received_bytes=555)]
+BYTES = 5 * 2**30
+OUT_AND_BACK = [
+    own(Kind.DEPARTED, 10, sent_bytes=999),
+    own(Kind.ARRIVED, 50, received_bytes=BYTES),
+]
 EXPECTED = list(settlement.mirrored(OUT_AND_BACK, "hamburg", "peer:o.example", {}))
 
 
@@ -55,7 +59,7 @@ def test_a_mirrored_migration_is_the_other_side_of_the_same_instant() -> None:
     assert (departed.kind, departed.at, departed.sent_bytes) == (
         Kind.DEPARTED,
         OUT_AND_BACK[1].at,
-        555,
+        BYTES,
     )
     quotes = {"m10": Pin(4, MARCH.end)}
     quoted = list(settlement.mirrored(OUT_AND_BACK, "hamburg", "peer:o.example", quotes))
@@ -91,7 +95,10 @@ def test_a_machine_that_was_never_there_is_disputed_with_nothing_expected() -> N
 
 def test_what_was_forgotten_to_be_billed_is_shown_too() -> None:
     found = claim([EXPECTED[0], replace(EXPECTED[1], sent_bytes=0)])
-    assert [d.billed_nanos for d in found.disputes] == [0] * len(found.disputes)
+    tax, egress = sorted(found.disputes, key=lambda dispute: dispute.description)
+    assert egress.description == "egress of vm, tier 2"
+    assert (egress.billed_nanos, egress.expected_nanos) == (0, 280_000_000)
+    assert 0 < tax.billed_nanos < tax.expected_nanos
 
 
 def test_netting_leaves_the_difference_and_the_ledger_balances() -> None:
