@@ -151,8 +151,11 @@ def test_a_manager_that_is_dropped_at_a_point_has_every_state_once(
     with failpoint.armed(point, "error(SERVER_UNAVAILABLE)"):
         tokyo.migrate("web-1", "osaka", migration_id)
         time.sleep(0.3)
+        # It may go on meanwhile: an error after a step is no reason to stay there.
+        before = tokyo.audited_states(migration_id)
         state = manager_pb2.MigrationState.Name(tokyo.migration(migration_id).state)
-        assert tokyo.audited_states(migration_id)[-1] == state.removeprefix("MIGRATION_STATE_")
+        after = tokyo.audited_states(migration_id)
+        assert state.removeprefix("MIGRATION_STATE_") in after[len(before) - 1 :]
         tokyo.stop()
     tokyo.start()
     tokyo.wait_state(migration_id, "SUCCEEDED")

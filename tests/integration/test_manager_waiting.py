@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Federation
+from tests.integration.test_manager_running import owed
 from tests.support.clouds import (
     FAST,
     IMPATIENT,
@@ -182,13 +183,14 @@ def test_an_expired_reservation_ends_the_migration_before_the_commit_point(cloud
     tokyo, osaka = clouds
     tokyo.agent.script.append(HANGS)
     migration_id = tokyo.migrate("web-1", "osaka").migration_id
-    tokyo.wait_state(migration_id, "COPYING")
+    eventually(lambda: migration_id in tokyo.agent.transfers, "it copies")
     (reservation,) = osaka.list_reservations()
     with osaka.database() as connection:
         connection.execute("UPDATE reservations SET expires_at = 1")
     eventually(lambda: osaka.reservation_state(reservation) == "EXPIRED", "it expires")
     assert osaka.inventory().held.vcpus == 0
     eventually(lambda: migration_id in osaka.agent.refused, "what had arrived is discarded")
+    eventually(lambda: owed(osaka) == 0, "and is not discarded again")
     with tokyo.agent.changed:  # The copy ends well, too late.
         transfer = tokyo.agent.transfers[migration_id]
         transfer.state = agent_pb2.TRANSFER_STATE_FAILED
