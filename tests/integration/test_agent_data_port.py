@@ -14,6 +14,7 @@ from agent.transfer import dataplane, dataport, frames
 from agent.transfer.dataplane import StreamId
 from tests.conftest import Federation
 from tests.support.arriving import Destination, Session
+from tests.support.directory_server import eventually
 
 END = frames.End()
 UNKNOWN = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
@@ -135,8 +136,11 @@ def test_who_overheard_the_metadata_ends_nothing_and_keeps_nobody_out(
     port: Port, messages: list[bytes]
 ) -> None:
     session = port.host.open(port.host.grant())
+    stream = StreamId(session.session_id, 1, session.keys.stream_proof(1))
     for _ in range(3):
         assert port.call(metadata(session), messages) in {UNKNOWN, CUT}
+    # Who is cut off knows it before the receiver's thread has ended.
+    eventually(lambda: port.host.sessions.admits(stream), "the sender may begin its stream")
     port.send(session, session.data(), END)
     assert port.call(metadata(session), messages) == UNKNOWN
     port.host.complete(session)
