@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from manager.store_settings import StoreSettings
 from watari.identity.authority import LEAF_SECONDS_DEFAULT
 from watari.metrics import MetricsSettings
 from watari.rpc.settings import RpcSettings
@@ -56,21 +57,6 @@ class PriceSettings:
 
     migration_flat: str = "0"
     """Per migration."""
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """The database."""
-
-    path: Path = Path("manager.sqlite")
-    """SQLite file on a local file system (WAL needs one); its folder is made when missing. One
-    process at a time."""
-
-    connections_max: int = field(default=32, metadata={"min": 2, "max": 1024})
-    """Open connections at most: one per thread that serves or works."""
-
-    write_wait_seconds_max: float = field(default=10.0, metadata={"min": 0.1})
-    """A write that cannot begin within this time is refused as overloaded."""
 
 
 @dataclass(frozen=True)

@@ -1,90 +1,238 @@
-"""The database: one writer at a time, every commit on stable storage.
+"""The database: writes one after another, every commit on stable storage.
 
 A `write` block is one transaction that sees and changes a state nobody else changes meanwhile;
-leaving it normally commits, an exception rolls it all back. A `read` block sees one snapshot.
-Nothing in here knows what the tables mean.
+leaving it normally means that it is committed, an exception rolls it all back. A `read` block sees
+one snapshot. Nothing in here knows what the tables mean.
+
+Writes that wait for their turn share a transaction: each is a savepoint in it, and one COMMIT, with
+one flush to the disk, is all of them or none. Whoever finds nobody behind commits, and no block is
+left before that. So a flush costs its time once for as many as came during the one before, and
+there is no moment in which somebody sees what a power cut could still take back.
 """
 
-import fcntl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.engine import Connection, Engine
 
-from manager import tables
-from manager.settings import StoreSettings
-from watari import errors
+from manager import schema
+from manager.postgresql import PostgresqlDatabase
+from manager.sqlite import SqliteFile
+from manager.store_settings import StoreSettings
+from manager.turns import Turns
+from watari import errors, logs
+
+COMMIT_SECONDS_MAX = 120.0
+"""A write waits for those that share its commit for no longer: each has bounds of its own."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_READ_ONLY = "watari_read_only"
+_FAILED = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.InternalError,
+    sa.exc.TimeoutError,
+    sa.exc.PendingRollbackError,
+)
+"""What the database or the way to it did, rather than a statement that is wrong."""
+
+_log = logs.get(__name__)
+
+
+class Database(Protocol):
+    """What differs from one database to another."""
+
+    engine: Engine
+    name: str
+    """For messages; without secrets."""
+
+    hint: str
+    """What to look at when it cannot be opened."""
+
+    def begin_write(self, connection: Connection) -> None:
+        """Begin a transaction that no other write is beside, from whichever process."""
+
+    def begin_read(self, connection: Connection) -> None:
+        """Begin a transaction that sees one snapshot and changes nothing."""
+
+    def broken(self, connection: Connection) -> bool:
+        """Whether the transaction can only be rolled back."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+class Guard(Protocol):
+    """Says whether this process may go on with a database that others share."""
+
+    def require_in_time(self) -> None:
+        """Raises Unavailable: it may not be so any more."""
+
+    def require_held(self, connection: Connection) -> None:
+        """In a write transaction. Raises FailedPrecondition: it is not."""
+
+
+class _Shared:
+    """One transaction of several writes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.begun = 0
+        self.kept = 0
+        """Writes that are to be committed."""
+
+        self.lost = False
+        """It can only be rolled back."""
+
+        self.ended = threading.Event()
+        self.committed = False
 
 
 class Store:
     """Opens or makes the database of `settings`.
 
-    Raises InvalidArgument CONFIG_INVALID when it cannot be opened or is of another schema version.
+    Raises InvalidArgument CONFIG_INVALID when it cannot be opened or is of a newer release.
     """
 
     def __init__(self, settings: StoreSettings) -> None:
         self._wait_seconds_max = settings.write_wait_seconds_max
-        # SQLite's own waiting for a lock polls and is unfair; threads of this process queue here.
-        self._writer = threading.Lock()
-        self._lock_file = _lock(settings.path)
-        self._engine = _engine(settings)
+        self._writes_at_once_max = settings.writes_at_once_max
+        # A database's own waiting for a lock may poll or be unfair; threads of this process queue
+        # here.
+        self._turns = Turns()
+        self._shared: _Shared | None = None
+        """The transaction that the one who has the turn goes on with."""
+        self._database: Database = (
+            PostgresqlDatabase(settings) if settings.url else SqliteFile(settings)
+        )
+        self.guard: Guard | None = None
+        """Asked for each transaction, once there is one."""
+
         try:
             self._prepare()
-        except sa.exc.DatabaseError as error:
-            raise errors.InvalidArgument(
-                "CONFIG_INVALID",
-                f"the database {settings.path} cannot be opened: {error.orig}",
-                hint="check store.path: a manager's database that this user may write to",
-            ) from error
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """One read-write transaction. Raises Unavailable when it cannot begin in time."""
-        if not self._writer.acquire(timeout=self._wait_seconds_max):
+    def write(self, *, in_time: bool = True) -> Iterator[Connection]:
+        """One read-write transaction. Without `in_time` the guard may be late, which renews it.
+
+        Raises Unavailable when it cannot begin in time, and when it is not known to be committed:
+        the connection may die while COMMIT is on its way. Whoever repeats the call finds out, as
+        the next write begins after that COMMIT has come to an end.
+        """
+        if in_time and self.guard is not None:
+            self.guard.require_in_time()
+        if not self._turns.take(self._wait_seconds_max):
             raise _overloaded()
         try:
-            with self._engine.begin() as connection:
-                yield connection
-        except sa.exc.OperationalError as error:
-            raise _overloaded() from error
-        finally:
-            self._writer.release()
+            shared = self._join()
+            yield shared.connection
+            self._require_sound(shared)
+        except BaseException as error:
+            self._take_back()
+            if isinstance(error, _FAILED):
+                raise _unavailable(error) from error
+            raise
+        shared.kept += 1
+        if shared.begun < self._writes_at_once_max and self._turns.hand_on():
+            shared.ended.wait(COMMIT_SECONDS_MAX)
+        else:
+            self._end(shared)
+        if not shared.committed:
+            raise _overloaded()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One snapshot. Nothing may be changed in it."""
-        with self._engine.connect().execution_options(**{_READ_ONLY: True}) as connection:
-            yield connection
+        """One snapshot. Nothing may be changed in it. Raises Unavailable."""
+        if self.guard is not None:
+            self.guard.require_in_time()
+        try:
+            with self._database.engine.connect() as connection:
+                self._database.begin_read(connection)
+                yield connection
+        except _FAILED as error:
+            raise _unavailable(error) from error
 
     def close(self) -> None:
         """Close every connection and let another process have the database."""
-        self._engine.dispose()
-        self._lock_file.close()
+        self._database.close()
+
+    def _join(self) -> _Shared:
+        """The transaction that is open, or a new one. The caller has the turn."""
+        shared = self._shared
+        if shared is None:
+            connection = self._database.engine.connect()
+            try:
+                self._database.begin_write(connection)
+                if self.guard is not None:
+                    self.guard.require_held(connection)
+            except BaseException:
+                connection.close()
+                raise
+            shared = self._shared = _Shared(connection)
+        else:
+            shared.connection.exec_driver_sql("SAVEPOINT one")
+        shared.begun += 1
+        return shared
+
+    def _require_sound(self, shared: _Shared) -> None:
+        """A block may have gone on after a statement that failed: nothing of it can be kept."""
+        if shared.connection.invalidated or self._database.broken(shared.connection):
+            raise _overloaded()
+
+    def _take_back(self) -> None:
+        """Undo the write that has the turn, none of those before it, and end the turn."""
+        shared = self._shared
+        if shared is None:
+            self._turns.leave()
+            return
+        try:
+            if shared.kept:
+                shared.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+        except (sa.exc.DBAPIError, sa.exc.PendingRollbackError):
+            shared.lost = True
+        if not shared.kept or shared.lost or not self._turns.hand_on():
+            self._end(shared)
+
+    def _end(self, shared: _Shared) -> None:
+        """Commit or, when there is nothing to keep, roll back; end the turn, and tell all."""
+        self._shared = None
+        try:
+            if shared.kept and not shared.lost:
+                shared.connection.exec_driver_sql("COMMIT")
+                shared.committed = True
+            else:
+                shared.connection.exec_driver_sql("ROLLBACK")
+        except (sa.exc.DBAPIError, sa.exc.PendingRollbackError) as error:
+            _unavailable(error)
+            # What the server makes of it is not known; the pool must not hand it to the next.
+            shared.connection.invalidate()
+        finally:
+            shared.connection.close()
+            self._turns.leave()
+            shared.ended.set()
 
     def _prepare(self) -> None:
-        with self.write() as connection:
-            tables.metadata.create_all(connection)
-            found = connection.scalar(sa.select(tables.schema.c.version))
-            if found is None:
-                connection.execute(tables.schema.insert().values(version=tables.SCHEMA_VERSION))
-            elif found != tables.SCHEMA_VERSION:
-                raise errors.InvalidArgument(
-                    "CONFIG_INVALID",
-                    f"the database has schema version {found}, this release needs "
-                    f"{tables.SCHEMA_VERSION}",
-                    hint="use the release that wrote it, or another store.path",
-                )
+        try:
+            with self.write() as connection:
+                schema.upgrade(connection)
+        except errors.Unavailable as error:
+            raise self._closed(error.__cause__ or error) from error
+        except sa.exc.DatabaseError as error:
+            raise self._closed(error.orig) from error
+
+    def _closed(self, problem: object) -> errors.InvalidArgument:
+        problem = getattr(problem, "orig", problem)
+        return errors.InvalidArgument(
+            "CONFIG_INVALID",
+            f"the database {self._database.name} cannot be opened: {problem}",
+            hint=self._database.hint,
+        )
 
 
 def micros(moment: datetime) -> int:
@@ -97,65 +245,14 @@ def moment(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
-def _lock(database: Path) -> IO[bytes]:
-    """Two managers over one database would drive every migration twice."""
-    path = database.with_name(f"{database.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # It holds keys of open invitations: for its owner only, and so are the files beside it,
-        # which SQLite gives the mode of this one.
-        database.touch(mode=0o600)
-        database.chmod(0o600)
-    except BlockingIOError:
-        raise errors.InvalidArgument(
-            "CONFIG_INVALID",
-            f"another manager uses the database {database}",
-            hint="stop it first, or set another store.path",
-        ) from None
-    except OSError as error:
-        raise errors.InvalidArgument(
-            "CONFIG_INVALID",
-            f"{path}: {error.strerror}",
-            hint="check store.path: a folder that this user may write to",
-        ) from error
-    return file
-
-
-def _engine(settings: StoreSettings) -> Engine:
-    engine = sa.create_engine(
-        URL.create("sqlite", database=str(settings.path)),
-        pool_size=settings.connections_max,
-        max_overflow=0,
-        pool_timeout=settings.write_wait_seconds_max,
-        connect_args={"timeout": settings.write_wait_seconds_max, "check_same_thread": False},
-    )
-    event.listen(engine, "connect", _configure)
-    event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    # The driver would begin transactions by itself, and too late: `_begin` does.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    # WAL: readers go on while one writes. FULL: a commit that returned survives a power failure.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    # IMMEDIATE takes the write lock before the first read, so that what a transaction read is
-    # still true when it writes.
-    read_only = connection.get_execution_options().get(_READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+def _unavailable(error: BaseException) -> errors.Unavailable:
+    _log.warning("database", problem=str(getattr(error, "orig", error)).strip())
+    return _overloaded()
 
 
 def _overloaded() -> errors.Unavailable:
     return errors.Unavailable(
         "SERVER_UNAVAILABLE",
-        "the manager's database is busy",
-        hint="repeat the call; if it lasts, look for slow storage under store.path",
+        "the manager's database is busy or away",
+        hint="repeat the call; if it lasts, look at the database's server and its storage",
     )

@@ -1,12 +1,13 @@
 """The manager's tables: portable SQLAlchemy Core, no query in here.
 
+A change of a table needs a module in `manager/schema/versions`; a test compares the two.
+
 Moments are whole microseconds since 1970 UTC. Columns hold what is asked for or compared; the rest
 of an object is a serialized message of the contract in a blob. Consumption is one row per consumer,
 host and resource class in `allocations`, so that capacity is one sum whoever consumes.
 """
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -19,15 +20,15 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    event,
 )
-
-SCHEMA_VERSION = 5
-"""Raised with every change of a table; a database of another version is refused."""
 
 metadata = MetaData()
 
-schema = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+_SEQUENCE = BigInteger().with_variant(Integer(), "sqlite")
+"""A number that a table counts up by itself: SQLite does that for INTEGER only, of 64 bits."""
+
+# What releases without migrations look at; `manager.schema` says why it is here.
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
 hosts = Table(
     "hosts",
@@ -175,7 +176,7 @@ evacuation_machines = Table(
 usage_records = Table(
     "usage_records",
     metadata,
-    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
     Column("usage_id", String(36), nullable=False, unique=True),
     Column("vm_id", String(36), nullable=False),
     Column("tenant_domain", String(180), nullable=False),
@@ -271,11 +272,12 @@ old_authorities = Table(
     Column("sha256", LargeBinary, primary_key=True),
     Column("accepted_until", BigInteger, nullable=False),
 )
-# Chained: watari/audit.py says over what the hashes are. Nothing but manager/audit.py writes here.
+# Chained: watari/audit.py says over what the hashes are. Nothing but manager/audit.py writes here,
+# and the database refuses whatever is no appending (the triggers of revision 0001).
 audit_entries = Table(
     "audit_entries",
     metadata,
-    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=False),
     Column("occurred_at", BigInteger, nullable=False),
     Column("actor", String(512), nullable=False),
     Column("action", String(64), nullable=False),
@@ -285,21 +287,3 @@ audit_entries = Table(
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
 )
-
-# The database itself refuses whatever is no appending, INSERT OR REPLACE included. One statement
-# each, by dialect: another database's stand beside these.
-_APPEND_ONLY = {
-    "sqlite": (
-        """CREATE TRIGGER audit_entries_in_order BEFORE INSERT ON audit_entries
-        WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM audit_entries)
-        BEGIN SELECT RAISE(ABORT, 'audit entries are appended only'); END""",
-        """CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries
-        BEGIN SELECT RAISE(ABORT, 'audit entries are never changed'); END""",
-        """CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries
-        BEGIN SELECT RAISE(ABORT, 'audit entries are never removed'); END""",
-    ),
-}
-for _dialect, _statements in _APPEND_ONLY.items():
-    for _statement in _statements:
-        _ddl = DDL(_statement)  # type: ignore[no-untyped-call]
-        event.listen(audit_entries, "after_create", _ddl.execute_if(dialect=_dialect))

@@ -9,6 +9,8 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, settings
 
+from manager.store_settings import StoreSettings
+from tests.support import postgresql
 from watari import identity, rpc
 from watari.clock import Clock, SystemClock
 from watari.identity import Authority, Identity, SpiffeId, TrustStore
@@ -109,6 +111,22 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
 def own_federation(tmp_path: Path) -> Federation:
     """One of the test's own, to accept and drop providers in."""
     return Federation(tmp_path / "federation")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgresql.Server]:
+    """One for the whole run. Each test takes a database of its own."""
+    with postgresql.server(tmp_path_factory.mktemp("postgresql") / "server") as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSettings:
+    """A new database of each kind that a manager may have."""
+    if request.param == "sqlite":
+        return StoreSettings(path=tmp_path / "database" / "manager.sqlite")
+    running: postgresql.Server = request.getfixturevalue("postgresql_server")
+    return running.settings()
 
 
 Serve = Callable[..., rpc.Target]

@@ -46,6 +46,9 @@ if [ "$purpose" != demo ]; then
     need_package tshark tshark
     need_package etcd etcd-server
     need_package etcdctl etcd-client
+    # Tests start servers of their own; one that Debian's package starts stands in nobody's way.
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="${missing-} postgresql"
+    need_package setpriv util-linux
     # The peers of the bench, which starts daemons of its own, with keys of its own.
     need_package ip iproute2
     need_package sshd openssh-server

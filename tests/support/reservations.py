@@ -25,13 +25,13 @@ TOKYO = SpiffeId.parse("spiffe://tokyo.example/manager/main")
 class Rig:
     """The reservations of osaka, whose one host has 8 CPUs."""
 
-    def __init__(self, folder: Path, own: Identity) -> None:
+    def __init__(self, folder: Path, own: Identity, store: StoreSettings | None = None) -> None:
         self.clock = FakeClock()
         self.settings = Settings(
             cloud_id="osaka",
             identity=IdentitySettings(folder, folder, folder),
             agents={"h1": AgentSettings("127.0.0.1:1", "spiffe://osaka.example/agent/h1")},
-            store=StoreSettings(path=folder / "db.sqlite"),
+            store=store or StoreSettings(path=folder / "db.sqlite"),
         )
         self.store = Store(self.settings.store)
         self.reservations = Reservations(

@@ -9,6 +9,7 @@ import pytest
 
 from manager import capacity
 from manager.reservation_rows import State
+from manager.settings import StoreSettings
 from manager.store import micros
 from tests.conftest import Federation
 from tests.support.reservations import OSAKA, TOKYO, VCPUS, Rig, reason_of, request
@@ -30,8 +31,8 @@ def own(federation: Federation) -> Identity:
 
 
 @pytest.fixture
-def rig(tmp_path: Path, own: Identity) -> Iterator[Rig]:
-    made = Rig(tmp_path, own)
+def rig(tmp_path: Path, own: Identity, database: StoreSettings) -> Iterator[Rig]:
+    made = Rig(tmp_path, own, database)
     yield made
     made.store.close()
 

@@ -1,6 +1,5 @@
 """The manager's database, requests and small parts."""
 
-import sqlite3
 import stat
 import uuid
 from collections.abc import Iterator, Sequence
@@ -53,39 +52,10 @@ def test_every_commit_is_flushed_and_readers_do_not_block_the_writer(store: Stor
     assert seen == []
 
 
-def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
-    def fail() -> None:
-        with store.write() as connection:
-            usage.write(connection, manager_pb2.UsageRecord(usage_id="u"), TOKYO)
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    with store.read() as connection:
-        assert connection.execute(tables.usage_records.select()).all() == []
-
-
-def test_a_writer_that_cannot_begin_is_refused_as_overload(store: Store) -> None:
-    with store.write(), pytest.raises(errors.Unavailable) as caught, store.write():
-        pass
-    assert caught.value.reason == "SERVER_UNAVAILABLE"
-    assert caught.value.retryable
-
-
 def test_two_managers_never_share_a_database(store: Store, tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidArgument, match="another manager") as caught:
         Store(StoreSettings(path=tmp_path / "new" / "db.sqlite"))
     assert caught.value.reason == "CONFIG_INVALID"
-
-
-def test_a_database_of_another_version_is_refused(store: Store, tmp_path: Path) -> None:
-    store.close()
-    path = tmp_path / "new" / "db.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE schema_version SET version = 99")
-    connection.close()
-    with pytest.raises(errors.InvalidArgument, match="schema version 99"):
-        Store(StoreSettings(path=path))
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

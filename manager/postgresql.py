@@ -1,0 +1,138 @@
+"""The database in a PostgreSQL, which several managers may share.
+
+Writes queue for one transaction-level advisory lock, whichever process they come from, and so are
+serial, as on SQLite. Nothing finer would let more of them run side by side: nearly every write
+appends to the audit chain, and a chain has one end. Under the lock the isolation is READ COMMITTED
+on purpose: each statement then sees all that was committed before the lock was got, where a
+snapshot of SERIALIZABLE would be from before the wait and fail for it. The lock goes with the
+transaction, after its commit is seen by all, and with the connection when a manager dies.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+
+from manager.store_settings import StoreSettings
+from watari import errors
+
+WRITER_LOCK = 0x57415441
+"""Key of the advisory lock ("WATA"): one writer at a time in one database."""
+
+RECYCLE_SECONDS = 3600
+"""A connection is not used for longer: a server's memory for it only grows."""
+
+_DRIVER = "postgresql+psycopg"
+_BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+class PostgresqlDatabase:
+    """A database of `manager.store`."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        url = _url(settings)
+        self.engine = _engine(settings, url)
+        self.name = url.render_as_string(hide_password=True)
+        self.hint = "check store.url, the password, and that the server runs and lets this user in"
+
+    def begin_write(self, connection: Connection) -> None:
+        """One writer at a time; `lock_timeout` bounds the wait."""
+        connection.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})")
+
+    def begin_read(self, connection: Connection) -> None:
+        """One snapshot."""
+        connection.exec_driver_sql(_BEGIN_READ)
+
+    def broken(self, connection: Connection) -> bool:
+        """Whether a statement failed, so that COMMIT would roll back without a word."""
+        driver = connection.connection.driver_connection
+        return driver is None or driver.info.transaction_status.name != "INTRANS"
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def _url(settings: StoreSettings) -> URL:
+    try:
+        url = make_url(settings.url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise _invalid("is no url") from None
+    if url.drivername != "postgresql":
+        raise _invalid(f"{url.drivername}: is not known")
+    if url.password is not None:
+        raise _invalid("has a password in it, where it would be shown")
+    if not url.database:
+        raise _invalid("names no database")
+    query: Mapping[str, tuple[str, ...] | str] = url.query
+    host = url.host or query.get("host", "")
+    local = not host or str(host).startswith("/")
+    if not local and "sslmode" not in query:
+        url = url.update_query_dict({"sslmode": "verify-full"})
+    return url.set(drivername=_DRIVER, password=_password(settings))
+
+
+def _password(settings: StoreSettings) -> str | None:
+    if settings.password_file is None:
+        return settings.password or None
+    path: Path = settings.password_file
+    try:
+        if path.stat().st_mode & 0o077:
+            raise errors.InvalidArgument(
+                "CONFIG_INVALID",
+                f"store.password_file: others may read {path}",
+                hint=f"chmod 600 {path}",
+            )
+        return path.read_text().split("\n", 1)[0]
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.InvalidArgument(
+            "CONFIG_INVALID",
+            f"store.password_file: {path} cannot be read",
+            hint="a file of this user, mode 0600, with the password in its first line",
+        ) from error
+
+
+def _engine(settings: StoreSettings, url: URL) -> Engine:
+    wait_ms = int(settings.write_wait_seconds_max * 1000)
+    statement_ms = int(settings.statement_seconds_max * 1000)
+    idle_ms = int(settings.idle_seconds_max * 1000)
+    silent_ms = int(settings.silent_seconds_max * 1000)
+    try:
+        return sa.create_engine(
+            url,
+            pool_size=settings.connections_max,
+            max_overflow=0,
+            pool_timeout=settings.write_wait_seconds_max,
+            pool_pre_ping=True,
+            pool_recycle=RECYCLE_SECONDS,
+            # The store begins and ends transactions itself, in words.
+            isolation_level="AUTOCOMMIT",
+            connect_args={
+                "connect_timeout": settings.connect_seconds_max,
+                "tcp_user_timeout": silent_ms,
+                "keepalives_idle": max(1, silent_ms // 2000),
+                "application_name": "watari-manager",
+                "options": (
+                    f"-c lock_timeout={wait_ms} -c statement_timeout={statement_ms} "
+                    f"-c idle_in_transaction_session_timeout={idle_ms} "
+                    # A commit that returned survives a power failure, whatever the server says.
+                    "-c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8"
+                ),
+            },
+        )
+    except ModuleNotFoundError:
+        raise errors.InvalidArgument(
+            "CONFIG_INVALID",
+            "store.url: the driver for PostgreSQL is not installed",
+            hint="pip install 'watari[postgresql]'",
+        ) from None
+
+
+def _invalid(problem: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(
+        "CONFIG_INVALID",
+        f"store.url: {problem}",
+        hint="postgresql://user@host/database; the password belongs in store.password_file",
+    )
