@@ -25,6 +25,7 @@ from manager.federation.service import Federation, FederationServicer, IdentityS
 from manager.handover import HandOvers
 from manager.hosts import Hosts
 from manager.janitor import Janitor
+from manager.lease import Lease
 from manager.lifecycle import Lifecycle
 from manager.metering.reading import Metering
 from manager.migrations import Migrations
@@ -58,6 +59,11 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     clock, stack, own = context.clock, context.stack, context.identity
     store = Store(settings.store)
     stack.callback(store.close)
+    if settings.store.url:
+        lease = Lease(store, clock, settings.store.lease_seconds)
+        lease.await_turn()
+        stack.callback(lease.give_back)
+        stack.enter_context(Periodic("lease", lease.renew_seconds, clock, lease.renew))
     refused = refusals.Refusals(store, clock)
     stack.callback(refused.close)
     channels = ChannelPool(own)

@@ -287,3 +287,13 @@ audit_entries = Table(
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
 )
+
+# One row: the manager that works, where several share the database (`manager.lease`).
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(128), nullable=False),
+    Column("token", BigInteger, nullable=False),  # grows whenever another process takes it
+    Column("expires_at", BigInteger, nullable=False),  # by the database's clock
+)
