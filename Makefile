@@ -4,6 +4,7 @@
 #   make faults  kill every process at every step (minutes)
 #   make hostile wrong parties, men in the middle, floods, removed providers (minutes, as root)
 #   make storm   kill and cut off etcd's nodes and directories for minutes, from SEEDS (as root)
+#   make race    64 clients and the last units of capacity, managers killed, on SQLite and PostgreSQL (minutes)
 #   make lab     two hypervisor hosts with real guests, from Debian's packages (minutes, as root)
 #   make matrix  every process killed, every connection cut at every step; SAMPLE=0 is all of it (an hour)
 #   make lab-faults   the same while a running guest travels; SAMPLE=0 is all of it (half an hour, as root)
@@ -17,7 +18,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: demo test faults hostile storm lab lab-faults matrix bench bench-paper bench-running lint protos access format contract-release clean
+.PHONY: demo test faults hostile storm race lab lab-faults matrix bench bench-paper bench-running lint protos access format contract-release clean
 .PHONY: compose-build compose-up compose-down compose-wheels compose-test
 
 demo:
@@ -45,6 +46,11 @@ SEEDS ?= 1 2 3 4 5
 storm:
 	@tools/setup.sh test
 	@for seed in $(SEEDS); do unshare --net -- $(BIN)/python -m tests.storm --seed $$seed || exit 1; done
+
+# A minute on each database, as SEED says.
+race:
+	@tools/setup.sh test
+	$(BIN)/python -m tests.faults.race --seed $(SEED)
 
 # Needs /dev/net/tun, and neither KVM nor systemd; the guests' kernel is kept in the user's cache.
 lab:

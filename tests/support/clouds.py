@@ -298,6 +298,11 @@ key = "{s.identity.key}"
 trust = "{s.identity.trust}"
 [manager.store]
 path = "{s.store.path}"
+url = "{s.store.url}"
+lease_seconds = {s.store.lease_seconds}
+idle_seconds_max = {s.store.idle_seconds_max}
+[manager.reservations]
+pending_max = {s.reservations.pending_max}
 [manager.hosts]
 poll_seconds = {s.hosts.poll_seconds}
 call_seconds_max = {s.hosts.call_seconds_max}

@@ -84,12 +84,21 @@ class Process:
 
     def start(self, environ: Mapping[str, str] | None = None) -> None:
         """Starts and waits until it serves; `environ` is added to the environment."""
+        self.launch(environ)
+        self.await_serving()
+
+    def launch(self, environ: Mapping[str, str] | None = None) -> None:
+        """Starts and does not wait."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stderr=log, stdout=log, env={**os.environ, **(environ or {})}
             )
+
+    def await_serving(self) -> None:
+        """Waits until it serves."""
+        assert self._process is not None
         deadline = time.monotonic() + START_SECONDS_MAX
-        while not self._serving():
+        while not self.serving():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"it does not serve:\n{self.log()}")
             time.sleep(0.05)
@@ -99,6 +108,13 @@ class Process:
         assert self._process is not None
         self._process.kill()
         self._process.wait(STOP_SECONDS_MAX)
+
+    def pause(self, seconds: float) -> None:
+        """Stands still for so long, as if its machine did, and goes on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self._process.send_signal(signal.SIGCONT)
 
     def wait_killed(self, seconds: float) -> None:
         """Waits for a kill -9 that comes from within (a fail point)."""
@@ -127,7 +143,13 @@ class Process:
         """Largest resident set so far, VmHWM of proc(5)."""
         return peak_rss_bytes(self.pid)
 
-    def _serving(self) -> bool:
+    def end(self) -> None:
+        """Ends it, however it stands."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+    def serving(self) -> bool:
+        """Whether it answers that it does."""
         with client.connect(self._caller, self._target) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             try:
