@@ -164,6 +164,18 @@ def _directory(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{directory.text(found)}{file}\n")
 
 
+def _reserve(arguments: argparse.Namespace) -> None:
+    from bench import reserve  # noqa: PLC0415 - PostgreSQL, which only this needs
+
+    size = reserve.Size(arguments.clients, arguments.seconds)
+    databases = arguments.database or list(reserve.DATABASES)
+    kept = record.new(vars(size))
+    kept["rows"]["reserve"] = found = reserve.run(databases, size)
+    file = _file(arguments, "reserve")
+    record.save(file, kept)
+    sys.stdout.write(f"{reserve.text(found)}{file}\n")
+
+
 def _running(arguments: argparse.Namespace) -> None:
     from bench.running import experiment as machines  # noqa: PLC0415 - the lab, which needs libvirt
     from bench.running import figures, report  # noqa: PLC0415 - Matplotlib, which only this needs
@@ -258,6 +270,11 @@ def _parser() -> argparse.ArgumentParser:
     catalogue.add_argument("--changes-per-second", type=float, default=200)
     catalogue.add_argument("--seconds", type=float, default=60)
     catalogue.set_defaults(run=_directory)
+    reserving = commands.add_parser("reserve", help="reserve and confirm, by many clients at once")
+    reserving.add_argument("--database", action="append", choices=["postgresql", "sqlite"])
+    reserving.add_argument("--clients", type=int, default=16)
+    reserving.add_argument("--seconds", type=float, default=20)
+    reserving.set_defaults(run=_reserve)
     _add_experiment(commands)
     machines = _add_running(commands)
     for command, rate, rtt in ((once, 100, 20), (killing, 200, 20), (machines, 100, 120)):
@@ -268,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--congestion", default="", help="TCP's; default is the kernel's")
     for command in (table, once):
         command.add_argument("--repeat", type=int, default=0, metavar="N")
-    for command in (table, killing, catalogue):
+    for command in (table, killing, catalogue, reserving):
         command.add_argument("-o", "--output", type=Path, metavar="FILE")
     commands.add_parser("rows", help="what `engine` can measure").set_defaults(run=_rows)
     commands.add_parser("images", help="makes the images").set_defaults(run=_images)
