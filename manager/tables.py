@@ -190,7 +190,7 @@ usage_records = Table(
 usage_events = Table(
     "usage_events",
     metadata,
-    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("position", _SEQUENCE, primary_key=True, autoincrement=True),
     Column("event_id", String(36), nullable=False, unique=True),
     Column("vm_id", String(36), nullable=False),
     Column("tenant_domain", String(180), nullable=False),
@@ -203,7 +203,7 @@ usage_events = Table(
 event_logs = Table(
     "event_logs",
     metadata,
-    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("position", _SEQUENCE, primary_key=True, autoincrement=True),
     Column("host_id", String(128), nullable=False),
     Column("log_id", String(36), nullable=False),
     Column("sequence", BigInteger, nullable=False),  # of the last event that is recorded

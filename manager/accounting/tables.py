@@ -1,4 +1,5 @@
-"""The accounting's tables, beside the manager's own in the same metadata; no query in here.
+"""The accounting's tables; no query in here. A manager's database has them from the release on in
+which managers book: until then their metadata is their own.
 
 Money is `units` and `nanos` as in the contract's Money: whole numbers that every database sums up
 exactly, whereas nanos alone would overflow 64 bits at nine thousand million of a currency, and text
@@ -12,13 +13,14 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    MetaData,
     String,
     Table,
     Text,
     event,
 )
 
-from manager.tables import metadata
+metadata = MetaData()
 
 # Chained: ledger.py says over what the hashes are. Nothing but rows.py writes here.
 ledger_entries = Table(
