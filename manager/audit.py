@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from manager import tables
-from manager.store import Store
+from manager.store import KNOWN, Store
 from watari import audit, logs
 from watari.audit import DONE, REFUSED, Head
 from watari.identity import SpiffeId
@@ -30,6 +30,9 @@ PAGE_BYTES_MAX = 2 * 1024 * 1024
 TELL_HEAD_SECONDS = 3600.0
 """Between two lines in the process's own log that tell the head: where these are collected, nobody
 who can write to the database only can take back more than this time without being noticed."""
+
+_HEAD = "audit head"
+"""What one transaction, which nobody else appends beside, knows of the chain's end."""
 
 _log = logs.get(__name__)
 _ROWS = tables.audit_entries.c
@@ -56,7 +59,8 @@ def append(
         actor=str(actor), action=action, subject=subject, outcome=outcome, details=details
     )
     _set_moment(new, now)
-    chained = audit.chain(head(connection), new)
+    known = connection.info.get(KNOWN, {})
+    chained = audit.chain(known.get(_HEAD) or head(connection), new)
     connection.execute(
         tables.audit_entries.insert().values(
             sequence=chained.sequence,
@@ -70,6 +74,7 @@ def append(
             hash=chained.hash,
         )
     )
+    known[_HEAD] = audit.head_of(chained)
     return chained
 
 

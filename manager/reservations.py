@@ -5,7 +5,8 @@ transaction, so one of them wins and the other sees it. Room is counted before i
 the transaction that promises it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from sqlalchemy.engine import Connection
 
@@ -23,7 +24,7 @@ from manager import (
 from manager import store as stores
 from manager.reservation_rows import LIVE, Reservation, State
 from manager.settings import AgentSettings, Settings
-from watari import failpoint
+from watari import errors, failpoint
 from watari.clock import Clock
 from watari.identity import Identity, SpiffeId
 from watari.settings import EndpointSettings
@@ -72,9 +73,8 @@ class Reservations:
             own_cloud=self._cloud_id,
             known=self._manager_of(request.from_cloud),
         )
-        self.expire_due()
         failpoint.hit(BEFORE_RESERVE)
-        with self._store.write() as connection:
+        with self._write() as connection:
             row = reservation_rows.get(connection, request.reservation_id)
             if row is None:
                 row = self._admit(connection, request, caller)
@@ -111,8 +111,7 @@ class Reservations:
 
         Raises NotFound, FailedPrecondition RESERVATION_EXPIRED and RESERVATION_STATE.
         """
-        self.expire_due()
-        with self._store.write() as connection:
+        with self._write() as connection:
             row = self._of_caller(connection, reservation_id, caller)
             admission.require_not_expired(row)
             if row.state is not State.PENDING:
@@ -128,9 +127,8 @@ class Reservations:
 
         Raises NotFound, FailedPrecondition RESERVATION_EXPIRED and RESERVATION_STATE.
         """
-        self.expire_due()
         failpoint.hit(BEFORE_CONFIRM)
-        with self._store.write() as connection:
+        with self._write() as connection:
             row = self._of_caller(connection, reservation_id, caller)
             admission.require_not_expired(row)
             if row.state in (State.RELEASED, State.RELINQUISHED):
@@ -168,11 +166,27 @@ class Reservations:
             if not reservation_rows.due(connection, now):
                 return 0
         with self._store.write() as connection:
-            rows = reservation_rows.due(connection, now)
-            ended = [row for row in rows if self._end(connection, row, State.EXPIRED)]
-            for row in ended:
-                self._note(connection, "reservation.expired", row, self._identity.spiffe_id)
-            return len(ended)
+            return self._expire(connection)
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """A transaction in which nothing holds room beyond its time."""
+        try:
+            with self._store.write() as connection:
+                self._expire(connection)
+                yield connection
+        except errors.WatariError:
+            # What had expired is taken back with all of it. It has, whatever is refused.
+            with suppress(errors.WatariError):
+                self.expire_due()
+            raise
+
+    def _expire(self, connection: Connection) -> int:
+        rows = reservation_rows.due(connection, self._now())
+        ended = [row for row in rows if self._end(connection, row, State.EXPIRED)]
+        for row in ended:
+            self._note(connection, "reservation.expired", row, self._identity.spiffe_id)
+        return len(ended)
 
     def _admit(
         self, connection: Connection, request: manager_pb2.ReserveRequest, caller: SpiffeId

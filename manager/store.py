@@ -29,6 +29,10 @@ from watari import errors, logs
 COMMIT_SECONDS_MAX = 120.0
 """A write waits for those that share its commit for no longer: each has bounds of its own."""
 
+KNOWN = "watari known"
+"""In a write's `Connection.info`: a dict of what holds as long as nobody else writes, and is empty
+again in the next transaction, and after a write of the same one was taken back."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAILED = (
     sa.exc.OperationalError,
@@ -174,6 +178,7 @@ class Store:
             except BaseException:
                 connection.close()
                 raise
+            connection.info[KNOWN] = {}
             shared = self._shared = _Shared(connection)
         else:
             shared.connection.exec_driver_sql("SAVEPOINT one")
@@ -194,6 +199,7 @@ class Store:
         try:
             if shared.kept:
                 shared.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+                shared.connection.info[KNOWN] = {}
         except (sa.exc.DBAPIError, sa.exc.PendingRollbackError):
             shared.lost = True
         if not shared.kept or shared.lost or not self._turns.hand_on():
