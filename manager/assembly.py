@@ -33,6 +33,7 @@ from manager.owed import OwedCalls
 from manager.peer_service import AccountingServicer, ReservationServicer
 from manager.peers import Peers
 from manager.publisher import Publisher
+from manager.quotas.book import Quotas
 from manager.reservations import Reservations
 from manager.resolutions import Resolutions
 from manager.retained import RetainedCopies
@@ -86,7 +87,8 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     recorder = Recorder(settings.cloud_id, own, clock, store, board)
     actions = Actions(recorder, agents, peers, owed, board, settings.migrations)
     driver = Driver(store, clock, actions, board, settings.migrations)
-    reservations = Reservations(store, clock, own, settings, peers.known)
+    quotas = Quotas(store, clock, settings.cloud_id, own.spiffe_id.domain)
+    reservations = Reservations(store, clock, own, settings, peers.known, quotas)
     arriving = Arriving(store, clock, own, settings.cloud_id, agents, owed, settings.reservations)
     publisher = Publisher(settings, store, clock, own, directories)
     hosts = Hosts(settings, own.spiffe_id.domain, store, clock, agents)
@@ -104,7 +106,8 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         evacuations=evacuations,
         estimates=Estimates(settings, own, store, clock, agents, peers),
         reservations=reservations,
-        estimate_grants=EstimateGrants(store, clock, own, settings, peers.known),
+        estimate_grants=EstimateGrants(store, clock, own, settings, peers.known, quotas),
+        quotas=quotas,
         resolutions=Resolutions(store, clock, own, agents, arriving, Resolving(recorder, driver)),
         lifecycle=Lifecycle(settings.cloud_id, store, clock, agents),
         retained=RetainedCopies(store, clock, agents),

@@ -12,6 +12,7 @@ from manager.handover import HandOvers
 from manager.lifecycle import Lifecycle
 from manager.migrations import Migrations
 from manager.publisher import Publisher
+from manager.quotas.book import Quotas
 from manager.reservations import Reservations
 from manager.resolutions import Resolutions
 from manager.retained import RetainedCopies
@@ -32,6 +33,7 @@ class Domain:
     evacuations: Evacuations
     estimates: Estimates
     reservations: Reservations
+    quotas: Quotas
     estimate_grants: EstimateGrants
     hand_overs: HandOvers
     resolutions: Resolutions

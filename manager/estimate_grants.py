@@ -9,8 +9,18 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy.engine import Connection
 
-from manager import admission, capacity, grants, inventory, prices, reservation_rows, vms
+from manager import (
+    admission,
+    capacity,
+    grants,
+    inventory,
+    ownership,
+    prices,
+    reservation_rows,
+    vms,
+)
 from manager.inventory import Amounts, HostView
+from manager.quotas.book import Quotas
 from manager.settings import AgentSettings, Settings
 from manager.store import Store, micros
 from watari import errors
@@ -30,7 +40,9 @@ class EstimateGrants:
         identity: Identity,
         settings: Settings,
         manager_of: Callable[[str], EndpointSettings | None],
+        quotas: Quotas,
     ) -> None:
+        self._quotas = quotas
         self._store = store
         self._clock = clock
         self._identity = identity
@@ -56,10 +68,13 @@ class EstimateGrants:
             known = vms.get(connection, request.vm_id)
             admission.require_foreign(request, known, self._cloud_id)
             hosts = capacity.views(connection, self._agents)
-            findings = self._findings(connection)
+            tenant = ownership.tenant_of_arrival(request, caller)
+            refused, warnings = self._quotas.look(connection, tenant, asked)
+            findings = [*refused, *self._findings(connection)]
         host = _host(hosts, asked, findings)
         answer = manager_pb2.GrantEstimateResponse(
             findings=findings,
+            warnings=warnings,
             migration_price=prices.arrival(self._prices),
             machine_hour=prices.hourly(self._prices, request.resources),
             price_version=self._prices.version,

@@ -107,6 +107,7 @@ class Estimates:
             machine_hour=granted.machine_hour if granted.HasField("machine_hour") else None,
             price_version=granted.price_version,
         )
+        answer.warnings.extend(granted.warnings[:PEER_FINDINGS_MAX])
         if granted.HasField("grant"):
             with logs.context(migration_id=asked.migration_id):
                 self._compare(answer, subject, asked, granted, gone)

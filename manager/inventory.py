@@ -90,15 +90,20 @@ def to_resources(values: Mapping[str, int]) -> common_pb2.Resources:
 
 def require_resources(resources: common_pb2.Resources, name: str) -> common_pb2.Resources:
     """Checks the bounds of a message from outside. Raises InvalidArgument INVALID_FIELD."""
+    require_classes(resources, name)
+    for other, amount in amounts(resources).items():
+        validate.require_range(amount, f"{name}.{other}", 0, AMOUNT_MAX)
+    validate.require_range(resources.vcpus, f"{name}.vcpus", 1, AMOUNT_MAX)
+    return resources
+
+
+def require_classes(resources: common_pb2.Resources, name: str) -> None:
+    """Checks the names of the further classes. Raises InvalidArgument INVALID_FIELD."""
     validate.require_count(len(resources.other), f"{name}.other", OTHER_CLASSES_MAX)
     for other in resources.other:
         validate.require_text(other, f"{name}.other", bytes_max=CLASS_BYTES_MAX, empty=False)
         if other in {VCPUS, MEMORY, DISK, STORAGE}:
             raise validate.invalid_field(f"{name}.other", f"{other} has a field", "use the field")
-    for other, amount in amounts(resources).items():
-        validate.require_range(amount, f"{name}.{other}", 0, AMOUNT_MAX)
-    validate.require_range(resources.vcpus, f"{name}.vcpus", 1, AMOUNT_MAX)
-    return resources
 
 
 def reserved_of(settings: AgentSettings) -> Amounts:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from watari import errors
 from watari.identity import Role, SpiffeId
+from watari.v1 import manager_pb2
 
 
 @dataclass(frozen=True)
@@ -54,3 +55,8 @@ def is_operator(caller: SpiffeId, own_domain: str) -> bool:
 def domain_of_arrival(told: str, manager: SpiffeId) -> str:
     """The provider whose tenant a machine is that `manager` sends; `told` is empty for its own."""
     return told or manager.domain
+
+
+def tenant_of_arrival(request: manager_pb2.ReserveRequest, manager: SpiffeId) -> Tenant:
+    """Whose machine it is that `manager` reserves for."""
+    return Tenant(domain_of_arrival(request.tenant_domain, manager), request.tenant)

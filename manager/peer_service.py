@@ -6,6 +6,7 @@ from manager import requests, usage
 from manager.domain import Domain, next_page
 from manager.metering import rows
 from manager.ownership import View
+from manager.quotas.service import QuotaCalls
 from watari import paging, rpc, validate
 from watari.v1 import manager_pb2, manager_pb2_grpc
 
@@ -77,10 +78,11 @@ class ReservationServicer(manager_pb2_grpc.ReservationServiceServicer):
         return self._hand_overs.accept(request.hand_over, rpc.current_peer())
 
 
-class AccountingServicer(manager_pb2_grpc.AccountingServiceServicer):
+class AccountingServicer(QuotaCalls, manager_pb2_grpc.AccountingServiceServicer):
     """AccountingService."""
 
     def __init__(self, domain: Domain) -> None:
+        QuotaCalls.__init__(self, domain.quotas, domain.callers)
         self._store = domain.store
         self._callers = domain.callers
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from manager import ownership, store, tables
+from manager.ownership import Tenant
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
@@ -86,7 +87,7 @@ class Reservation:
     def tenant_domain(self) -> str:
         """The provider whose tenant the machine is."""
         manager = SpiffeId.parse(self.requested_by)
-        return ownership.domain_of_arrival(self.request.tenant_domain, manager)
+        return ownership.tenant_of_arrival(self.request, manager).domain
 
     def message(self) -> manager_pb2.Reservation:
         """The reservation as the contract shows it."""
@@ -198,6 +199,19 @@ def live(connection: Connection) -> list[Reservation]:
     states = [state.value for state in LIVE]
     rows = connection.execute(sa.select(tables.reservations).where(_ROWS.state.in_(states)))
     return [_row(row) for row in rows.mappings()]
+
+
+def live_tenants(connection: Connection) -> list[tuple[str, Tenant]]:
+    """Ids of every pending and confirmed reservation, with whose machine it is for."""
+    query = sa.select(_ROWS.reservation_id, _ROWS.requested_by, _ROWS.request).where(
+        _ROWS.state.in_([state.value for state in LIVE])
+    )
+    found = []
+    for reservation_id, requested_by, blob in connection.execute(query):
+        request = manager_pb2.ReserveRequest.FromString(blob)
+        manager = SpiffeId.parse(requested_by)
+        found.append((reservation_id, ownership.tenant_of_arrival(request, manager)))
+    return found
 
 
 def live_count(connection: Connection) -> int:

@@ -22,6 +22,7 @@ from manager import (
     vms,
 )
 from manager import store as stores
+from manager.quotas.book import Quotas
 from manager.reservation_rows import LIVE, Reservation, State
 from manager.settings import AgentSettings, Settings
 from watari import errors, failpoint
@@ -48,7 +49,9 @@ class Reservations:
         identity: Identity,
         settings: Settings,
         manager_of: Callable[[str], EndpointSettings | None],
+        quotas: Quotas,
     ) -> None:
+        self._quotas = quotas
         self._manager_of = manager_of
         self._store = store
         self._clock = clock
@@ -63,9 +66,9 @@ class Reservations:
     ) -> manager_pb2.ReserveResponse:
         """Hold room for a machine and grant its migration; idempotent by reservation id.
 
-        Raises Exhausted INSUFFICIENT_CAPACITY, FailedPrecondition VM_ALREADY_THERE and
-        EPOCH_MISMATCH, AlreadyExists ID_REUSED, Denied NOT_ALLOWED for who asks in another cloud's
-        name.
+        Raises Exhausted INSUFFICIENT_CAPACITY and QUOTA_EXCEEDED, FailedPrecondition
+        VM_ALREADY_THERE and EPOCH_MISMATCH, AlreadyExists ID_REUSED, Denied NOT_ALLOWED for who
+        asks in another cloud's name.
         """
         admission.require_speaks_for(
             request,
@@ -81,12 +84,15 @@ class Reservations:
             elif row.request != request or row.requested_by != str(caller):
                 raise admission.reused("reservation_id", request.reservation_id)
             data = capacity.data_endpoint(connection, row.host_id)
+            tenant = ownership.tenant_of_arrival(request, caller)
+            warnings = self._quotas.warnings(connection, tenant)
         failpoint.hit(AFTER_RESERVE)
         return manager_pb2.ReserveResponse(
             reservation=row.message(),
             grant=row.grant,
             agent_control=self._control(row.host_id),
             agent_data=data,
+            warnings=warnings,
         )
 
     def get(self, reservation_id: str, caller: SpiffeId) -> Reservation:
@@ -197,10 +203,14 @@ class Reservations:
         admission.require_foreign(request, known, self._cloud_id)
         admission.require_below(self._limits.pending_max, reservation_rows.live_count(connection))
         asked = inventory.of_machine(request.resources, request.disks)
+        tenant = ownership.tenant_of_arrival(request, caller)
+        beyond_soft = self._quotas.require(connection, tenant, asked)
         host = inventory.choose(capacity.views(connection, self._agents), asked)
         row = self._new(request, caller, host.host_id)
         reservation_rows.insert(connection, row)
         told = {"vm_name": request.vm_name, "tenant": request.tenant, "host_id": row.host_id}
+        if beyond_soft:
+            told["beyond_soft"] = ", ".join(beyond_soft)
         self._note(connection, "reservation.made", row, caller, **told)
         grants.note_issued(connection, row.created_at, row.grant)
         capacity.take(connection, host, capacity.RESERVATION, row.reservation_id, asked)

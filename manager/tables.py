@@ -272,6 +272,20 @@ old_authorities = Table(
     Column("sha256", LargeBinary, primary_key=True),
     Column("accepted_until", BigInteger, nullable=False),
 )
+
+# Quotas of tenants, "*" for all. A row outlives its quota, and tenants that are limited have one
+# without: every admission that a limit holds for changes it, so that no two count the same use.
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("tenant_domain", String(180), primary_key=True),
+    Column("tenant", String(256), primary_key=True),
+    Column("quota", LargeBinary),  # manager.Quota, as it was asked for; none when deleted
+    Column("request_id", String(36), nullable=False),  # of the change that made it, or empty
+    Column("generation", BigInteger, nullable=False),
+    Column("admissions", BigInteger, nullable=False),
+)
+
 # Chained: watari/audit.py says over what the hashes are. Nothing but manager/audit.py writes here,
 # and the database refuses whatever is no appending (the triggers of revision 0001).
 audit_entries = Table(

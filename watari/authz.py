@@ -107,7 +107,11 @@ TABLE = MappingProxyType(
         _TENANTS | _OPERATORS,
         *("ListUsageRecords", "ListUsageEvents", "ListQuotas", "ListInvoices", "GetInvoice"),
     )
-    | _rules("watari.v1.AccountingService", _OPERATORS, *("PutQuota", "ListLedgerEntries"))
+    | _rules(
+        "watari.v1.AccountingService",
+        _OPERATORS,
+        *("PutQuota", "DeleteQuota", "ListLedgerEntries"),
+    )
     # Who may come asks for a price: the tenant, or the manager of the cloud that it leaves.
     | _rules("watari.v1.AccountingService", _TENANTS | _OPERATORS | _MANAGERS, "IssueQuote")
     | _rules("watari.v1.AccountingService", _OPERATORS | _FOREIGN_MANAGERS, "GetSettlement")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from manager import capacity, outbox, tables, vms
+from manager.quotas.book import Quotas
 from manager.reservations import Reservations
 from manager.settings import AgentSettings, Settings, StoreSettings
 from manager.store import Store, micros
@@ -34,8 +35,9 @@ class Rig:
             store=store or StoreSettings(path=folder / "db.sqlite"),
         )
         self.store = Store(self.settings.store)
+        self.quotas = Quotas(self.store, self.clock, "osaka", own.spiffe_id.domain)
         self.reservations = Reservations(
-            self.store, self.clock, own, self.settings, self.manager_of
+            self.store, self.clock, own, self.settings, self.manager_of, self.quotas
         )
         host = agent_pb2.Host(
             host_id="h1",
@@ -68,7 +70,7 @@ class Rig:
         with self.store.read() as connection:
             return len(outbox.due(connection, micros(self.clock.now()), 10_000))
 
-    def own(self, vm_id: str, cloud_id: str, epoch: int) -> None:
+    def own(self, vm_id: str, cloud_id: str, epoch: int, vcpus: int = 0) -> None:
         """Record who owns a machine."""
         row = vms.VmRow(
             vm_id=vm_id,
@@ -79,7 +81,7 @@ class Rig:
             tenant_domain="tokyo.example",
             tenant="acme",
             migration_id=None,
-            body=manager_pb2.Vm(),
+            body=manager_pb2.Vm(resources=common_pb2.Resources(vcpus=vcpus)),
             seen_at=0,
         )
         with self.store.write() as connection:

@@ -60,7 +60,7 @@ EXPECTED = {
     },
     "AccountingService": {
         "ListUsageRecords ListUsageEvents ListQuotas ListInvoices GetInvoice": {*USERS, *OPERATOR},
-        "PutQuota ListLedgerEntries": OPERATOR,
+        "PutQuota DeleteQuota ListLedgerEntries": OPERATOR,
         "GetSettlement": {*OPERATOR, "foreign manager"},
         "IssueQuote": {*USERS, *OPERATOR, *MANAGERS},
     },

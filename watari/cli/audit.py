@@ -71,7 +71,7 @@ def list_entries(
 
     Filters look through the newest 10,000 entries.
     """
-    log = RemoteLog(invocation.clients.manager(_only(invocation, cloud)))
+    log = RemoteLog(invocation.clients.manager(lookup.only(invocation.clients, cloud)))
     searched = SEARCHED_MAX if action or subject else limit
     after = max(0, log.head.sequence - searched)
     found: deque[AuditEntry] = deque(maxlen=limit)
@@ -95,7 +95,7 @@ def export(
 ) -> None:
     """Write a cloud's whole audit log: a line of JSON an entry, which can be verified offline."""
     output = invocation.output
-    cloud_id = _only(invocation, cloud)
+    cloud_id = lookup.only(invocation.clients, cloud)
     log = RemoteLog(invocation.clients.manager(cloud_id))
     lines = (audit_entries.line(entry) for entry in _shown(invocation, log))
     if str(file) == "-":
@@ -137,7 +137,7 @@ def verify(
         missed = None
     else:
         if noted != Noted():
-            cloud = _only(invocation, cloud)
+            cloud = lookup.only(invocation.clients, cloud)
         verified, missed = lookup.gather(
             invocation.clients, cloud, lambda manager: [_verified_cloud(invocation, manager, noted)]
         )
@@ -214,16 +214,6 @@ def _write(file: Path, lines: Iterable[str]) -> None:
         raise errors.FailedPrecondition(
             "INVALID_FIELD", f"{file}: {error.strerror}", hint="name a file that does not exist yet"
         ) from error
-
-
-def _only(invocation: Invocation, cloud: str | None) -> str:
-    """The cloud that was named, or the only one there is."""
-    if cloud is not None:
-        return cloud
-    known = invocation.clients.cloud_ids
-    if len(known) != 1:
-        raise _wrong("--cloud", "several clouds have a log", f"one of {', '.join(known)}")
-    return known[0]
 
 
 def _matches(entry: AuditEntry, action: str, subject: str) -> bool:

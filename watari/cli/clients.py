@@ -132,6 +132,30 @@ class Manager:
         )
         return self.peer.change(self._stub.SetMigrationLimit, request).migration
 
+    def quotas(self, tenant_domain: str = "", tenant: str = "") -> list[manager_pb2.Quota]:
+        """Limits of tenants and what they use, by provider, then tenant; or one tenant's."""
+        return pages(
+            lambda token: self.peer.read(
+                self._accounting.ListQuotas,
+                manager_pb2.ListQuotasRequest(
+                    page_size=PAGE_SIZE,
+                    page_token=token,
+                    tenant_domain=tenant_domain,
+                    tenant=tenant,
+                ),
+            ),
+            lambda page: page.quotas,
+        )
+
+    def put_quota(self, request: manager_pb2.PutQuotaRequest) -> manager_pb2.Quota:
+        """Sets a quota; repeating it with the same id is safe."""
+        return self.peer.change(self._accounting.PutQuota, request).quota
+
+    def delete_quota(self, tenant_domain: str, tenant: str) -> None:
+        """Deletes a quota, if there is one."""
+        request = manager_pb2.DeleteQuotaRequest(tenant_domain=tenant_domain, tenant=tenant)
+        self.peer.change(self._accounting.DeleteQuota, request)
+
     def usage(self, *, vm_id: str = "", tenant: str = "") -> list[manager_pb2.UsageRecord]:
         """What the cloud metered, oldest first."""
         return pages(

@@ -29,6 +29,18 @@ def gather(
     return found, missed
 
 
+def only(clients: Clients, cloud_id: str | None) -> str:
+    """The cloud that was named, or the only one there is. Raises InvalidArgument INVALID_FIELD."""
+    if cloud_id is not None:
+        return cloud_id
+    known = clients.cloud_ids
+    if len(known) != 1:
+        raise errors.InvalidArgument(
+            "INVALID_FIELD", "--cloud: there are several clouds", hint=f"one of {', '.join(known)}"
+        )
+    return known[0]
+
+
 def vm(clients: Clients, name: str, cloud_id: str | None) -> tuple[Manager, manager_pb2.Vm]:
     """The machine of that UUID or name, and its cloud's manager.
 

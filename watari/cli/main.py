@@ -24,6 +24,7 @@ from watari.cli import (
     offer,
     place,
     providers,
+    quota,
     usage,
     vm,
 )
@@ -53,6 +54,7 @@ migrate.add(app)
 migration.add(app)
 evacuate.add(app)
 evacuation.add(app)
+quota.add(app)
 usage.add(app)
 audit.add(app)
 demo.add(app)

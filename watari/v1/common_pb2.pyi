@@ -151,7 +151,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INSUFFICIENT_CAPACITY: _ErrorReason.ValueType  # 90
     """No host of the cloud has room; metadata tells which resource, asked and free."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 91
-    """A quota of the tenant would be exceeded."""
+    """A quota of the tenant would be exceeded; metadata tells which resource, limit, used and asked."""
     ERROR_REASON_RESERVATION_NOT_FOUND: _ErrorReason.ValueType  # 92
     """The reservation is unknown."""
     ERROR_REASON_RESERVATION_EXPIRED: _ErrorReason.ValueType  # 93
@@ -315,7 +315,7 @@ ERROR_REASON_HOOK_FAILED: ErrorReason.ValueType  # 84
 ERROR_REASON_INSUFFICIENT_CAPACITY: ErrorReason.ValueType  # 90
 """No host of the cloud has room; metadata tells which resource, asked and free."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 91
-"""A quota of the tenant would be exceeded."""
+"""A quota of the tenant would be exceeded; metadata tells which resource, limit, used and asked."""
 ERROR_REASON_RESERVATION_NOT_FOUND: ErrorReason.ValueType  # 92
 """The reservation is unknown."""
 ERROR_REASON_RESERVATION_EXPIRED: ErrorReason.ValueType  # 93

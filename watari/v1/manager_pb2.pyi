@@ -747,7 +747,10 @@ Global___Quote: _TypeAlias = Quote  # noqa: Y015
 
 @_typing.final
 class Quota(_message.Message):
-    """A limit for a tenant."""
+    """A limit for a tenant, or for all tenants that have none of their own (docs/allocation.md). A class is
+    one of `Resources`, or "machines" in `other`, which counts them. A class that is not named here is
+    limited by the next wider quota that names it: that of the tenant's provider, then the cloud's.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -757,25 +760,40 @@ class Quota(_message.Message):
     USED_FIELD_NUMBER: _builtins.int
     BUDGET_MONTH_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_HARD_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_SOFT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """The tenant."""
+    """The tenant; "*" is every tenant of the provider."""
     generation: _builtins.int
-    """Grows with every change."""
+    """Grows with every change; 0 while there is no quota of this very tenant."""
+    tenant_domain: _builtins.str
+    """The provider whose tenant it is; empty is the cloud's own, "*" with the tenant "*" is every one."""
     @_builtins.property
     def hard(self) -> _common_pb2.Resources:
-        """Nothing is admitted beyond it. A class that is 0 here is not limited."""
+        """Nothing is admitted beyond it. A field that is 0 names nothing; an entry of `other` may be 0,
+        which admits none.
+        """
 
     @_builtins.property
     def soft(self) -> _common_pb2.Resources:
-        """Beyond it there is a warning."""
+        """Beyond it there is a warning. No more than `hard`."""
 
     @_builtins.property
     def used(self) -> _common_pb2.Resources:
-        """What is used."""
+        """What is used: by machines, and by live reservations. Answers only."""
 
     @_builtins.property
     def budget_month(self) -> _common_pb2.Money:
-        """Spending limit for a calendar month; unset is none. Stops admissions, not machines."""
+        """Spending limit for a calendar month (UTC); unset is none. Stops admissions, not machines."""
+
+    @_builtins.property
+    def effective_hard(self) -> _common_pb2.Resources:
+        """What holds for the tenant, wider quotas included. Answers only."""
+
+    @_builtins.property
+    def effective_soft(self) -> _common_pb2.Resources:
+        """The same of `soft`. Answers only."""
 
     def __init__(
         self,
@@ -786,10 +804,13 @@ class Quota(_message.Message):
         used: _common_pb2.Resources | None = ...,
         budget_month: _common_pb2.Money | None = ...,
         generation: _builtins.int = ...,
+        tenant_domain: _builtins.str = ...,
+        effective_hard: _common_pb2.Resources | None = ...,
+        effective_soft: _common_pb2.Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget_month", b"budget_month", "hard", b"hard", "soft", b"soft", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget_month", b"budget_month", "effective_hard", b"effective_hard", "effective_soft", b"effective_soft", "hard", b"hard", "soft", b"soft", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_month", b"budget_month", "generation", b"generation", "hard", b"hard", "soft", b"soft", "tenant", b"tenant", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_month", b"budget_month", "effective_hard", b"effective_hard", "effective_soft", b"effective_soft", "generation", b"generation", "hard", b"hard", "soft", b"soft", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2394,6 +2415,7 @@ class ReserveResponse(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     AGENT_CONTROL_FIELD_NUMBER: _builtins.int
     AGENT_DATA_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reservation(self) -> Global___Reservation:
         """The reservation."""
@@ -2410,6 +2432,10 @@ class ReserveResponse(_message.Message):
     def agent_data(self) -> _common_pb2.Endpoint:
         """Where the receiving agent takes sealed frames, as it last told; unset while that is not known."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Problem]:
+        """Soft limits that the tenant is beyond now. At most 36."""
+
     def __init__(
         self,
         *,
@@ -2417,10 +2443,11 @@ class ReserveResponse(_message.Message):
         grant: _common_pb2.SignedDocument | None = ...,
         agent_control: _common_pb2.Endpoint | None = ...,
         agent_data: _common_pb2.Endpoint | None = ...,
+        warnings: _abc.Iterable[_common_pb2.Problem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "agent_data", b"agent_data", "grant", b"grant", "reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "agent_data", b"agent_data", "grant", b"grant", "reservation", b"reservation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "agent_data", b"agent_data", "grant", b"grant", "reservation", b"reservation", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2464,6 +2491,7 @@ class GrantEstimateResponse(_message.Message):
     MIGRATION_PRICE_FIELD_NUMBER: _builtins.int
     MACHINE_HOUR_FIELD_NUMBER: _builtins.int
     PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     price_version: _builtins.int
     """The price sheet's version."""
     @_builtins.property
@@ -2488,6 +2516,10 @@ class GrantEstimateResponse(_message.Message):
     def machine_hour(self) -> _common_pb2.Money:
         """What the machine costs an hour here."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Problem]:
+        """Soft limits that the tenant would be beyond. At most 36."""
+
     def __init__(
         self,
         *,
@@ -2497,10 +2529,11 @@ class GrantEstimateResponse(_message.Message):
         migration_price: _common_pb2.Money | None = ...,
         machine_hour: _common_pb2.Money | None = ...,
         price_version: _builtins.int = ...,
+        warnings: _abc.Iterable[_common_pb2.Problem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "grant", b"grant", "machine_hour", b"machine_hour", "migration_price", b"migration_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "findings", b"findings", "grant", b"grant", "machine_hour", b"machine_hour", "migration_price", b"migration_price", "price_version", b"price_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_control", b"agent_control", "findings", b"findings", "grant", b"grant", "machine_hour", b"machine_hour", "migration_price", b"migration_price", "price_version", b"price_version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2996,19 +3029,27 @@ class ListQuotasRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Quotas a page."""
     page_token: _builtins.str
     """Where to go on."""
+    tenant_domain: _builtins.str
+    """With `tenant`: as in `Quota`."""
+    tenant: _builtins.str
+    """Only this tenant's; empty is all that the caller may see."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        tenant_domain: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tenant", b"tenant", "tenant_domain", b"tenant_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3026,7 +3067,7 @@ class ListQuotasResponse(_message.Message):
     """Empty at the end."""
     @_builtins.property
     def quotas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quota]:
-        """The quotas, by tenant."""
+        """The quotas, by provider, then tenant."""
 
     def __init__(
         self,
@@ -3093,6 +3134,53 @@ class PutQuotaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PutQuotaResponse: _TypeAlias = PutQuotaResponse  # noqa: Y015
+
+@_typing.final
+class DeleteQuotaRequest(_message.Message):
+    """Request of AccountingService.DeleteQuota."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    tenant_domain: _builtins.str
+    """As in `Quota`."""
+    tenant: _builtins.str
+    """As in `Quota`."""
+    generation: _builtins.int
+    """The generation that it must have now; 0 is any."""
+    def __init__(
+        self,
+        *,
+        tenant_domain: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "tenant", b"tenant", "tenant_domain", b"tenant_domain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteQuotaRequest: _TypeAlias = DeleteQuotaRequest  # noqa: Y015
+
+@_typing.final
+class DeleteQuotaResponse(_message.Message):
+    """Response of AccountingService.DeleteQuota."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteQuotaResponse: _TypeAlias = DeleteQuotaResponse  # noqa: Y015
 
 @_typing.final
 class ListLedgerEntriesRequest(_message.Message):

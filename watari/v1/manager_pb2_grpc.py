@@ -1403,6 +1403,11 @@ class AccountingServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.PutQuotaRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.PutQuotaResponse.FromString,
                 _registered_method=True)
+        self.DeleteQuota = channel.unary_unary(
+                '/watari.v1.AccountingService/DeleteQuota',
+                request_serializer=watari_dot_v1_dot_manager__pb2.DeleteQuotaRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.DeleteQuotaResponse.FromString,
+                _registered_method=True)
         self.ListLedgerEntries = channel.unary_unary(
                 '/watari.v1.AccountingService/ListLedgerEntries',
                 request_serializer=watari_dot_v1_dot_manager__pb2.ListLedgerEntriesRequest.SerializeToString,
@@ -1452,14 +1457,24 @@ class AccountingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListQuotas(self, request, context):
-        """Lists quotas with what is used of them.
+        """Lists quotas with what is used of them: for a user its own, for operators those of every tenant
+        that has a quota or uses anything, and the wider ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PutQuota(self, request, context):
-        """Sets a quota. ABORTED (GENERATION_CONFLICT).
+        """Sets a quota, in place of all that it said. ABORTED (GENERATION_CONFLICT), ALREADY_EXISTS
+        (ID_REUSED), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) when there are as many as may be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteQuota(self, request, context):
+        """Deletes a quota: the wider ones hold. One that is not there is no error. ABORTED
+        (GENERATION_CONFLICT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1520,6 +1535,11 @@ def add_AccountingServiceServicer_to_server(servicer, server):
                     servicer.PutQuota,
                     request_deserializer=watari_dot_v1_dot_manager__pb2.PutQuotaRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.PutQuotaResponse.SerializeToString,
+            ),
+            'DeleteQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteQuota,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.DeleteQuotaRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.DeleteQuotaResponse.SerializeToString,
             ),
             'ListLedgerEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLedgerEntries,
@@ -1679,6 +1699,33 @@ class AccountingService:
             '/watari.v1.AccountingService/PutQuota',
             watari_dot_v1_dot_manager__pb2.PutQuotaRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.PutQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/DeleteQuota',
+            watari_dot_v1_dot_manager__pb2.DeleteQuotaRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.DeleteQuotaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -565,9 +565,17 @@ class AccountingServiceStub:
     IssueQuote: _grpc.UnaryUnaryMultiCallable[_manager_pb2.IssueQuoteRequest, _manager_pb2.IssueQuoteResponse]
     """Makes a binding, signed, expiring offer for a machine. RESOURCE_EXHAUSTED as in Reserve."""
     ListQuotas: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListQuotasRequest, _manager_pb2.ListQuotasResponse]
-    """Lists quotas with what is used of them."""
+    """Lists quotas with what is used of them: for a user its own, for operators those of every tenant
+    that has a quota or uses anything, and the wider ones.
+    """
     PutQuota: _grpc.UnaryUnaryMultiCallable[_manager_pb2.PutQuotaRequest, _manager_pb2.PutQuotaResponse]
-    """Sets a quota. ABORTED (GENERATION_CONFLICT)."""
+    """Sets a quota, in place of all that it said. ABORTED (GENERATION_CONFLICT), ALREADY_EXISTS
+    (ID_REUSED), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) when there are as many as may be.
+    """
+    DeleteQuota: _grpc.UnaryUnaryMultiCallable[_manager_pb2.DeleteQuotaRequest, _manager_pb2.DeleteQuotaResponse]
+    """Deletes a quota: the wider ones hold. One that is not there is no error. ABORTED
+    (GENERATION_CONFLICT).
+    """
     ListLedgerEntries: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListLedgerEntriesRequest, _manager_pb2.ListLedgerEntriesResponse]
     """Lists ledger entries, oldest first."""
     ListInvoices: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListInvoicesRequest, _manager_pb2.ListInvoicesResponse]
@@ -591,9 +599,17 @@ class AccountingServiceAsyncStub(AccountingServiceStub):
     IssueQuote: _aio.UnaryUnaryMultiCallable[_manager_pb2.IssueQuoteRequest, _manager_pb2.IssueQuoteResponse]  # type: ignore[assignment]
     """Makes a binding, signed, expiring offer for a machine. RESOURCE_EXHAUSTED as in Reserve."""
     ListQuotas: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListQuotasRequest, _manager_pb2.ListQuotasResponse]  # type: ignore[assignment]
-    """Lists quotas with what is used of them."""
+    """Lists quotas with what is used of them: for a user its own, for operators those of every tenant
+    that has a quota or uses anything, and the wider ones.
+    """
     PutQuota: _aio.UnaryUnaryMultiCallable[_manager_pb2.PutQuotaRequest, _manager_pb2.PutQuotaResponse]  # type: ignore[assignment]
-    """Sets a quota. ABORTED (GENERATION_CONFLICT)."""
+    """Sets a quota, in place of all that it said. ABORTED (GENERATION_CONFLICT), ALREADY_EXISTS
+    (ID_REUSED), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) when there are as many as may be.
+    """
+    DeleteQuota: _aio.UnaryUnaryMultiCallable[_manager_pb2.DeleteQuotaRequest, _manager_pb2.DeleteQuotaResponse]  # type: ignore[assignment]
+    """Deletes a quota: the wider ones hold. One that is not there is no error. ABORTED
+    (GENERATION_CONFLICT).
+    """
     ListLedgerEntries: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListLedgerEntriesRequest, _manager_pb2.ListLedgerEntriesResponse]  # type: ignore[assignment]
     """Lists ledger entries, oldest first."""
     ListInvoices: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListInvoicesRequest, _manager_pb2.ListInvoicesResponse]  # type: ignore[assignment]
@@ -634,14 +650,27 @@ class AccountingServiceServicer:
         request: _manager_pb2.ListQuotasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.ListQuotasResponse, _abc.Awaitable[_manager_pb2.ListQuotasResponse]]:
-        """Lists quotas with what is used of them."""
+        """Lists quotas with what is used of them: for a user its own, for operators those of every tenant
+        that has a quota or uses anything, and the wider ones.
+        """
 
     def PutQuota(
         self,
         request: _manager_pb2.PutQuotaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.PutQuotaResponse, _abc.Awaitable[_manager_pb2.PutQuotaResponse]]:
-        """Sets a quota. ABORTED (GENERATION_CONFLICT)."""
+        """Sets a quota, in place of all that it said. ABORTED (GENERATION_CONFLICT), ALREADY_EXISTS
+        (ID_REUSED), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) when there are as many as may be.
+        """
+
+    def DeleteQuota(
+        self,
+        request: _manager_pb2.DeleteQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.DeleteQuotaResponse, _abc.Awaitable[_manager_pb2.DeleteQuotaResponse]]:
+        """Deletes a quota: the wider ones hold. One that is not there is no error. ABORTED
+        (GENERATION_CONFLICT).
+        """
 
     def ListLedgerEntries(
         self,

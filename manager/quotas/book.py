@@ -1,0 +1,207 @@
+"""The quotas of one cloud: set by its operators, seen by tenants, asked by whatever admits."""
+
+from sqlalchemy.engine import Connection
+
+from manager import audit, inventory
+from manager import store as stores
+from manager.inventory import Amounts
+from manager.ownership import Tenant, View
+from manager.quotas import consumption, limits, rows
+from manager.quotas.limits import Limits
+from manager.quotas.rows import QuotaRow
+from watari import errors
+from watari.clock import Clock
+from watari.identity import SpiffeId
+from watari.v1 import common_pb2, manager_pb2
+
+QUOTAS_MAX = 10_000
+"""Quotas of a cloud: a listing reads all of them."""
+
+Position = tuple[str, str]
+"""Provider and name of the last tenant of a page."""
+
+
+class Quotas:
+    """Sets, shows and enforces quotas. From any thread."""
+
+    def __init__(self, store: stores.Store, clock: Clock, cloud_id: str, own_domain: str) -> None:
+        self._store = store
+        self._clock = clock
+        self._cloud_id = cloud_id
+        self._own_domain = own_domain
+
+    def require(self, connection: Connection, tenant: Tenant, amounts: Amounts) -> list[str]:
+        """Let a machine of a tenant in, in the transaction that admits it and before it is counted;
+        returns the classes of which the tenant is then beyond a soft limit.
+
+        Raises Exhausted QUOTA_EXCEEDED; Conflict GENERATION_CONFLICT, to be repeated.
+        """
+        found = self._limits(connection, tenant)
+        if found == Limits():
+            return []
+        rows.admit(connection, tenant)
+        used = consumption.of_tenant(connection, self._cloud_id, tenant)
+        more = limits.asked(amounts)
+        limits.require_within(tenant, found, used, more)
+        over = limits.beyond(found.soft, {}, inventory.total((used, more)))
+        return [each.name for each in over]
+
+    def look(
+        self, connection: Connection, tenant: Tenant, amounts: Amounts
+    ) -> tuple[list[common_pb2.Problem], list[common_pb2.Problem]]:
+        """What would keep a machine from being let in, and what would be worth knowing."""
+        found = self._limits(connection, tenant)
+        used = consumption.of_tenant(connection, self._cloud_id, tenant)
+        more = limits.asked(amounts)
+        findings = []
+        try:
+            limits.require_within(tenant, found, used, more)
+        except errors.Exhausted as error:
+            findings.append(errors.to_problem(error))
+        return findings, limits.warnings(tenant, found, inventory.total((used, more)))
+
+    def warnings(self, connection: Connection, tenant: Tenant) -> list[common_pb2.Problem]:
+        """The soft limits that a tenant is beyond now."""
+        found = self._limits(connection, tenant)
+        if not found.soft:
+            return []
+        used = consumption.of_tenant(connection, self._cloud_id, tenant)
+        return limits.warnings(tenant, found, used)
+
+    def put(self, quota: manager_pb2.Quota, request_id: str, caller: SpiffeId) -> manager_pb2.Quota:
+        """Set a quota in place of all that it said; idempotent by request id.
+
+        Raises Conflict GENERATION_CONFLICT, AlreadyExists ID_REUSED and Exhausted QUOTA_EXCEEDED.
+        """
+        tenant = self.tenant(quota.tenant_domain, quota.tenant)
+        with self._store.write() as connection:
+            known = rows.get(connection, tenant)
+            if known is None or known.request_id != request_id:
+                self._put(connection, known, tenant, quota, request_id, caller)
+            elif known.quota != quota:
+                raise errors.AlreadyExists(
+                    "ID_REUSED",
+                    f"request_id {request_id} was used before with other content",
+                    hint="make a new UUID",
+                    field="request_id",
+                )
+            return self._message(connection, tenant)
+
+    def delete(self, tenant: Tenant, generation: int, caller: SpiffeId) -> None:
+        """Delete a tenant's quota; nothing when it has none. Raises Conflict GENERATION_CONFLICT
+        when it is not of that generation; 0 is any.
+        """
+        with self._store.write() as connection:
+            known = rows.get(connection, tenant)
+            if known is None or known.quota is None:
+                return
+            _require_generation(known, generation or known.generation)
+            rows.write(connection, known, tenant, None, "")
+            self._note(connection, "quota.deleted", tenant, caller, {})
+
+    def page(
+        self, view: View, only: Tenant | None, *, after: Position | None, limit: int
+    ) -> list[manager_pb2.Quota]:
+        """Quotas by provider, then tenant, after a position. `only` narrows to one tenant."""
+        with self._store.read() as connection:
+            quotas = rows.every(connection)
+            used = consumption.by_tenant(connection, self._cloud_id)
+        shown = quotas.keys() | used.keys()
+        if view.tenant is not None:
+            shown = {view.tenant}
+        if only is not None:
+            shown = {only} & shown if view.tenant is not None else {only}
+        chosen = [
+            tenant
+            for tenant in limits.ordered(shown)
+            if after is None or (tenant.domain, tenant.name) > after
+        ]
+        return [_shown(tenant, quotas, used.get(tenant, {})) for tenant in chosen[:limit]]
+
+    def tenant(self, domain: str, name: str) -> Tenant:
+        """The tenant that a request names; the own provider's where it names none."""
+        return Tenant(domain or self._own_domain, name)
+
+    def _limits(self, connection: Connection, tenant: Tenant) -> Limits:
+        found = [rows.get(connection, scope) for scope in limits.scopes(tenant)]
+        return limits.effective(each.limits for each in found if each is not None)
+
+    def _put(
+        self,
+        connection: Connection,
+        known: QuotaRow | None,
+        tenant: Tenant,
+        quota: manager_pb2.Quota,
+        request_id: str,
+        caller: SpiffeId,
+    ) -> None:
+        if known is not None and known.quota is not None:
+            _require_generation(known, quota.generation)
+        elif quota.generation:
+            raise _conflict(tenant, quota.generation, 0)
+        elif rows.count(connection) >= QUOTAS_MAX:
+            raise errors.Exhausted(
+                "QUOTA_EXCEEDED",
+                f"the cloud has {QUOTAS_MAX} quotas already",
+                hint="delete some, or set one for all tenants of a provider",
+                limit=QUOTAS_MAX,
+            )
+        rows.write(connection, known, tenant, quota, request_id)
+        said = limits.of_quota(quota)
+        told = {f"hard.{name}": str(amount) for name, amount in sorted(said.hard.items())}
+        told |= {f"soft.{name}": str(amount) for name, amount in sorted(said.soft.items())}
+        self._note(connection, "quota.set", tenant, caller, told)
+
+    def _message(self, connection: Connection, tenant: Tenant) -> manager_pb2.Quota:
+        used = consumption.of_tenant(connection, self._cloud_id, tenant)
+        return _shown(tenant, rows.every(connection), used)
+
+    def _note(
+        self,
+        connection: Connection,
+        action: str,
+        tenant: Tenant,
+        caller: SpiffeId,
+        told: dict[str, str],
+    ) -> None:
+        audit.append(
+            connection,
+            stores.micros(self._clock.now()),
+            actor=caller,
+            action=action,
+            subject=f"{tenant.domain}/{tenant.name}",
+            details=told,
+        )
+
+
+def _shown(tenant: Tenant, quotas: dict[Tenant, QuotaRow], used: Amounts) -> manager_pb2.Quota:
+    own = quotas.get(tenant)
+    holding = [quotas[scope].limits for scope in limits.scopes(tenant) if scope in quotas]
+    effective = limits.effective(holding)
+    said = Limits() if own is None else own.limits
+    return manager_pb2.Quota(
+        tenant_domain=tenant.domain,
+        tenant=tenant.name,
+        hard=limits.to_resources(said.hard),
+        soft=limits.to_resources(said.soft),
+        used=limits.to_resources(used),
+        effective_hard=limits.to_resources(effective.hard),
+        effective_soft=limits.to_resources(effective.soft),
+        generation=0 if own is None else own.generation,
+    )
+
+
+def _require_generation(known: QuotaRow, expected: int) -> None:
+    if known.generation != expected:
+        raise _conflict(known.tenant, expected, known.generation)
+
+
+def _conflict(tenant: Tenant, expected: int, actual: int) -> errors.Conflict:
+    return errors.Conflict(
+        "GENERATION_CONFLICT",
+        f"the quota of tenant {tenant.name} of {tenant.domain} is of generation {actual}, "
+        f"not {expected}",
+        hint="read it again, then decide",
+        expected=expected,
+        actual=actual,
+    )
