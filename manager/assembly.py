@@ -34,6 +34,7 @@ from manager.peer_service import AccountingServicer, ReservationServicer
 from manager.peers import Peers
 from manager.publisher import Publisher
 from manager.quotas.book import Quotas
+from manager.quotas.budgets import NoAccounts
 from manager.reservations import Reservations
 from manager.resolutions import Resolutions
 from manager.retained import RetainedCopies
@@ -87,7 +88,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     recorder = Recorder(settings.cloud_id, own, clock, store, board)
     actions = Actions(recorder, agents, peers, owed, board, settings.migrations)
     driver = Driver(store, clock, actions, board, settings.migrations)
-    quotas = Quotas(store, clock, settings.cloud_id, own.spiffe_id.domain)
+    quotas = Quotas(store, clock, settings.cloud_id, own.spiffe_id.domain, NoAccounts())
     reservations = Reservations(store, clock, own, settings, peers.known, quotas)
     arriving = Arriving(store, clock, own, settings.cloud_id, agents, owed, settings.reservations)
     publisher = Publisher(settings, store, clock, own, directories)

@@ -21,6 +21,7 @@ ELSEWHERE = frozenset(
     {
         "INSUFFICIENT_CAPACITY",
         "QUOTA_EXCEEDED",
+        "BUDGET_EXCEEDED",
         "NO_CANDIDATE",
         "DISK_FULL",
         "CLOUD_NOT_FOUND",

@@ -1,15 +1,19 @@
 """The quotas of one cloud: set by its operators, seen by tenants, asked by whatever admits."""
 
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+
 from sqlalchemy.engine import Connection
 
 from manager import audit, inventory
 from manager import store as stores
 from manager.inventory import Amounts
 from manager.ownership import Tenant, View
-from manager.quotas import consumption, limits, rows
+from manager.quotas import budgets, consumption, limits, rows
+from manager.quotas.budgets import Budget, Spending
 from manager.quotas.limits import Limits
 from manager.quotas.rows import QuotaRow
-from watari import errors
+from watari import errors, money
 from watari.clock import Clock
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
@@ -24,7 +28,15 @@ Position = tuple[str, str]
 class Quotas:
     """Sets, shows and enforces quotas. From any thread."""
 
-    def __init__(self, store: stores.Store, clock: Clock, cloud_id: str, own_domain: str) -> None:
+    def __init__(
+        self,
+        store: stores.Store,
+        clock: Clock,
+        cloud_id: str,
+        own_domain: str,
+        spending: Spending,
+    ) -> None:
+        self._spending = spending
         self._store = store
         self._clock = clock
         self._cloud_id = cloud_id
@@ -34,12 +46,14 @@ class Quotas:
         """Let a machine of a tenant in, in the transaction that admits it and before it is counted;
         returns the classes of which the tenant is then beyond a soft limit.
 
-        Raises Exhausted QUOTA_EXCEEDED; Conflict GENERATION_CONFLICT, to be repeated.
+        Raises Exhausted QUOTA_EXCEEDED and BUDGET_EXCEEDED; Conflict GENERATION_CONFLICT, to be
+        repeated.
         """
-        found = self._limits(connection, tenant)
-        if found == Limits():
+        found, budget = self._holding(connection, tenant)
+        if found == Limits() and budget == Budget():
             return []
         rows.admit(connection, tenant)
+        budgets.require_left(tenant, budget, self._spent(connection, tenant))
         used = consumption.of_tenant(connection, self._cloud_id, tenant)
         more = limits.asked(amounts)
         limits.require_within(tenant, found, used, more)
@@ -50,29 +64,36 @@ class Quotas:
         self, connection: Connection, tenant: Tenant, amounts: Amounts
     ) -> tuple[list[common_pb2.Problem], list[common_pb2.Problem]]:
         """What would keep a machine from being let in, and what would be worth knowing."""
-        found = self._limits(connection, tenant)
+        found, budget = self._holding(connection, tenant)
         used = consumption.of_tenant(connection, self._cloud_id, tenant)
         more = limits.asked(amounts)
-        findings = []
-        try:
-            limits.require_within(tenant, found, used, more)
-        except errors.Exhausted as error:
-            findings.append(errors.to_problem(error))
-        return findings, limits.warnings(tenant, found, inventory.total((used, more)))
+        spent = self._spent(connection, tenant)
+        checks: list[Callable[[], None]] = [
+            lambda: limits.require_within(tenant, found, used, more),
+            lambda: budgets.require_left(tenant, budget, spent),
+        ]
+        warnings = limits.warnings(tenant, found, inventory.total((used, more)))
+        warnings += budgets.warnings(tenant, budget, spent)
+        return [problem for check in checks for problem in _finding(check)], warnings
 
     def warnings(self, connection: Connection, tenant: Tenant) -> list[common_pb2.Problem]:
         """The soft limits that a tenant is beyond now."""
-        found = self._limits(connection, tenant)
-        if not found.soft:
-            return []
-        used = consumption.of_tenant(connection, self._cloud_id, tenant)
-        return limits.warnings(tenant, found, used)
+        found, budget = self._holding(connection, tenant)
+        warnings: list[common_pb2.Problem] = []
+        if found.soft:
+            used = consumption.of_tenant(connection, self._cloud_id, tenant)
+            warnings += limits.warnings(tenant, found, used)
+        if budget.soft is not None:
+            warnings += budgets.warnings(tenant, budget, self._spent(connection, tenant))
+        return warnings
 
     def put(self, quota: manager_pb2.Quota, request_id: str, caller: SpiffeId) -> manager_pb2.Quota:
         """Set a quota in place of all that it said; idempotent by request id.
 
-        Raises Conflict GENERATION_CONFLICT, AlreadyExists ID_REUSED and Exhausted QUOTA_EXCEEDED.
+        Raises Conflict GENERATION_CONFLICT, AlreadyExists ID_REUSED, Exhausted QUOTA_EXCEEDED,
+        Unimplemented NOT_SERVED for a budget where nobody knows what is spent.
         """
+        budgets.require_settable(budgets.of_quota(quota), self._spending.currency)
         tenant = self.tenant(quota.tenant_domain, quota.tenant)
         with self._store.write() as connection:
             known = rows.get(connection, tenant)
@@ -106,25 +127,39 @@ class Quotas:
         with self._store.read() as connection:
             quotas = rows.every(connection)
             used = consumption.by_tenant(connection, self._cloud_id)
-        shown = quotas.keys() | used.keys()
+            chosen = self._chosen(view, only, quotas.keys() | used.keys(), after)[:limit]
+            return [
+                self._shown(connection, tenant, quotas, used.get(tenant, {})) for tenant in chosen
+            ]
+
+    @staticmethod
+    def _chosen(
+        view: View, only: Tenant | None, known: AbstractSet[Tenant], after: Position | None
+    ) -> Sequence[Tenant]:
+        shown = known
         if view.tenant is not None:
             shown = {view.tenant}
         if only is not None:
             shown = {only} & shown if view.tenant is not None else {only}
-        chosen = [
+        return [
             tenant
             for tenant in limits.ordered(shown)
             if after is None or (tenant.domain, tenant.name) > after
         ]
-        return [_shown(tenant, quotas, used.get(tenant, {})) for tenant in chosen[:limit]]
 
     def tenant(self, domain: str, name: str) -> Tenant:
         """The tenant that a request names; the own provider's where it names none."""
         return Tenant(domain or self._own_domain, name)
 
-    def _limits(self, connection: Connection, tenant: Tenant) -> Limits:
+    def _holding(self, connection: Connection, tenant: Tenant) -> tuple[Limits, Budget]:
         found = [rows.get(connection, scope) for scope in limits.scopes(tenant)]
-        return limits.effective(each.limits for each in found if each is not None)
+        return _effective([each for each in found if each is not None])
+
+    def _spent(self, connection: Connection, tenant: Tenant) -> common_pb2.Money | None:
+        if self._spending.currency is None:
+            return None
+        spent = self._spending.in_month(connection, tenant, self._clock.now())
+        return money.from_decimal(spent, self._spending.currency)
 
     def _put(
         self,
@@ -150,11 +185,41 @@ class Quotas:
         said = limits.of_quota(quota)
         told = {f"hard.{name}": str(amount) for name, amount in sorted(said.hard.items())}
         told |= {f"soft.{name}": str(amount) for name, amount in sorted(said.soft.items())}
+        for name in ("budget_month", "budget_month_soft"):
+            if quota.HasField(name):
+                told[name] = budgets.shown(getattr(quota, name))
         self._note(connection, "quota.set", tenant, caller, told)
 
     def _message(self, connection: Connection, tenant: Tenant) -> manager_pb2.Quota:
         used = consumption.of_tenant(connection, self._cloud_id, tenant)
-        return _shown(tenant, rows.every(connection), used)
+        return self._shown(connection, tenant, rows.every(connection), used)
+
+    def _shown(
+        self,
+        connection: Connection,
+        tenant: Tenant,
+        quotas: dict[Tenant, QuotaRow],
+        used: Amounts,
+    ) -> manager_pb2.Quota:
+        own = quotas.get(tenant) or QuotaRow(tenant, None, "", 0)
+        found, budget = _effective(
+            [quotas[scope] for scope in limits.scopes(tenant) if scope in quotas]
+        )
+        return manager_pb2.Quota(
+            tenant_domain=tenant.domain,
+            tenant=tenant.name,
+            hard=limits.to_resources(own.limits.hard),
+            soft=limits.to_resources(own.limits.soft),
+            used=limits.to_resources(used),
+            effective_hard=limits.to_resources(found.hard),
+            effective_soft=limits.to_resources(found.soft),
+            generation=own.generation,
+            budget_month=own.budget.hard,
+            budget_month_soft=own.budget.soft,
+            effective_budget_month=budget.hard,
+            effective_budget_month_soft=budget.soft,
+            spent_month=None if tenant.name == limits.ALL else self._spent(connection, tenant),
+        )
 
     def _note(
         self,
@@ -174,21 +239,19 @@ class Quotas:
         )
 
 
-def _shown(tenant: Tenant, quotas: dict[Tenant, QuotaRow], used: Amounts) -> manager_pb2.Quota:
-    own = quotas.get(tenant)
-    holding = [quotas[scope].limits for scope in limits.scopes(tenant) if scope in quotas]
-    effective = limits.effective(holding)
-    said = Limits() if own is None else own.limits
-    return manager_pb2.Quota(
-        tenant_domain=tenant.domain,
-        tenant=tenant.name,
-        hard=limits.to_resources(said.hard),
-        soft=limits.to_resources(said.soft),
-        used=limits.to_resources(used),
-        effective_hard=limits.to_resources(effective.hard),
-        effective_soft=limits.to_resources(effective.soft),
-        generation=0 if own is None else own.generation,
+def _effective(holding: Sequence[QuotaRow]) -> tuple[Limits, Budget]:
+    return (
+        limits.effective(each.limits for each in holding),
+        budgets.effective(each.budget for each in holding),
     )
+
+
+def _finding(check: Callable[[], None]) -> list[common_pb2.Problem]:
+    try:
+        check()
+    except errors.Exhausted as error:
+        return [errors.to_problem(error)]
+    return []
 
 
 def _require_generation(known: QuotaRow, expected: int) -> None:

@@ -7,6 +7,8 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from manager import tables
 from manager.ownership import Tenant
+from manager.quotas import budgets
+from manager.quotas.budgets import Budget
 from manager.quotas.limits import Limits, of_quota
 from watari import errors
 from watari.v1 import manager_pb2
@@ -24,6 +26,11 @@ class QuotaRow:
 
     request_id: str
     generation: int
+
+    @property
+    def budget(self) -> Budget:
+        """What it says of money; nothing where there is none."""
+        return Budget() if self.quota is None else budgets.of_quota(self.quota)
 
     @property
     def limits(self) -> Limits:

@@ -1,5 +1,7 @@
 """AccountingService's calls about quotas: check a request, call the domain, return."""
 
+from typing import Literal, get_args
+
 import grpc
 
 from manager import inventory, requests
@@ -8,11 +10,21 @@ from manager.domain import next_page
 from manager.ownership import Tenant
 from manager.quotas import limits
 from manager.quotas.book import Quotas
-from watari import errors, paging, rpc, validate
+from watari import paging, rpc, validate
 from watari.identity import validate_domain
 from watari.v1 import common_pb2, manager_pb2
 
 GENERATION_MAX = 2**62
+
+_Answer = Literal[
+    "used",
+    "effective_hard",
+    "effective_soft",
+    "spent_month",
+    "effective_budget_month",
+    "effective_budget_month_soft",
+]
+_ANSWERS: tuple[_Answer, ...] = get_args(_Answer)
 
 
 class QuotaCalls:
@@ -47,7 +59,7 @@ class QuotaCalls:
         quota = request.quota
         self._tenant(quota.tenant_domain, quota.tenant, "quota.")
         validate.require_range(quota.generation, "quota.generation", 0, GENERATION_MAX)
-        for field in ("used", "effective_hard", "effective_soft"):
+        for field in _ANSWERS:
             if quota.HasField(field):
                 raise validate.invalid_field(
                     f"quota.{field}", "follows from the rest", "leave it unset"
@@ -55,10 +67,6 @@ class QuotaCalls:
         for name, said in (("quota.hard", quota.hard), ("quota.soft", quota.soft)):
             _require_limits(said, name)
         limits.require_consistent(limits.of_quota(quota))
-        if quota.HasField("budget_month"):
-            raise errors.Unimplemented(
-                "NOT_SERVED", "this release does not serve budgets", hint="leave it unset"
-            )
         put = self._quotas.put(quota, request.request_id, rpc.current_peer())
         return manager_pb2.PutQuotaResponse(quota=put)
 

@@ -184,6 +184,14 @@ def test_the_command_sets_changes_lists_and_deletes_quotas(watari: Watari):
     assert [row["tenant"] for row in json.loads(watari("list", "-o", "json"))] == ["*"]
 
 
+def test_a_budget_is_refused_while_the_cloud_keeps_no_accounts(watari: Watari):
+    said = json.loads(
+        watari("set", "acme", "--budget", "5000/4000 JPY", "-o", "json", code=Exit.REFUSED)
+    )
+    assert said["error"]["reason"] == "NOT_SERVED"
+    assert "accounts" in said["error"]["message"]
+
+
 @pytest.mark.parametrize("text", ["vcpus", "vcpus=", "vcpus=0", "gpu=1.5", "memory=-1", "=3"])
 def test_the_command_says_how_a_limit_is_written(watari: Watari, text: str):
     said = json.loads(watari("set", "acme", text, "-o", "json", code=Exit.USAGE))

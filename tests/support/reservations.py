@@ -1,11 +1,14 @@
 """The reservations of one cloud on a real database, and requests for them."""
 
 import uuid
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from manager import capacity, outbox, tables, vms
+from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservations import Reservations
 from manager.settings import AgentSettings, Settings, StoreSettings
@@ -23,6 +26,19 @@ OSAKA = "spiffe://osaka.example/manager/main"
 TOKYO = SpiffeId.parse("spiffe://tokyo.example/manager/main")
 
 
+class Spent:
+    """Accounts: what tenants have spent, by month and name."""
+
+    currency: str | None = "JPY"
+
+    def __init__(self) -> None:
+        self.amounts: dict[tuple[int, str], Decimal] = {}
+
+    def in_month(self, _connection: object, tenant: Tenant, now: datetime) -> Decimal:
+        """As it was booked."""
+        return self.amounts.get((now.month, tenant.name), Decimal(0))
+
+
 class Rig:
     """The reservations of osaka, whose one host has 8 CPUs."""
 
@@ -35,7 +51,8 @@ class Rig:
             store=store or StoreSettings(path=folder / "db.sqlite"),
         )
         self.store = Store(self.settings.store)
-        self.quotas = Quotas(self.store, self.clock, "osaka", own.spiffe_id.domain)
+        self.spending = Spent()
+        self.quotas = Quotas(self.store, self.clock, "osaka", own.spiffe_id.domain, self.spending)
         self.reservations = Reservations(
             self.store, self.clock, own, self.settings, self.manager_of, self.quotas
         )

@@ -3,6 +3,7 @@
 import threading
 import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,53 @@ def test_a_tenant_sees_itself_only_and_operators_everybody_who_uses_anything(rig
     assert [each.tenant for each in found] == ["*", "acme", "idle"]
     rest = rig.quotas.page(EVERYTHING, None, after=("tokyo.example", "acme"), limit=10)
     assert [each.tenant for each in rest] == ["idle"]
+
+
+def budget(rig: Rig, tenant: Tenant, hard: int, soft: int, currency: str = "JPY") -> None:
+    """Set what a tenant may spend a month."""
+    quota = manager_pb2.Quota(
+        tenant_domain=tenant.domain,
+        tenant=tenant.name,
+        budget_month=common_pb2.Money(currency_code=currency, units=hard),
+        budget_month_soft=common_pb2.Money(currency_code=currency, units=soft),
+    )
+    rig.quotas.put(quota, str(uuid.uuid4()), OPERATOR)
+
+
+def test_a_spent_budget_stops_admissions_until_the_month_ends_and_nothing_that_is_there(rig: Rig):
+    budget(rig, ACME, hard=100, soft=80)
+    kept = request()
+    assert not rig.reservations.reserve(kept, TOKYO).warnings
+    month = rig.clock.now().month
+    rig.spending.amounts[month, "acme"] = Decimal(80)
+    (warning,) = rig.reservations.reserve(request(), TOKYO).warnings
+    assert (warning.reason, warning.metadata["limit"]) == ("BUDGET_EXCEEDED", "80 JPY")
+    rig.spending.amounts[month, "acme"] = Decimal(100)
+    assert reason_of(rig.reservations.reserve, request(), TOKYO) == "BUDGET_EXCEEDED"
+    rig.reservations.reserve(request(tenant="globex"), TOKYO)
+    assert rig.reservations.confirm(kept.reservation_id, TOKYO)
+    assert shown(rig).spent_month.units == 100
+    rig.clock.advance(31 * 86_400)
+    rig.reservations.reserve(request(), TOKYO)
+
+
+def test_a_budget_of_all_holds_for_each_until_it_has_its_own(rig: Rig):
+    budget(rig, Tenant("*", "*"), hard=0, soft=0)
+    assert reason_of(rig.reservations.reserve, request(), TOKYO) == "BUDGET_EXCEEDED"
+    assert shown(rig).effective_budget_month.currency_code == "JPY"
+    budget(rig, ACME, hard=1, soft=1)
+    rig.reservations.reserve(request(), TOKYO)
+
+
+def test_no_budget_is_set_where_nobody_knows_what_is_spent(rig: Rig):
+    assert reason_of(budget, rig, ACME, 5, 5, "EUR") == "INVALID_FIELD"
+    assert reason_of(budget, rig, ACME, 5, 6) == "INVALID_FIELD"
+    budget(rig, ACME, 5, 5)
+    rig.spending.currency = None
+    assert reason_of(budget, rig, Tenant("*", "*"), 5, 5) == "NOT_SERVED"
+    # One that was set before refuses rather than hold no more.
+    assert reason_of(rig.reservations.reserve, request(), TOKYO) == "BUDGET_EXCEEDED"
+    assert not shown(rig).HasField("spent_month")
 
 
 def test_many_threads_never_get_more_than_the_quota(rig: Rig):

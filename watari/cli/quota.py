@@ -1,11 +1,12 @@
 """`watari quota`: what tenants may consume of a cloud, and what they do."""
 
 import uuid
-from typing import Annotated, Any
+from decimal import Decimal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from watari import errors, units
+from watari import errors, money, units
 from watari.cli import lookup, views
 from watari.cli.exits import CALL_EPILOG
 from watari.cli.invocation import FEDERATION_PANEL, Invocation, command
@@ -18,6 +19,10 @@ NONE = "none"
 """Instead of an amount: the class is not limited any more."""
 
 _SHORT = {"memory": "memory_bytes", "disk": "disk_bytes"}
+_BUDGETS: tuple[Literal["budget_month", "budget_month_soft"], ...] = (
+    "budget_month",
+    "budget_month_soft",
+)
 _FIELDS = ("vcpus", "memory_bytes", "disk_bytes")
 
 _app = typer.Typer(no_args_is_help=True, help="Show and set what tenants may consume.")
@@ -73,13 +78,20 @@ def set_quota(
     invocation: Invocation,
     tenant: _TenantArgument,
     limits: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="CLASS=HARD[/SOFT]...",
             help="As in vcpus=16, memory=64GiB/48GiB, machines=10, public_ipv4=0; none instead of "
             "an amount limits no more.",
         ),
-    ],
+    ] = None,
+    budget: Annotated[
+        str,
+        typer.Option(
+            metavar="AMOUNT[/SOFT]",
+            help="Spending a calendar month, as in '5000/4000 JPY'; none for no budget.",
+        ),
+    ] = "",
     domain: _DomainOption = "",
     cloud: _CloudOption = None,
 ) -> None:
@@ -93,8 +105,13 @@ def set_quota(
         quota.generation = known[0].generation
         quota.hard.CopyFrom(known[0].hard)
         quota.soft.CopyFrom(known[0].soft)
-    for text in limits:
+        for name in _BUDGETS:
+            if known[0].HasField(name):
+                getattr(quota, name).CopyFrom(getattr(known[0], name))
+    for text in limits or ():
         _apply(quota, text)
+    if budget:
+        _budget(quota, budget)
     request = manager_pb2.PutQuotaRequest(request_id=str(uuid.uuid4()), quota=quota)
     _show(invocation, {"cloud_id": manager.cloud_id} | plain(manager.put_quota(request)))
 
@@ -115,6 +132,9 @@ def delete_quota(
 
 def _show(invocation: Invocation, row: dict[str, Any]) -> None:
     about = [("cloud", row["cloud_id"]), ("tenant", _tenant(row))]
+    titles = {"spent_month": "spent this month", "effective_budget_month": "budget"}
+    titles["effective_budget_month_soft"] = "soft budget"
+    about += [(title, views.price(row[name])) for name, title in titles.items() if row[name]]
     invocation.output.record(row, facts(about), "", table(_lines(row), _COLUMNS[2:]))
 
 
@@ -157,6 +177,21 @@ def _apply(quota: manager_pb2.Quota, text: str) -> None:
     name = _SHORT.get(name, name)
     for limits, amount in ((quota.hard, hard), (quota.soft, soft)):
         _limit(limits, name, amount or NONE, text)
+
+
+def _budget(quota: manager_pb2.Quota, text: str) -> None:
+    """AMOUNT[/SOFT] CURRENCY, or none."""
+    for name in _BUDGETS:
+        quota.ClearField(name)
+    if text == NONE:
+        return
+    amounts, _, currency = text.rpartition(" ")
+    for name, amount in zip(_BUDGETS, amounts.split("/", 1), strict=False):
+        try:
+            parsed = money.from_decimal(Decimal(amount), currency)
+        except (ArithmeticError, errors.InvalidArgument) as error:
+            raise _wrong(text, "write AMOUNT CURRENCY, as in '5000/4000 JPY'") from error
+        getattr(quota, name).CopyFrom(parsed)
 
 
 def _limit(limits: common_pb2.Resources, name: str, amount: str, text: str) -> None:

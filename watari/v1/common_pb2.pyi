@@ -160,6 +160,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The reservation is not in the state that this step needs; metadata `state`."""
     ERROR_REASON_NO_CANDIDATE: _ErrorReason.ValueType  # 95
     """No cloud satisfies the hard constraints; the answer's rejections say why, cloud by cloud."""
+    ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 96
+    """The tenant has spent its budget for the month; metadata `limit` and `spent`."""
     ERROR_REASON_MIGRATION_NOT_FOUND: _ErrorReason.ValueType  # 110
     """The migration is unknown."""
     ERROR_REASON_MIGRATION_STATE: _ErrorReason.ValueType  # 111
@@ -324,6 +326,8 @@ ERROR_REASON_RESERVATION_STATE: ErrorReason.ValueType  # 94
 """The reservation is not in the state that this step needs; metadata `state`."""
 ERROR_REASON_NO_CANDIDATE: ErrorReason.ValueType  # 95
 """No cloud satisfies the hard constraints; the answer's rejections say why, cloud by cloud."""
+ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 96
+"""The tenant has spent its budget for the month; metadata `limit` and `spent`."""
 ERROR_REASON_MIGRATION_NOT_FOUND: ErrorReason.ValueType  # 110
 """The migration is unknown."""
 ERROR_REASON_MIGRATION_STATE: ErrorReason.ValueType  # 111

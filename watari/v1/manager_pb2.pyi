@@ -763,6 +763,10 @@ class Quota(_message.Message):
     TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
     EFFECTIVE_HARD_FIELD_NUMBER: _builtins.int
     EFFECTIVE_SOFT_FIELD_NUMBER: _builtins.int
+    BUDGET_MONTH_SOFT_FIELD_NUMBER: _builtins.int
+    SPENT_MONTH_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_BUDGET_MONTH_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_BUDGET_MONTH_SOFT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """The tenant; "*" is every tenant of the provider."""
     generation: _builtins.int
@@ -785,7 +789,9 @@ class Quota(_message.Message):
 
     @_builtins.property
     def budget_month(self) -> _common_pb2.Money:
-        """Spending limit for a calendar month (UTC); unset is none. Stops admissions, not machines."""
+        """Once so much is spent in a calendar month (UTC), nothing is admitted; unset is that of the next
+        wider quota. Stops admissions, not machines. UNIMPLEMENTED (NOT_SERVED) where no accounts are kept.
+        """
 
     @_builtins.property
     def effective_hard(self) -> _common_pb2.Resources:
@@ -794,6 +800,22 @@ class Quota(_message.Message):
     @_builtins.property
     def effective_soft(self) -> _common_pb2.Resources:
         """The same of `soft`. Answers only."""
+
+    @_builtins.property
+    def budget_month_soft(self) -> _common_pb2.Money:
+        """Once so much is spent there is a warning. No more than `budget_month`."""
+
+    @_builtins.property
+    def spent_month(self) -> _common_pb2.Money:
+        """What the tenant is charged for this month so far. Answers only; unset where no accounts are kept."""
+
+    @_builtins.property
+    def effective_budget_month(self) -> _common_pb2.Money:
+        """The budget that holds for the tenant, wider quotas included. Answers only."""
+
+    @_builtins.property
+    def effective_budget_month_soft(self) -> _common_pb2.Money:
+        """The same of `budget_month_soft`. Answers only."""
 
     def __init__(
         self,
@@ -807,10 +829,14 @@ class Quota(_message.Message):
         tenant_domain: _builtins.str = ...,
         effective_hard: _common_pb2.Resources | None = ...,
         effective_soft: _common_pb2.Resources | None = ...,
+        budget_month_soft: _common_pb2.Money | None = ...,
+        spent_month: _common_pb2.Money | None = ...,
+        effective_budget_month: _common_pb2.Money | None = ...,
+        effective_budget_month_soft: _common_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget_month", b"budget_month", "effective_hard", b"effective_hard", "effective_soft", b"effective_soft", "hard", b"hard", "soft", b"soft", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget_month", b"budget_month", "budget_month_soft", b"budget_month_soft", "effective_budget_month", b"effective_budget_month", "effective_budget_month_soft", b"effective_budget_month_soft", "effective_hard", b"effective_hard", "effective_soft", b"effective_soft", "hard", b"hard", "soft", b"soft", "spent_month", b"spent_month", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_month", b"budget_month", "effective_hard", b"effective_hard", "effective_soft", b"effective_soft", "generation", b"generation", "hard", b"hard", "soft", b"soft", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_month", b"budget_month", "budget_month_soft", b"budget_month_soft", "effective_budget_month", b"effective_budget_month", "effective_budget_month_soft", b"effective_budget_month_soft", "effective_hard", b"effective_hard", "effective_soft", b"effective_soft", "generation", b"generation", "hard", b"hard", "soft", b"soft", "spent_month", b"spent_month", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2434,7 +2460,7 @@ class ReserveResponse(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Problem]:
-        """Soft limits that the tenant is beyond now. At most 36."""
+        """Soft limits that the tenant is beyond now. At most 37."""
 
     def __init__(
         self,
@@ -2518,7 +2544,7 @@ class GrantEstimateResponse(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Problem]:
-        """Soft limits that the tenant would be beyond. At most 36."""
+        """Soft limits that the tenant would be beyond. At most 37."""
 
     def __init__(
         self,

@@ -391,7 +391,7 @@ class ReservationServiceStub:
     Reserve: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ReserveRequest, _manager_pb2.ReserveResponse]
     """Reserves room for one machine and grants its migration. Repeating it with the same id returns the
     same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
-    free, QUOTA_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
+    free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
     (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
     """
     GrantEstimate: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GrantEstimateRequest, _manager_pb2.GrantEstimateResponse]
@@ -434,7 +434,7 @@ class ReservationServiceAsyncStub(ReservationServiceStub):
     Reserve: _aio.UnaryUnaryMultiCallable[_manager_pb2.ReserveRequest, _manager_pb2.ReserveResponse]  # type: ignore[assignment]
     """Reserves room for one machine and grants its migration. Repeating it with the same id returns the
     same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
-    free, QUOTA_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
+    free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
     (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
     """
     GrantEstimate: _aio.UnaryUnaryMultiCallable[_manager_pb2.GrantEstimateRequest, _manager_pb2.GrantEstimateResponse]  # type: ignore[assignment]
@@ -479,7 +479,7 @@ class ReservationServiceServicer:
     ) -> _typing.Union[_manager_pb2.ReserveResponse, _abc.Awaitable[_manager_pb2.ReserveResponse]]:
         """Reserves room for one machine and grants its migration. Repeating it with the same id returns the
         same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
-        free, QUOTA_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
+        free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
         (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
         """
 
