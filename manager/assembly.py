@@ -6,7 +6,7 @@ from functools import partial
 
 import grpc
 
-from manager import audit, catalogue, refusals
+from manager import audit, capacity, catalogue, classes, refusals
 from manager import metrics as manager_metrics
 from manager.agents import Agents
 from manager.arriving import Arriving
@@ -68,6 +68,8 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         stack.enter_context(Periodic("lease", lease.renew_seconds, clock, lease.renew))
     refused = refusals.Refusals(store, clock)
     stack.callback(refused.close)
+    with store.write() as connection:
+        capacity.open_pool(connection, settings.pool)
     channels = ChannelPool(own)
     stack.callback(channels.close)
     members = joining.assemble(settings, context, store, channels)
@@ -207,10 +209,12 @@ def check(settings: Settings, own: SpiffeId) -> None:
         validate.require_name(settings.region, "region")
         for host_id, agent in settings.agents.items():
             validate.require_name(host_id, "agents")
+            classes.require(agent.inventory, f"agents.{host_id}.inventory")
             if SpiffeId.parse(agent.spiffe_id).domain != own.domain:
                 raise validate.invalid_field(
                     f"agents.{host_id}.spiffe_id", "is another provider's", f"one of {own.domain}"
                 )
+        classes.require_pool(settings.pool, "pool")
         for endpoint in (*settings.directories, *settings.peers.values()):
             SpiffeId.parse(endpoint.spiffe_id)
             validate.require_address(endpoint.address, "address")

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import inventory, tables
-from manager.inventory import Amounts, HostView
-from manager.settings import AgentSettings
+from manager import classes, inventory, tables
+from manager.inventory import POOL, Amounts, HostView
+from manager.settings import AgentSettings, ClassSettings
 from watari import errors
 from watari.v1 import agent_pb2, common_pb2
 
@@ -26,9 +26,10 @@ _ALLOCATIONS = tables.allocations.c
 def views(connection: Connection, agents: Mapping[str, AgentSettings]) -> list[HostView]:
     """Every host that is configured and was ever reached, by host id."""
     sums = _sums(connection)
+    shared = _shared(connection)
     rows = connection.execute(sa.select(tables.hosts).order_by(_HOSTS.host_id))
     found = []
-    for row in rows:
+    for row in rows:  # that of the pool is nobody's
         settings = agents.get(row.host_id)
         if settings is None:
             continue
@@ -36,9 +37,11 @@ def views(connection: Connection, agents: Mapping[str, AgentSettings]) -> list[H
         found.append(
             HostView(
                 host_id=row.host_id,
-                total=inventory.amounts(host.total),
-                reserved=inventory.reserved_of(settings),
-                ratios={inventory.VCPUS: settings.vcpu_allocation_ratio},
+                total=classes.totals_of(inventory.amounts(host.total), settings, shared),
+                reserved=classes.reserved_of(settings),
+                ratios=classes.ratios_of(settings),
+                units=classes.units_of(settings.inventory),
+                traits=frozenset({*host.traits, *settings.traits}),
                 storage_free_bytes=host.storage_free_bytes,
                 allocated=sums.get((row.host_id, VM), {}),
                 held=sums.get((row.host_id, RESERVATION), {}),
@@ -47,6 +50,70 @@ def views(connection: Connection, agents: Mapping[str, AgentSettings]) -> list[H
             )
         )
     return found
+
+
+def pool(connection: Connection, shared: Mapping[str, ClassSettings]) -> HostView:
+    """What the cloud has and no host owns, in the shape of a host that always answers."""
+    generation = connection.scalar(sa.select(_HOSTS.generation).where(_HOSTS.host_id == POOL))
+    sums = _sums(connection)
+    return HostView(
+        host_id=POOL,
+        total={name: each.total for name, each in shared.items()},
+        reserved={name: each.reserved for name, each in shared.items()},
+        ratios={name: each.allocation_ratio for name, each in shared.items()},
+        units=classes.units_of(shared),
+        storage_free_bytes=0,
+        allocated=sums.get((POOL, VM), {}),
+        held=sums.get((POOL, RESERVATION), {}),
+        generation=generation or 0,
+    )
+
+
+def open_pool(connection: Connection, shared: Mapping[str, ClassSettings]) -> None:
+    """Make the pool what the settings say. What consumers have of a class that came into the pool
+    is the pool's from now on, and what they have of one that went out of it is their host's: no
+    allocation is lost or made.
+
+    Raises FailedPrecondition CONFIG_INVALID, and changes nothing, should a sum not be the same
+    afterwards.
+    """
+    before = _by_class(connection)
+    blob = agent_pb2.Host(
+        host_id=POOL, total=inventory.to_resources(dict.fromkeys(shared, 1))
+    ).SerializeToString(deterministic=True)
+    known = connection.scalar(sa.select(_HOSTS.host).where(_HOSTS.host_id == POOL))
+    if known is None:
+        connection.execute(
+            tables.hosts.insert().values(
+                host_id=POOL, host=blob, reachable=True, seen_at=0, generation=1
+            )
+        )
+    elif known != blob:
+        connection.execute(
+            tables.hosts.update()
+            .where(_HOSTS.host_id == POOL)
+            .values(host=blob, generation=_HOSTS.generation + 1)
+        )
+    connection.execute(
+        tables.allocations.update()
+        .where(_ALLOCATIONS.resource_class.in_(list(shared)))
+        .values(host_id=POOL)
+    )
+    gone = (_ALLOCATIONS.host_id == POOL) & _ALLOCATIONS.resource_class.not_in(list(shared))
+    for kind, rows in ((VM, tables.vms), (RESERVATION, tables.reservations)):
+        key = rows.c.vm_id if kind == VM else rows.c.reservation_id
+        home = sa.select(rows.c.host_id).where(key == _ALLOCATIONS.consumer_id).scalar_subquery()
+        connection.execute(
+            tables.allocations.update()
+            .where(gone, _ALLOCATIONS.kind == kind)
+            .values(host_id=sa.func.coalesce(home, POOL))
+        )
+    if _by_class(connection) != before:
+        raise errors.FailedPrecondition(
+            "CONFIG_INVALID",
+            "the pool's classes cannot be changed: allocations would not add up",
+            hint="take the change of [manager.pool] back, and compare the allocations",
+        )
 
 
 def data_endpoint(connection: Connection, host_id: str) -> common_pb2.Endpoint | None:
@@ -87,12 +154,19 @@ def take(
 def record(
     connection: Connection, host_id: str, kind: str, consumer_id: str, amounts: Amounts
 ) -> None:
-    """Note what a consumer takes as a fact, in place of what was noted of it, fitting or not."""
-    if _current(connection, kind, consumer_id) == (host_id, amounts):
+    """Note what a consumer takes as a fact, in place of what was noted of it, fitting or not: of
+    the host, and of the pool where that has the class.
+    """
+    own, pooled = inventory.split(amounts, _shared(connection))
+    wanted = {name: (host_id, amount) for name, amount in own.items()}
+    wanted |= {name: (POOL, amount) for name, amount in pooled.items()}
+    if _current(connection, kind, consumer_id) == wanted:
         return
     give_back(connection, kind, consumer_id)
-    _insert(connection, host_id, kind, consumer_id, amounts)
-    _bump(connection, host_id)
+    for where, part in ((host_id, own), (POOL, pooled)):
+        if part:
+            _insert(connection, where, kind, consumer_id, part)
+            _bump(connection, where)
 
 
 def give_back(connection: Connection, kind: str, consumer_id: str) -> None:
@@ -102,6 +176,21 @@ def give_back(connection: Connection, kind: str, consumer_id: str) -> None:
     connection.execute(tables.allocations.delete().where(mine))
     for host_id in hosts:
         _bump(connection, host_id)
+
+
+def _shared(connection: Connection) -> frozenset[str]:
+    """The classes of the pool."""
+    blob = connection.scalar(sa.select(_HOSTS.host).where(_HOSTS.host_id == POOL))
+    return frozenset(inventory.amounts(agent_pb2.Host.FromString(blob or b"").total))
+
+
+def _by_class(connection: Connection) -> dict[tuple[str, str], int]:
+    """What machines and reservations take of each class, wherever it is."""
+    columns = (_ALLOCATIONS.kind, _ALLOCATIONS.resource_class)
+    rows = connection.execute(
+        sa.select(*columns, sa.func.sum(_ALLOCATIONS.amount)).group_by(*columns)
+    )
+    return {(kind, name): int(amount) for kind, name, amount in rows}
 
 
 def _sums(connection: Connection) -> dict[tuple[str, str], Amounts]:
@@ -119,15 +208,14 @@ def _sums(connection: Connection) -> dict[tuple[str, str], Amounts]:
     return sums
 
 
-def _current(connection: Connection, kind: str, consumer_id: str) -> tuple[str, Amounts] | None:
+def _current(connection: Connection, kind: str, consumer_id: str) -> dict[str, tuple[str, int]]:
+    """Host and amount by class."""
     rows = connection.execute(
         sa.select(_ALLOCATIONS.host_id, _ALLOCATIONS.resource_class, _ALLOCATIONS.amount).where(
             _ALLOCATIONS.consumer_id == consumer_id, _ALLOCATIONS.kind == kind
         )
     ).all()
-    if not rows:
-        return None
-    return rows[0][0], {name: amount for _, name, amount in rows}
+    return {name: (host_id, amount) for host_id, name, amount in rows}
 
 
 def _insert(

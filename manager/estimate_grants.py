@@ -17,6 +17,7 @@ from manager import (
     ownership,
     prices,
     reservation_rows,
+    traits,
     vms,
 )
 from manager.inventory import Amounts, HostView
@@ -50,6 +51,7 @@ class EstimateGrants:
         self._cloud_id = settings.cloud_id
         self._limits = settings.reservations
         self._prices = settings.prices
+        self._pool = settings.pool
         self._agents: Mapping[str, AgentSettings] = settings.agents
 
     def grant(
@@ -68,10 +70,14 @@ class EstimateGrants:
             known = vms.get(connection, request.vm_id)
             admission.require_foreign(request, known, self._cloud_id)
             hosts = capacity.views(connection, self._agents)
+            pool = capacity.pool(connection, self._pool)
             tenant = ownership.tenant_of_arrival(request, caller)
             refused, warnings = self._quotas.look(connection, tenant, asked)
             findings = [*refused, *self._findings(connection)]
-        host = _host(hosts, asked, findings)
+        own, pooled = inventory.split(asked, pool.total)
+        host = _host(hosts, own, request, findings)
+        if pooled:
+            findings += _problem(lambda: inventory.choose([pool], pooled))
         answer = manager_pb2.GrantEstimateResponse(
             findings=findings,
             warnings=warnings,
@@ -115,11 +121,23 @@ class EstimateGrants:
 
 
 def _host(
-    hosts: list[HostView], asked: Amounts, findings: list[common_pb2.Problem]
+    hosts: list[HostView],
+    asked: Amounts,
+    request: manager_pb2.ReserveRequest,
+    findings: list[common_pb2.Problem],
 ) -> HostView | None:
     """The host to compare with; what keeps the machine from it is added to the findings."""
     try:
+        hosts = traits.suitable(hosts, request.required_traits, request.forbidden_traits)
         return inventory.choose(hosts, asked)
     except errors.WatariError as error:
         findings.append(errors.to_problem(error))
         return inventory.closest(hosts, asked)
+
+
+def _problem(check: Callable[[], object]) -> list[common_pb2.Problem]:
+    try:
+        check()
+    except errors.WatariError as error:
+        return [errors.to_problem(error)]
+    return []

@@ -5,18 +5,26 @@ from sqlalchemy.engine import Connection
 
 from manager import capacity, inventory, tables
 from manager.inventory import STORAGE, Amounts, HostView
-from manager.settings import AgentSettings
+from manager.settings import AgentSettings, ClassSettings
 from manager.store import moment
 from watari.v1 import manager_pb2
 
 
 def page(
-    connection: Connection, agents: dict[str, AgentSettings], *, after: str, limit: int
+    connection: Connection,
+    agents: dict[str, AgentSettings],
+    pool: dict[str, ClassSettings],
+    *,
+    after: str,
+    limit: int,
 ) -> list[manager_pb2.Inventory]:
-    """Inventories by host id, after a host."""
+    """Inventories by host id, after a host; that of the pool, if there is one, comes first."""
     rows = connection.execute(sa.select(tables.hosts.c.host_id, tables.hosts.c.seen_at)).all()
     seen = {row.host_id: row.seen_at for row in rows}
-    hosts = [host for host in capacity.views(connection, agents) if host.host_id > after]
+    hosts = capacity.views(connection, agents)
+    if pool:
+        hosts = [capacity.pool(connection, pool), *hosts]
+    hosts = [host for host in hosts if host.host_id > after]
     return [_message(host, seen[host.host_id]) for host in hosts[:limit]]
 
 
@@ -31,6 +39,11 @@ def _message(host: HostView, seen_at: int) -> manager_pb2.Inventory:
         free=inventory.to_resources(_writable(host.free)),
         generation=host.generation,
         reachable=host.reachable,
+        units={
+            name: manager_pb2.UnitBounds(least=each.least, most=each.most, step=each.step)
+            for name, each in host.units.items()
+        },
+        traits=sorted(host.traits),
     )
     shown.seen_at.FromDatetime(moment(seen_at))
     return shown

@@ -4,10 +4,9 @@ Pure functions of values. An amount is a whole number of units of its resource c
 a host does not mention it does not have.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from manager.settings import AgentSettings
 from watari import errors, units, validate
 from watari.v1 import common_pb2
 
@@ -28,9 +27,30 @@ Amounts = dict[str, int]
 """Units by resource class."""
 
 
+POOL = "*"
+"""Instead of a host's id: what the cloud has and no host owns."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """How much of a class one machine may get."""
+
+    least: int = 1
+    most: int = AMOUNT_MAX
+    step: int = 1
+
+    def admits(self, amount: int) -> bool:
+        """Whether a machine may get so much; nothing always."""
+        return amount == 0 or (self.least <= amount <= self.most and amount % self.step == 0)
+
+    def __str__(self) -> str:
+        most = "" if self.most == AMOUNT_MAX else f" to {self.most}"
+        return f"{self.least}{most or ' or more'} in steps of {self.step}"
+
+
 @dataclass(frozen=True)
 class HostView:
-    """One host at one moment."""
+    """One host at one moment, or the cloud's pool."""
 
     host_id: str
     total: Amounts
@@ -41,6 +61,10 @@ class HostView:
     held: Amounts = field(default_factory=dict)
     generation: int = 0
     reachable: bool = True
+    units: Mapping[str, Units] = field(default_factory=dict)
+    """How much of a class one machine may get, where that is bounded."""
+
+    traits: frozenset[str] = frozenset()
 
     @property
     def capacity(self) -> Amounts:
@@ -106,13 +130,10 @@ def require_classes(resources: common_pb2.Resources, name: str) -> None:
             raise validate.invalid_field(f"{name}.other", f"{other} has a field", "use the field")
 
 
-def reserved_of(settings: AgentSettings) -> Amounts:
-    """What the operator keeps back on a host."""
-    return {
-        VCPUS: settings.reserved_vcpus,
-        MEMORY: settings.reserved_memory_bytes,
-        DISK: settings.reserved_disk_bytes,
-    }
+def split(asked: Amounts, shared: Collection[str]) -> tuple[Amounts, Amounts]:
+    """What of it a host has to give, and what the pool."""
+    pooled = {name: amount for name, amount in asked.items() if name in shared}
+    return {name: amount for name, amount in asked.items() if name not in pooled}, pooled
 
 
 def choose(hosts: Iterable[HostView], asked: Amounts) -> HostView:
@@ -140,9 +161,13 @@ def closest(hosts: Iterable[HostView], asked: Amounts) -> HostView | None:
 
 
 def lacking(host: HostView, asked: Amounts) -> list[str]:
-    """The classes of which the host has less free than is asked."""
+    """The classes of which the host has less free than is asked, or does not give so much."""
     free = host.free
-    return sorted(name for name, amount in asked.items() if amount > free.get(name, 0))
+    return sorted(
+        name
+        for name, amount in asked.items()
+        if amount > free.get(name, 0) or not _admits(host, name, amount)
+    )
 
 
 def largest_fit(hosts: Iterable[HostView]) -> Amounts:
@@ -176,19 +201,30 @@ def _slack(host: HostView, asked: Amounts) -> float:
 
 def _shortage(host: HostView, asked: Amounts) -> float:
     free = host.free
-    return sum((asked[name] - free.get(name, 0)) / asked[name] for name in lacking(host, asked))
+    return sum(
+        max(0, asked[name] - free.get(name, 0)) / asked[name] for name in lacking(host, asked)
+    )
+
+
+def _admits(host: HostView, name: str, amount: int) -> bool:
+    return name not in host.units or host.units[name].admits(amount)
 
 
 def _explain(host: HostView, asked: Amounts) -> errors.Exhausted:
     missing, free = lacking(host, asked), host.free
     short = [
         f"{_shown(name, asked[name])} of {name} asked, {_shown(name, free.get(name, 0))} free"
+        if _admits(host, name, asked[name])
+        else f"{asked[name]} of {name} asked, a machine gets {host.units[name]}"
         for name in missing
     ]
     fits = ", ".join(f"{_shown(name, free.get(name, 0))} of {name}" for name in sorted(asked))
+    said = f"no host has room; {host.host_id} comes closest"
+    if host.host_id == POOL:
+        said = "the cloud's pool has no room"
     return errors.Exhausted(
         "INSUFFICIENT_CAPACITY",
-        f"no host has room; {host.host_id} comes closest: {'; '.join(short)}",
+        f"{said}: {'; '.join(short)}",
         hint=f"a machine with at most {fits} would fit; or wait, or try another cloud",
         resource=missing[0],
         asked=asked[missing[0]],

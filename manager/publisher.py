@@ -2,17 +2,16 @@
 
 import uuid
 
-import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from manager import capacity, catalogue, tables
+from manager import capacity, catalogue
 from manager.directories import Directories
 from manager.settings import Settings
 from manager.store import Store
 from watari import errors, failpoint, identity, logs
 from watari.clock import Clock
-from watari.v1 import agent_pb2, common_pb2, directory_pb2
+from watari.v1 import common_pb2, directory_pb2
 
 AFTER_LEASE = failpoint.declare("manager.publisher.after_lease")
 
@@ -105,9 +104,7 @@ class Publisher:
     def _records(self) -> list[directory_pb2.Record]:
         with self._store.read() as connection:
             hosts = capacity.views(connection, self._settings.agents)
-            rows = connection.execute(sa.select(tables.hosts.c.host_id, tables.hosts.c.host)).all()
-        traits = {row.host_id: agent_pb2.Host.FromString(row.host).traits for row in rows}
-        known = {host.host_id: traits[host.host_id] for host in hosts}
+        known = {host.host_id: sorted(host.traits) for host in hosts}
         domain = self._own.spiffe_id.domain
         roots = x509.load_pem_x509_certificates(self._own.trust.roots_for(domain))
         authorities = [each.public_bytes(Encoding.DER) for each in roots]

@@ -18,6 +18,8 @@ NAME_BYTES_MAX = 256
 TENANT_BYTES_MAX = 256
 SPIFFE_BYTES_MAX = 512
 STREAMS_MAX = 16
+TRAITS_MAX = 32
+TRAIT_BYTES_MAX = 64
 COMPRESSION_LEVELS = (-7, 19)
 TTL_SECONDS = (10, 86_400)
 CIPHER_KEY_BITS = (0, 128, 256)
@@ -169,6 +171,11 @@ def _arrival(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
     inventory.require_resources(request.resources, "resources")
     _disks(request.disks, request.resources.disk_bytes)
     agent_id(request.source_agent, "source_agent")
+    for field in ("required_traits", "forbidden_traits"):
+        traits = getattr(request, field)
+        validate.require_count(len(traits), field, TRAITS_MAX)
+        for trait in traits:
+            validate.require_text(trait, field, bytes_max=TRAIT_BYTES_MAX, empty=False)
     if request.HasField("quote"):
         raise _not_served("quotes", "leave `quote` unset: the current price sheet holds")
     return request

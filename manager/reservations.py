@@ -19,12 +19,13 @@ from manager import (
     outbox,
     ownership,
     reservation_rows,
+    traits,
     vms,
 )
 from manager import store as stores
 from manager.quotas.book import Quotas
 from manager.reservation_rows import LIVE, Reservation, State
-from manager.settings import AgentSettings, Settings
+from manager.settings import AgentSettings, ClassSettings, Settings
 from watari import errors, failpoint
 from watari.clock import Clock
 from watari.identity import Identity, SpiffeId
@@ -60,6 +61,7 @@ class Reservations:
         self._limits = settings.reservations
         self._price_version = settings.prices.version
         self._agents: Mapping[str, AgentSettings] = settings.agents
+        self._pool: Mapping[str, ClassSettings] = settings.pool
 
     def reserve(
         self, request: manager_pb2.ReserveRequest, caller: SpiffeId
@@ -67,8 +69,8 @@ class Reservations:
         """Hold room for a machine and grant its migration; idempotent by reservation id.
 
         Raises Exhausted INSUFFICIENT_CAPACITY and QUOTA_EXCEEDED, FailedPrecondition
-        VM_ALREADY_THERE and EPOCH_MISMATCH, AlreadyExists ID_REUSED, Denied NOT_ALLOWED for who
-        asks in another cloud's name.
+        VM_ALREADY_THERE, EPOCH_MISMATCH and HOST_INCOMPATIBLE, AlreadyExists ID_REUSED, Denied
+        NOT_ALLOWED for who asks in another cloud's name.
         """
         admission.require_speaks_for(
             request,
@@ -205,7 +207,14 @@ class Reservations:
         asked = inventory.of_machine(request.resources, request.disks)
         tenant = ownership.tenant_of_arrival(request, caller)
         beyond_soft = self._quotas.require(connection, tenant, asked)
-        host = inventory.choose(capacity.views(connection, self._agents), asked)
+        pool = capacity.pool(connection, self._pool)
+        own, pooled = inventory.split(asked, pool.total)
+        hosts = traits.suitable(
+            capacity.views(connection, self._agents),
+            request.required_traits,
+            request.forbidden_traits,
+        )
+        host = inventory.choose(hosts, own)
         row = self._new(request, caller, host.host_id)
         reservation_rows.insert(connection, row)
         told = {"vm_name": request.vm_name, "tenant": request.tenant, "host_id": row.host_id}
@@ -213,7 +222,9 @@ class Reservations:
             told["beyond_soft"] = ", ".join(beyond_soft)
         self._note(connection, "reservation.made", row, caller, **told)
         grants.note_issued(connection, row.created_at, row.grant)
-        capacity.take(connection, host, capacity.RESERVATION, row.reservation_id, asked)
+        for part, amounts in ((host, own), (pool, pooled)):
+            if amounts:
+                capacity.take(connection, part, capacity.RESERVATION, row.reservation_id, amounts)
         return row
 
     def _new(

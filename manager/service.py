@@ -99,7 +99,8 @@ class ManagerServicer(EvacuationCalls, manager_pb2_grpc.ManagerServiceServicer):
         (after,) = paging.decode(query, request.page_token, (str,)) or ("",)
         with self._domain.store.read() as connection:
             agents = self._domain.settings.agents
-            found = inventories.page(connection, agents, after=after, limit=size + 1)
+            pool = self._domain.settings.pool
+            found = inventories.page(connection, agents, pool, after=after, limit=size + 1)
         return manager_pb2.ListInventoriesResponse(
             inventories=found[:size],
             next_page_token=next_page(query, [(each.host_id,) for each in found], size),

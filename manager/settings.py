@@ -11,6 +11,29 @@ from watari.settings import EndpointSettings, IdentitySettings, LogSettings, Tel
 
 
 @dataclass(frozen=True)
+class ClassSettings:
+    """A resource class of a host or of the cloud's pool, such as "disk:ssd" or "public_ipv4"."""
+
+    total: int = field(default=0, metadata={"min": 0, "max": 2**52})
+    """Units that there are; 0 leaves what the host's agent tells, if it tells of the class."""
+
+    reserved: int = field(default=0, metadata={"min": 0, "max": 2**52})
+    """Units that are kept back; with those that the host keeps back of vcpus, memory and disk."""
+
+    allocation_ratio: float = field(default=1.0, metadata={"min": 0.1, "max": 64.0})
+    """Units sold per unit that there is; of vcpus times vcpu_allocation_ratio."""
+
+    min_unit: int = field(default=1, metadata={"min": 1, "max": 2**52})
+    """Least units that one machine gets, if any."""
+
+    max_unit: int = field(default=2**52, metadata={"min": 1, "max": 2**52})
+    """Most units that one machine gets."""
+
+    step_size: int = field(default=1, metadata={"min": 1, "max": 2**52})
+    """Units are given in multiples of this."""
+
+
+@dataclass(frozen=True)
 class AgentSettings:
     """One host of this cloud."""
 
@@ -30,7 +53,14 @@ class AgentSettings:
     """Disk in bytes that is kept back for the host itself."""
 
     vcpu_allocation_ratio: float = field(default=1.0, metadata={"min": 0.1, "max": 64.0})
-    """Virtual CPUs sold per CPU of the host; memory and disk are never oversold."""
+    """Virtual CPUs sold per CPU of the host; memory and disk are not oversold."""
+
+    inventory: dict[str, ClassSettings] = field(default_factory=dict)
+    """More about resource classes of the host: vcpus, memory_bytes, disk_bytes and further ones."""
+
+    traits: tuple[str, ...] = ()
+    """Traits of the host, besides those that its agent tells: reservations may require or forbid
+    them."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +313,10 @@ class Settings:
 
     agents: dict[str, AgentSettings] = field(default_factory=dict)
     """The cloud's hosts by host id."""
+
+    pool: dict[str, ClassSettings] = field(default_factory=dict)
+    """Resource classes that no host owns, such as public addresses: a machine gets them from the
+    cloud, wherever it is. What hosts have of such a class does not count."""
 
     directories: tuple[EndpointSettings, ...] = ()
     """Directories to publish to and to ask, in order of preference; none is allowed."""

@@ -2,10 +2,12 @@
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from manager.settings import ClassSettings
 from tests.conftest import Federation
 from tests.support.clouds import Cloud, eventually, two_clouds
 from watari import errors
@@ -27,6 +29,30 @@ def tokyo(federation: Federation, tmp_path: Path) -> Iterator[Cloud]:
 def get(cloud: Cloud, key: str) -> manager_pb2.Vm:
     """One machine."""
     return client.call(cloud.operator.GetVm, manager_pb2.GetVmRequest(vm=key)).vm
+
+
+def test_the_pool_stands_before_the_hosts_and_a_restart_moves_a_class_into_it(
+    tokyo: Cloud,
+) -> None:
+    agent = tokyo.settings.agents["host1"]
+    ssd = {"disk:ssd": ClassSettings(total=50, min_unit=5)}
+    tokyo.stop()
+    tokyo.change(agents={"host1": replace(agent, inventory=ssd, traits=("rack:a",))})
+    tokyo.start()
+    host = tokyo.inventory()
+    assert host.total.other == {"disk:ssd": 50}
+    assert host.units["disk:ssd"].least == 5
+    assert "rack:a" in host.traits
+    tokyo.stop()
+    tokyo.change(pool=ssd)
+    tokyo.start()
+    request = manager_pb2.ListInventoriesRequest()
+    found = client.call(tokyo.operator.ListInventories, request).inventories
+    assert [(each.host_id, dict(each.total.other)) for each in found] == [
+        ("*", {"disk:ssd": 50}),
+        ("host1", {}),
+    ]
+    assert found[1].allocated.vcpus == 2
 
 
 def test_a_machine_is_known_as_soon_as_the_manager_serves(tokyo: Cloud) -> None:

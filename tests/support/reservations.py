@@ -11,7 +11,7 @@ from manager import capacity, outbox, tables, vms
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservations import Reservations
-from manager.settings import AgentSettings, Settings, StoreSettings
+from manager.settings import AgentSettings, ClassSettings, Settings, StoreSettings
 from manager.store import Store, micros
 from watari import errors
 from watari.clock import FakeClock
@@ -42,12 +42,26 @@ class Spent:
 class Rig:
     """The reservations of osaka, whose one host has 8 CPUs."""
 
-    def __init__(self, folder: Path, own: Identity, store: StoreSettings | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        own: Identity,
+        store: StoreSettings | None = None,
+        pool: dict[str, ClassSettings] | None = None,
+        **of_host: object,
+    ) -> None:
         self.clock = FakeClock()
         self.settings = Settings(
             cloud_id="osaka",
             identity=IdentitySettings(folder, folder, folder),
-            agents={"h1": AgentSettings("127.0.0.1:1", "spiffe://osaka.example/agent/h1")},
+            agents={
+                "h1": AgentSettings(
+                    "127.0.0.1:1",
+                    "spiffe://osaka.example/agent/h1",
+                    **of_host,  # type: ignore[arg-type]
+                )
+            },
+            pool=pool or {},
             store=store or StoreSettings(path=folder / "db.sqlite"),
         )
         self.store = Store(self.settings.store)
@@ -62,6 +76,7 @@ class Rig:
             storage_free_bytes=1000 * GIB,
         )
         with self.store.write() as connection:
+            capacity.open_pool(connection, self.settings.pool)
             connection.execute(
                 tables.hosts.insert().values(
                     host_id="h1",

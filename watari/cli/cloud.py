@@ -27,11 +27,12 @@ _COLUMNS = (
     Column("RECORD", lambda one: "stale" if one["stale"] else "ok"),
 )
 _HOST_COLUMNS = (
-    Column("HOST", lambda one: one["host_id"]),
+    Column("HOST", lambda one: "(pool)" if one["host_id"] == "*" else one["host_id"]),
     Column("ANSWERS", lambda one: "yes" if one["reachable"] else "no"),
     Column("VCPUS FREE", lambda one: _of(one, "vcpus", str), right=True),
     Column("MEMORY FREE", lambda one: _of(one, "memory_bytes", views.size), right=True),
     Column("DISK FREE", lambda one: _of(one, "disk_bytes", views.size), right=True),
+    Column("OTHER FREE", lambda one: ", ".join(_others(one)), optional=True),
 )
 
 
@@ -120,6 +121,11 @@ def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
         ("directory problem", views.problem(status.get("directory_problem"))),
         ("manager problem", views.problem(row["manager_problem"])),
     ]
+
+
+def _others(inventory: dict[str, Any]) -> list[str]:
+    free, total = (inventory[part]["other"] for part in ("free", "total"))
+    return [f"{free.get(name, 0)} of {total[name]} {name}" for name in sorted(total)]
 
 
 def _of(inventory: dict[str, Any], key: str, text: Any) -> str:

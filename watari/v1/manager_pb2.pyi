@@ -305,6 +305,27 @@ class Inventory(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class UnitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___UnitBounds: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___UnitBounds | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HOST_ID_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     RESERVED_FIELD_NUMBER: _builtins.int
@@ -315,8 +336,10 @@ class Inventory(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     REACHABLE_FIELD_NUMBER: _builtins.int
     SEEN_AT_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    TRAITS_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
-    """The host."""
+    """The host; "*" is the cloud's pool, of which no host owns anything."""
     generation: _builtins.int
     """Grows with every change."""
     reachable: _builtins.bool
@@ -351,6 +374,14 @@ class Inventory(_message.Message):
     def seen_at(self) -> _timestamp_pb2.Timestamp:
         """When the agent last answered."""
 
+    @_builtins.property
+    def units(self) -> _containers.MessageMap[_builtins.str, Global___UnitBounds]:
+        """How much of a class one machine may get, where that is bounded."""
+
+    @_builtins.property
+    def traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a reservation may require or forbid. At most 64."""
+
     def __init__(
         self,
         *,
@@ -364,14 +395,46 @@ class Inventory(_message.Message):
         generation: _builtins.int = ...,
         reachable: _builtins.bool = ...,
         seen_at: _timestamp_pb2.Timestamp | None = ...,
+        units: _abc.Mapping[_builtins.str, Global___UnitBounds] | None = ...,
+        traits: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "free", b"free", "held", b"held", "reserved", b"reserved", "seen_at", b"seen_at", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "allocation_ratio", b"allocation_ratio", "free", b"free", "generation", b"generation", "held", b"held", "host_id", b"host_id", "reachable", b"reachable", "reserved", b"reserved", "seen_at", b"seen_at", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "allocation_ratio", b"allocation_ratio", "free", b"free", "generation", b"generation", "held", b"held", "host_id", b"host_id", "reachable", b"reachable", "reserved", b"reserved", "seen_at", b"seen_at", "total", b"total", "traits", b"traits", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Inventory: _TypeAlias = Inventory  # noqa: Y015
+
+@_typing.final
+class UnitBounds(_message.Message):
+    """How much of a resource class one machine may get, if any."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAST_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    least: _builtins.int
+    """No less."""
+    most: _builtins.int
+    """No more."""
+    step: _builtins.int
+    """A multiple of this."""
+    def __init__(
+        self,
+        *,
+        least: _builtins.int = ...,
+        most: _builtins.int = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["least", b"least", "most", b"most", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnitBounds: _TypeAlias = UnitBounds  # noqa: Y015
 
 @_typing.final
 class Migration(_message.Message):
@@ -2374,6 +2437,8 @@ class ReserveRequest(_message.Message):
     TTL_SECONDS_FIELD_NUMBER: _builtins.int
     QUOTE_FIELD_NUMBER: _builtins.int
     TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    REQUIRED_TRAITS_FIELD_NUMBER: _builtins.int
+    FORBIDDEN_TRAITS_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """Made by the caller (UUID)."""
     migration_id: _builtins.str
@@ -2406,6 +2471,14 @@ class ReserveRequest(_message.Message):
     def quote(self) -> _common_pb2.SignedDocument:
         """A quote to be honoured; unset takes the current price sheet."""
 
+    @_builtins.property
+    def required_traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Traits that the host must have. At most 32 of 64 bytes."""
+
+    @_builtins.property
+    def forbidden_traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Traits that it must not have. At most 32 of 64 bytes."""
+
     def __init__(
         self,
         *,
@@ -2422,10 +2495,12 @@ class ReserveRequest(_message.Message):
         ttl_seconds: _builtins.int = ...,
         quote: _common_pb2.SignedDocument | None = ...,
         tenant_domain: _builtins.str = ...,
+        required_traits: _abc.Iterable[_builtins.str] | None = ...,
+        forbidden_traits: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disks", b"disks", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "quote", b"quote", "reservation_id", b"reservation_id", "resources", b"resources", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "ttl_seconds", b"ttl_seconds", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disks", b"disks", "forbidden_traits", b"forbidden_traits", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "quote", b"quote", "required_traits", b"required_traits", "reservation_id", b"reservation_id", "resources", b"resources", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "ttl_seconds", b"ttl_seconds", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1029,7 +1029,8 @@ class ReservationServiceServicer:
         """Reserves room for one machine and grants its migration. Repeating it with the same id returns the
         same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
         free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
-        (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
+        (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
+        (ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -392,7 +392,8 @@ class ReservationServiceStub:
     """Reserves room for one machine and grants its migration. Repeating it with the same id returns the
     same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
     free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
-    (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
+    (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
+    (ID_REUSED).
     """
     GrantEstimate: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GrantEstimateRequest, _manager_pb2.GrantEstimateResponse]
     """Grants a session that only estimates (`Grant.estimate_only`); nothing is reserved or recorded.
@@ -435,7 +436,8 @@ class ReservationServiceAsyncStub(ReservationServiceStub):
     """Reserves room for one machine and grants its migration. Repeating it with the same id returns the
     same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
     free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
-    (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
+    (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
+    (ID_REUSED).
     """
     GrantEstimate: _aio.UnaryUnaryMultiCallable[_manager_pb2.GrantEstimateRequest, _manager_pb2.GrantEstimateResponse]  # type: ignore[assignment]
     """Grants a session that only estimates (`Grant.estimate_only`); nothing is reserved or recorded.
@@ -480,7 +482,8 @@ class ReservationServiceServicer:
         """Reserves room for one machine and grants its migration. Repeating it with the same id returns the
         same reservation. RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY with what was asked and what is
         free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
-        (VM_ALREADY_THERE, EPOCH_MISMATCH), ALREADY_EXISTS (ID_REUSED).
+        (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
+        (ID_REUSED).
         """
 
     def GrantEstimate(
