@@ -186,6 +186,7 @@ class Arriving:
                 cloud_id=self._cloud_id,
                 peer_cloud=row.from_cloud,
                 hand_over=hand_over,
+                price_version=row.price_version,
             )
             usage.write(connection, record, machine.tenant_domain)
         _log.info("took a machine over", vm_id=machine.vm_id, epoch=machine.epoch)

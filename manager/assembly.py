@@ -35,6 +35,7 @@ from manager.peers import Peers
 from manager.publisher import Publisher
 from manager.quotas.book import Quotas
 from manager.quotas.budgets import NoAccounts
+from manager.quoting import Quoting
 from manager.reservations import Reservations
 from manager.resolutions import Resolutions
 from manager.retained import RetainedCopies
@@ -111,6 +112,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         reservations=reservations,
         estimate_grants=EstimateGrants(store, clock, own, settings, peers.known, quotas),
         quotas=quotas,
+        quoting=Quoting(settings, store, clock, own, quotas),
         resolutions=Resolutions(store, clock, own, agents, arriving, Resolving(recorder, driver)),
         lifecycle=Lifecycle(settings.cloud_id, store, clock, agents),
         retained=RetainedCopies(store, clock, agents),

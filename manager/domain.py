@@ -13,6 +13,7 @@ from manager.lifecycle import Lifecycle
 from manager.migrations import Migrations
 from manager.publisher import Publisher
 from manager.quotas.book import Quotas
+from manager.quoting import Quoting
 from manager.reservations import Reservations
 from manager.resolutions import Resolutions
 from manager.retained import RetainedCopies
@@ -34,6 +35,7 @@ class Domain:
     estimates: Estimates
     reservations: Reservations
     quotas: Quotas
+    quoting: Quoting
     estimate_grants: EstimateGrants
     hand_overs: HandOvers
     resolutions: Resolutions

@@ -85,6 +85,13 @@ class AccountingServicer(QuotaCalls, manager_pb2_grpc.AccountingServiceServicer)
         QuotaCalls.__init__(self, domain.quotas, domain.callers)
         self._store = domain.store
         self._callers = domain.callers
+        self._quoting = domain.quoting
+
+    def IssueQuote(
+        self, request: manager_pb2.IssueQuoteRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.IssueQuoteResponse:
+        signed = self._quoting.issue(requests.quote(request), rpc.current_peer())
+        return manager_pb2.IssueQuoteResponse(quote=signed)
 
     def ListUsageRecords(
         self, request: manager_pb2.ListUsageRecordsRequest, _context: grpc.ServicerContext

@@ -1,13 +1,12 @@
 """What the manager accepts from outside: shape and bounds of requests, nothing about state.
 
-Each function returns the request it checked or raises InvalidArgument; Unimplemented NOT_SERVED for
-what the contract has and this release does not do.
+Each function returns the request it checked or raises InvalidArgument.
 """
 
 from collections.abc import Iterable
 
 from manager import inventory
-from watari import errors, validate, windows
+from watari import validate, windows
 from watari.identity import SpiffeId, validate_domain
 from watari.v1 import common_pb2, manager_pb2
 
@@ -136,13 +135,23 @@ def reserve(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
     return _arrival(request)
 
 
+def quote(request: manager_pb2.IssueQuoteRequest) -> manager_pb2.IssueQuoteRequest:
+    """Checks IssueQuote."""
+    validate.require_uuid(request.quote_id, "quote_id")
+    validate.require_text(request.tenant, "tenant", bytes_max=TENANT_BYTES_MAX)
+    if request.tenant_domain:
+        validate_domain(request.tenant_domain)
+    inventory.require_resources(request.resources, "resources")
+    return request
+
+
 def grant_estimate(
     request: manager_pb2.GrantEstimateRequest,
 ) -> manager_pb2.ReserveRequest:
     """Checks GrantEstimate; the reservation that it asks about."""
     asked = request.reserve
-    for field in ("reservation_id", "ttl_seconds"):
-        if getattr(asked, field):
+    for field in ("reservation_id", "ttl_seconds", "quote"):
+        if any(each.name == field for each, _ in asked.ListFields()):
             raise validate.invalid_field(
                 f"reserve.{field}", "an estimate reserves nothing", "leave it unset"
             )
@@ -176,8 +185,6 @@ def _arrival(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
         validate.require_count(len(traits), field, TRAITS_MAX)
         for trait in traits:
             validate.require_text(trait, field, bytes_max=TRAIT_BYTES_MAX, empty=False)
-    if request.HasField("quote"):
-        raise _not_served("quotes", "leave `quote` unset: the current price sheet holds")
     return request
 
 
@@ -232,7 +239,3 @@ def _kind(disk: common_pb2.DiskSpec) -> None:
             f"{disk.disk_id} with kind {disk.kind} is no saved state that is known here",
             "memory, nvram and tpm, each with its own kind",
         )
-
-
-def _not_served(what: str, hint: str) -> errors.Unimplemented:
-    return errors.Unimplemented("NOT_SERVED", f"this release does not serve {what}", hint=hint)

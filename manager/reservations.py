@@ -18,11 +18,13 @@ from manager import (
     inventory,
     outbox,
     ownership,
+    quotes,
     reservation_rows,
     traits,
     vms,
 )
 from manager import store as stores
+from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservation_rows import LIVE, Reservation, State
 from manager.settings import AgentSettings, ClassSettings, Settings
@@ -69,8 +71,9 @@ class Reservations:
         """Hold room for a machine and grant its migration; idempotent by reservation id.
 
         Raises Exhausted INSUFFICIENT_CAPACITY and QUOTA_EXCEEDED, FailedPrecondition
-        VM_ALREADY_THERE, EPOCH_MISMATCH and HOST_INCOMPATIBLE, AlreadyExists ID_REUSED, Denied
-        NOT_ALLOWED for who asks in another cloud's name.
+        VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE and QUOTE_INVALID, Unauthenticated
+        SIGNATURE_INVALID, AlreadyExists ID_REUSED, Denied NOT_ALLOWED for who asks in another
+        cloud's name.
         """
         admission.require_speaks_for(
             request,
@@ -215,7 +218,7 @@ class Reservations:
             request.forbidden_traits,
         )
         host = inventory.choose(hosts, own)
-        row = self._new(request, caller, host.host_id)
+        row = self._new(request, caller, host.host_id, self._price(request, tenant))
         reservation_rows.insert(connection, row)
         told = {"vm_name": request.vm_name, "tenant": request.tenant, "host_id": row.host_id}
         if beyond_soft:
@@ -228,7 +231,11 @@ class Reservations:
         return row
 
     def _new(
-        self, request: manager_pb2.ReserveRequest, caller: SpiffeId, host_id: str
+        self,
+        request: manager_pb2.ReserveRequest,
+        caller: SpiffeId,
+        host_id: str,
+        price_version: int,
     ) -> Reservation:
         return Reservation(
             reservation_id=request.reservation_id,
@@ -240,7 +247,7 @@ class Reservations:
             state=State.PENDING,
             expires_at=self._expiry(request.ttl_seconds),
             created_at=self._now(),
-            price_version=self._price_version,
+            price_version=price_version,
             request=request,
             grant=grants.issue(
                 self._identity,
@@ -251,6 +258,14 @@ class Reservations:
                 destination_agent=self._agents[host_id].spiffe_id,
             ),
         )
+
+    def _price(self, request: manager_pb2.ReserveRequest, tenant: Tenant) -> int:
+        """The version of the price sheet that holds: the quote's, if there is one."""
+        if not request.HasField("quote"):
+            return self._price_version
+        offer = quotes.Offer(self._cloud_id, tenant, request.resources)
+        quote = quotes.accept(self._identity, self._clock.now(), request.quote, offer)
+        return quote.price_version
 
     def _of_caller(
         self, connection: Connection, reservation_id: str, caller: SpiffeId

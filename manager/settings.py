@@ -88,6 +88,10 @@ class PriceSettings:
     migration_flat: str = "0"
     """Per migration."""
 
+    quote_ttl_seconds: int = field(default=3600, metadata={"min": 60, "max": 86_400})
+    """How long a quote is binding, whatever the price sheet says by then: no longer than the
+    certificate that signs it surely lasts."""
+
 
 @dataclass(frozen=True)
 class HostSettings:

@@ -32,8 +32,11 @@ def of_hand_over(
     cloud_id: str,
     peer_cloud: str,
     hand_over: common_pb2.HandOver,
+    price_version: int = 0,
 ) -> manager_pb2.UsageRecord:
-    """The record of one side of a hand-over: both sides have the same instant, root and bytes."""
+    """The record of one side of a hand-over: both sides have the same instant, root and bytes. An
+    arrival has the version of the price sheet that was pinned when it was reserved for.
+    """
     receipt = common_pb2.Receipt.FromString(hand_over.receipt.payload)
     return manager_pb2.UsageRecord(
         usage_id=usage_id(hand_over.migration_id, kind),
@@ -49,6 +52,7 @@ def of_hand_over(
         wire_bytes=receipt.wire_bytes,
         receipt_root=receipt.root,
         occurred_at=hand_over.committed_at,
+        price_version=price_version,
     )
 
 

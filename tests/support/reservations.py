@@ -48,9 +48,10 @@ class Rig:
         own: Identity,
         store: StoreSettings | None = None,
         pool: dict[str, ClassSettings] | None = None,
+        start: datetime | None = None,
         **of_host: object,
     ) -> None:
-        self.clock = FakeClock()
+        self.clock = FakeClock(start)
         self.settings = Settings(
             cloud_id="osaka",
             identity=IdentitySettings(folder, folder, folder),

@@ -34,6 +34,7 @@ COMMANDS: list[tuple[str, ...]] = [
     ("quota", "list"),
     ("quota", "set"),
     ("quota", "delete"),
+    ("quote",),
     ("audit", "list"),
     ("audit", "export"),
     ("audit", "verify"),

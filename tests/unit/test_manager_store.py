@@ -199,11 +199,14 @@ def test_transfer_options_out_of_bounds_are_refused(options: common_pb2.Transfer
         requests.migrate(request)
 
 
-def test_what_this_release_has_not_is_refused_rather_than_ignored() -> None:
-    quoted = reserve()
-    quoted.quote.purpose = "quote"
-    with pytest.raises(errors.Unimplemented):
-        requests.reserve(quoted)
+def test_an_estimate_is_asked_for_without_what_belongs_to_a_reservation() -> None:
+    asked = reserve()
+    asked.ClearField("reservation_id")
+    asked.ClearField("ttl_seconds")
+    requests.grant_estimate(manager_pb2.GrantEstimateRequest(reserve=asked))
+    asked.quote.purpose = "quote"
+    with pytest.raises(errors.InvalidArgument, match="an estimate reserves nothing"):
+        requests.grant_estimate(manager_pb2.GrantEstimateRequest(reserve=asked))
 
 
 def migration(state: int, generation: int, *, ended: bool = False) -> manager_pb2.Migration:

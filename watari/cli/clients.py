@@ -132,6 +132,10 @@ class Manager:
         )
         return self.peer.change(self._stub.SetMigrationLimit, request).migration
 
+    def quote(self, request: manager_pb2.IssueQuoteRequest) -> common_pb2.SignedDocument:
+        """A signed offer, which changes nothing there."""
+        return self.peer.read(self._accounting.IssueQuote, request).quote
+
     def quotas(self, tenant_domain: str = "", tenant: str = "") -> list[manager_pb2.Quota]:
         """Limits of tenants and what they use, by provider, then tenant; or one tenant's."""
         return pages(

@@ -25,6 +25,7 @@ from watari.cli import (
     place,
     providers,
     quota,
+    quote,
     usage,
     vm,
 )
@@ -55,6 +56,7 @@ migration.add(app)
 evacuate.add(app)
 evacuation.add(app)
 quota.add(app)
+quote.add(app)
 usage.add(app)
 audit.add(app)
 demo.add(app)

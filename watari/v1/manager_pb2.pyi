@@ -651,6 +651,7 @@ class UsageRecord(_message.Message):
     WIRE_BYTES_FIELD_NUMBER: _builtins.int
     RECEIPT_ROOT_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    PRICE_VERSION_FIELD_NUMBER: _builtins.int
     usage_id: _builtins.str
     """Derived from what it records, so that it is written once (UUID)."""
     cloud_id: _builtins.str
@@ -673,6 +674,10 @@ class UsageRecord(_message.Message):
     """Sealed bytes that crossed."""
     receipt_root: _builtins.bytes
     """Root of the receipt, 32 bytes."""
+    price_version: _builtins.int
+    """ARRIVED: the price sheet's version that holds for the machine for as long as it is here, pinned when
+    it was reserved for; 0 in records that were written before there was one.
+    """
     @_builtins.property
     def resources(self) -> _common_pb2.Resources:
         """What the machine consumes from now on, or consumed until now."""
@@ -697,10 +702,11 @@ class UsageRecord(_message.Message):
         wire_bytes: _builtins.int = ...,
         receipt_root: _builtins.bytes = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        price_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "kind", b"kind", "migration_id", b"migration_id", "occurred_at", b"occurred_at", "peer_cloud", b"peer_cloud", "raw_bytes", b"raw_bytes", "receipt_root", b"receipt_root", "resources", b"resources", "tenant", b"tenant", "usage_id", b"usage_id", "vm_id", b"vm_id", "vm_name", b"vm_name", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "kind", b"kind", "migration_id", b"migration_id", "occurred_at", b"occurred_at", "peer_cloud", b"peer_cloud", "price_version", b"price_version", "raw_bytes", b"raw_bytes", "receipt_root", b"receipt_root", "resources", b"resources", "tenant", b"tenant", "usage_id", b"usage_id", "vm_id", b"vm_id", "vm_name", b"vm_name", "wire_bytes", b"wire_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -767,12 +773,18 @@ class Quote(_message.Message):
     ONCE_FIELD_NUMBER: _builtins.int
     PRICE_VERSION_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     quote_id: _builtins.str
     """UUID."""
     cloud_id: _builtins.str
     """The cloud that offers."""
     price_version: _builtins.int
     """Version of the price sheet."""
+    tenant_domain: _builtins.str
+    """For whom: the provider whose tenant it is."""
+    tenant: _builtins.str
+    """For whom."""
     @_builtins.property
     def resources(self) -> _common_pb2.Resources:
         """For what."""
@@ -799,10 +811,12 @@ class Quote(_message.Message):
         once: _common_pb2.Money | None = ...,
         price_version: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        tenant_domain: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "hourly", b"hourly", "once", b"once", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "expires_at", b"expires_at", "hourly", b"hourly", "once", b"once", "price_version", b"price_version", "quote_id", b"quote_id", "resources", b"resources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "expires_at", b"expires_at", "hourly", b"hourly", "once", b"once", "price_version", b"price_version", "quote_id", b"quote_id", "resources", b"resources", "tenant", b"tenant", "tenant_domain", b"tenant_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2469,7 +2483,9 @@ class ReserveRequest(_message.Message):
 
     @_builtins.property
     def quote(self) -> _common_pb2.SignedDocument:
-        """A quote to be honoured; unset takes the current price sheet."""
+        """This cloud's signed `Quote` for these resources and this tenant, to be honoured; unset takes the
+        current price sheet. FAILED_PRECONDITION (QUOTE_INVALID), UNAUTHENTICATED (SIGNATURE_INVALID).
+        """
 
     @_builtins.property
     def required_traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -3075,10 +3091,13 @@ class IssueQuoteRequest(_message.Message):
     QUOTE_ID_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
     quote_id: _builtins.str
     """Made by the caller (UUID)."""
     tenant: _builtins.str
-    """For whom."""
+    """For whom; of a user, its own name or empty."""
+    tenant_domain: _builtins.str
+    """The provider whose tenant it is; empty is the caller's."""
     @_builtins.property
     def resources(self) -> _common_pb2.Resources:
         """For what."""
@@ -3089,10 +3108,11 @@ class IssueQuoteRequest(_message.Message):
         quote_id: _builtins.str = ...,
         resources: _common_pb2.Resources | None = ...,
         tenant: _builtins.str = ...,
+        tenant_domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["quote_id", b"quote_id", "resources", b"resources", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quote_id", b"quote_id", "resources", b"resources", "tenant", b"tenant", "tenant_domain", b"tenant_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1451,7 +1451,8 @@ class AccountingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def IssueQuote(self, request, context):
-        """Makes a binding, signed, expiring offer for a machine. RESOURCE_EXHAUSTED as in Reserve.
+        """Makes a binding, signed, expiring offer for a machine: the price, not the room. Nothing is stored;
+        repeating it makes a new offer. RESOURCE_EXHAUSTED as in Reserve while there would be no room.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -566,7 +566,9 @@ class AccountingServiceStub:
     ListUsageEvents: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListUsageEventsRequest, _manager_pb2.ListUsageEventsResponse]
     """Lists what hosts told about machines, in the order in which it was recorded."""
     IssueQuote: _grpc.UnaryUnaryMultiCallable[_manager_pb2.IssueQuoteRequest, _manager_pb2.IssueQuoteResponse]
-    """Makes a binding, signed, expiring offer for a machine. RESOURCE_EXHAUSTED as in Reserve."""
+    """Makes a binding, signed, expiring offer for a machine: the price, not the room. Nothing is stored;
+    repeating it makes a new offer. RESOURCE_EXHAUSTED as in Reserve while there would be no room.
+    """
     ListQuotas: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListQuotasRequest, _manager_pb2.ListQuotasResponse]
     """Lists quotas with what is used of them: for a user its own, for operators those of every tenant
     that has a quota or uses anything, and the wider ones.
@@ -600,7 +602,9 @@ class AccountingServiceAsyncStub(AccountingServiceStub):
     ListUsageEvents: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListUsageEventsRequest, _manager_pb2.ListUsageEventsResponse]  # type: ignore[assignment]
     """Lists what hosts told about machines, in the order in which it was recorded."""
     IssueQuote: _aio.UnaryUnaryMultiCallable[_manager_pb2.IssueQuoteRequest, _manager_pb2.IssueQuoteResponse]  # type: ignore[assignment]
-    """Makes a binding, signed, expiring offer for a machine. RESOURCE_EXHAUSTED as in Reserve."""
+    """Makes a binding, signed, expiring offer for a machine: the price, not the room. Nothing is stored;
+    repeating it makes a new offer. RESOURCE_EXHAUSTED as in Reserve while there would be no room.
+    """
     ListQuotas: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListQuotasRequest, _manager_pb2.ListQuotasResponse]  # type: ignore[assignment]
     """Lists quotas with what is used of them: for a user its own, for operators those of every tenant
     that has a quota or uses anything, and the wider ones.
@@ -646,7 +650,9 @@ class AccountingServiceServicer:
         request: _manager_pb2.IssueQuoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.IssueQuoteResponse, _abc.Awaitable[_manager_pb2.IssueQuoteResponse]]:
-        """Makes a binding, signed, expiring offer for a machine. RESOURCE_EXHAUSTED as in Reserve."""
+        """Makes a binding, signed, expiring offer for a machine: the price, not the room. Nothing is stored;
+        repeating it makes a new offer. RESOURCE_EXHAUSTED as in Reserve while there would be no room.
+        """
 
     def ListQuotas(
         self,
