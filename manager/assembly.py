@@ -14,6 +14,7 @@ from manager.audit_service import AuditServicer
 from manager.callers import Callers
 from manager.directories import Directories
 from manager.domain import Domain
+from manager.drifts import Drifts
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
 from manager.evacuations.running import Evacuations
@@ -115,6 +116,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         quoting=Quoting(settings, store, clock, own, quotas),
         resolutions=Resolutions(store, clock, own, agents, arriving, Resolving(recorder, driver)),
         lifecycle=Lifecycle(settings.cloud_id, store, clock, agents),
+        drifts=Drifts(settings.cloud_id, store, clock, agents, hosts),
         retained=RetainedCopies(store, clock, agents),
         hand_overs=HandOvers(store, clock, own, settings.cloud_id, arriving),
         publisher=publisher,

@@ -158,8 +158,7 @@ def record(
     the host, and of the pool where that has the class.
     """
     own, pooled = inventory.split(amounts, _shared(connection))
-    wanted = {name: (host_id, amount) for name, amount in own.items()}
-    wanted |= {name: (POOL, amount) for name, amount in pooled.items()}
+    wanted = placed(connection, host_id, amounts)
     if _current(connection, kind, consumer_id) == wanted:
         return
     give_back(connection, kind, consumer_id)
@@ -167,6 +166,23 @@ def record(
         if part:
             _insert(connection, where, kind, consumer_id, part)
             _bump(connection, where)
+
+
+def placed(connection: Connection, host_id: str, amounts: Amounts) -> dict[str, tuple[str, int]]:
+    """Of whom a consumer on a host takes what: the host, or the pool; with the amount, by class."""
+    shared = _shared(connection)
+    return {name: (POOL if name in shared else host_id, amount) for name, amount in amounts.items()}
+
+
+def by_consumer(
+    connection: Connection,
+) -> dict[tuple[str, str], dict[str, tuple[str, int]]]:
+    """Everything that is taken: host and amount by class, by kind and id of the consumer."""
+    found: dict[tuple[str, str], dict[str, tuple[str, int]]] = {}
+    for row in connection.execute(sa.select(tables.allocations)):
+        taken = found.setdefault((row.kind, row.consumer_id), {})
+        taken[row.resource_class] = row.host_id, row.amount
+    return found
 
 
 def give_back(connection: Connection, kind: str, consumer_id: str) -> None:

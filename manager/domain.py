@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manager.callers import Callers
+from manager.drifts import Drifts
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
 from manager.evacuations.running import Evacuations
@@ -40,6 +41,7 @@ class Domain:
     hand_overs: HandOvers
     resolutions: Resolutions
     lifecycle: Lifecycle
+    drifts: Drifts
     retained: RetainedCopies
     publisher: Publisher
     stopping: threading.Event

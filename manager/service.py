@@ -106,6 +106,12 @@ class ManagerServicer(EvacuationCalls, manager_pb2_grpc.ManagerServiceServicer):
             next_page_token=next_page(query, [(each.host_id,) for each in found], size),
         )
 
+    def AuditAllocations(
+        self, request: manager_pb2.AuditAllocationsRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.AuditAllocationsResponse:
+        drifts = self._domain.drifts.look(rpc.current_peer(), repair=request.repair)
+        return manager_pb2.AuditAllocationsResponse(drifts=drifts)
+
     def MigrateVm(
         self, request: manager_pb2.MigrateVmRequest, _context: grpc.ServicerContext
     ) -> manager_pb2.MigrateVmResponse:

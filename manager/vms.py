@@ -123,7 +123,7 @@ def put(connection: Connection, vm: VmRow, *, counted: bool) -> None:
         )
     )
     if counted:
-        capacity.record(connection, vm.host_id, capacity.VM, vm.vm_id, _consumed(vm.body))
+        capacity.record(connection, vm.host_id, capacity.VM, vm.vm_id, consumed(vm.body))
     else:
         capacity.give_back(connection, capacity.VM, vm.vm_id)
 
@@ -182,12 +182,12 @@ def take_back(
     row = get(connection, vm_id)
     if changed.rowcount != 1 or row is None:
         return False
-    capacity.record(connection, row.host_id, capacity.VM, vm_id, _consumed(row.body))
+    capacity.record(connection, row.host_id, capacity.VM, vm_id, consumed(row.body))
     return True
 
 
-def _consumed(body: manager_pb2.Vm) -> inventory.Amounts:
-    """A definition may ask for any number; sums must stay within 64 bits."""
+def consumed(body: manager_pb2.Vm) -> inventory.Amounts:
+    """What a machine takes. A definition may ask for any number; sums must stay within 64 bits."""
     asked = inventory.amounts(body.resources)
     return {name: min(amount, inventory.AMOUNT_MAX) for name, amount in asked.items()}
 

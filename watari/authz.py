@@ -85,7 +85,8 @@ TABLE = MappingProxyType(
     | _rules(
         "watari.v1.ManagerService",
         _OPERATORS,
-        *("ListInventories", "ResolveMigration", "ListRetainedVms", "PurgeVm"),
+        *("ListInventories", "AuditAllocations"),
+        *("ResolveMigration", "ListRetainedVms", "PurgeVm"),
         *("StartEvacuation", "GetEvacuation", "WatchEvacuation", "CancelEvacuation"),
     )
     # Manager to manager; the operator may look and give back.

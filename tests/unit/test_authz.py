@@ -50,8 +50,8 @@ EXPECTED = {
         "GetCloudStatus ListVms EstimateMigration ListMigrations WatchMigration CancelMigration"
         " SetMigrationLimit StartVm StopVm": {*USERS, *OPERATOR},
         "GetVm MigrateVm GetMigration": {*USERS, *OPERATOR, *BROKERS},
-        "ListInventories ResolveMigration StartEvacuation GetEvacuation WatchEvacuation"
-        " CancelEvacuation ListRetainedVms PurgeVm": OPERATOR,
+        "ListInventories AuditAllocations ResolveMigration StartEvacuation GetEvacuation"
+        " WatchEvacuation CancelEvacuation ListRetainedVms PurgeVm": OPERATOR,
     },
     "ReservationService": {
         "Reserve GrantEstimate ExtendReservation ConfirmReservation HandOverVm": MANAGERS,

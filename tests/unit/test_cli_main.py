@@ -35,6 +35,7 @@ COMMANDS: list[tuple[str, ...]] = [
     ("quota", "set"),
     ("quota", "delete"),
     ("quote",),
+    ("manager", "audit"),
     ("audit", "list"),
     ("audit", "export"),
     ("audit", "verify"),

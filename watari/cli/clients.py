@@ -70,6 +70,12 @@ class Manager:
             lambda page: page.inventories,
         )
 
+    def audit_allocations(self, *, repair: bool) -> list[manager_pb2.Drift]:
+        """Where what is written down and what is there have parted."""
+        request = manager_pb2.AuditAllocationsRequest(repair=repair)
+        patient = self.peer.patient(self._estimate_seconds_max)
+        return list(patient.change(self._stub.AuditAllocations, request).drifts)
+
     def migrate(self, request: manager_pb2.MigrateVmRequest) -> manager_pb2.Migration:
         """Starts a migration; repeating it with the same id is safe."""
         return self.peer.change(self._stub.MigrateVm, request).migration

@@ -19,6 +19,7 @@ from watari.cli import (
     evacuation,
     exits,
     local,
+    manager,
     migrate,
     migration,
     offer,
@@ -55,6 +56,7 @@ migrate.add(app)
 migration.add(app)
 evacuate.add(app)
 evacuation.add(app)
+manager.add(app)
 quota.add(app)
 quote.add(app)
 usage.add(app)

@@ -167,6 +167,54 @@ USAGE_KIND_RESIZED: UsageKind.ValueType  # 5
 """A machine's resources changed."""
 Global___UsageKind: _TypeAlias = UsageKind  # noqa: Y015
 
+class _DriftKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DriftKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DriftKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DRIFT_KIND_UNSPECIFIED: _DriftKind.ValueType  # 0
+    """Never sent."""
+    DRIFT_KIND_ALLOCATION_ORPHAN: _DriftKind.ValueType  # 1
+    """An allocation of what is no machine of this cloud and no live reservation. Repair: it is deleted."""
+    DRIFT_KIND_ALLOCATION_WRONG: _DriftKind.ValueType  # 2
+    """A machine or reservation whose allocation is missing or another. Repair: it is written anew."""
+    DRIFT_KIND_HOST_SILENT: _DriftKind.ValueType  # 3
+    """A host that does not answer: nothing can be told of what is on it."""
+    DRIFT_KIND_MACHINE_MISSING: _DriftKind.ValueType  # 4
+    """A machine of this cloud that its host does not list. Not repaired: silence disowns nothing."""
+    DRIFT_KIND_MACHINE_UNKNOWN: _DriftKind.ValueType  # 5
+    """A machine that a host lists and nobody knows. Repair: it is taken for this cloud's."""
+    DRIFT_KIND_MACHINE_CHANGED: _DriftKind.ValueType  # 6
+    """A machine whose host says that it has other resources. Repair: these are counted."""
+    DRIFT_KIND_MACHINE_FOREIGN: _DriftKind.ValueType  # 7
+    """A machine on a host where it should not be: another cloud owns it, or another host has it. Not
+    repaired: an operator has to see which copy lives.
+    """
+
+class DriftKind(_DriftKind, metaclass=_DriftKindEnumTypeWrapper):
+    """How what is written down and what is there have parted."""
+
+DRIFT_KIND_UNSPECIFIED: DriftKind.ValueType  # 0
+"""Never sent."""
+DRIFT_KIND_ALLOCATION_ORPHAN: DriftKind.ValueType  # 1
+"""An allocation of what is no machine of this cloud and no live reservation. Repair: it is deleted."""
+DRIFT_KIND_ALLOCATION_WRONG: DriftKind.ValueType  # 2
+"""A machine or reservation whose allocation is missing or another. Repair: it is written anew."""
+DRIFT_KIND_HOST_SILENT: DriftKind.ValueType  # 3
+"""A host that does not answer: nothing can be told of what is on it."""
+DRIFT_KIND_MACHINE_MISSING: DriftKind.ValueType  # 4
+"""A machine of this cloud that its host does not list. Not repaired: silence disowns nothing."""
+DRIFT_KIND_MACHINE_UNKNOWN: DriftKind.ValueType  # 5
+"""A machine that a host lists and nobody knows. Repair: it is taken for this cloud's."""
+DRIFT_KIND_MACHINE_CHANGED: DriftKind.ValueType  # 6
+"""A machine whose host says that it has other resources. Repair: these are counted."""
+DRIFT_KIND_MACHINE_FOREIGN: DriftKind.ValueType  # 7
+"""A machine on a host where it should not be: another cloud owns it, or another host has it. Not
+repaired: an operator has to see which copy lives.
+"""
+Global___DriftKind: _TypeAlias = DriftKind  # noqa: Y015
+
 class _Resolution:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1287,6 +1335,98 @@ class ListInventoriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListInventoriesResponse: _TypeAlias = ListInventoriesResponse  # noqa: Y015
+
+@_typing.final
+class Drift(_message.Message):
+    """One difference that was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    kind: Global___DriftKind.ValueType
+    """What it is."""
+    subject_id: _builtins.str
+    """The machine or reservation; empty for a host."""
+    host_id: _builtins.str
+    """The host; empty for an allocation."""
+    found: _builtins.str
+    """What is there, in words."""
+    expected: _builtins.str
+    """What should be, in words."""
+    repair: _builtins.str
+    """What a repair does, in words; empty where none is safe."""
+    repaired: _builtins.bool
+    """Whether that was done."""
+    def __init__(
+        self,
+        *,
+        kind: Global___DriftKind.ValueType = ...,
+        subject_id: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+        found: _builtins.str = ...,
+        expected: _builtins.str = ...,
+        repair: _builtins.str = ...,
+        repaired: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "found", b"found", "host_id", b"host_id", "kind", b"kind", "repair", b"repair", "repaired", b"repaired", "subject_id", b"subject_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drift: _TypeAlias = Drift  # noqa: Y015
+
+@_typing.final
+class AuditAllocationsRequest(_message.Message):
+    """Request of ManagerService.AuditAllocations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPAIR_FIELD_NUMBER: _builtins.int
+    repair: _builtins.bool
+    """Whether to repair; nothing is changed otherwise."""
+    def __init__(
+        self,
+        *,
+        repair: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["repair", b"repair"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditAllocationsRequest: _TypeAlias = AuditAllocationsRequest  # noqa: Y015
+
+@_typing.final
+class AuditAllocationsResponse(_message.Message):
+    """Response of ManagerService.AuditAllocations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIFTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def drifts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Drift]:
+        """What was found. At most 1,000; the next look finds the others."""
+
+    def __init__(
+        self,
+        *,
+        drifts: _abc.Iterable[Global___Drift] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drifts", b"drifts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditAllocationsResponse: _TypeAlias = AuditAllocationsResponse  # noqa: Y015
 
 @_typing.final
 class StartVmRequest(_message.Message):

@@ -58,6 +58,11 @@ class ManagerServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.ListInventoriesRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.ListInventoriesResponse.FromString,
                 _registered_method=True)
+        self.AuditAllocations = channel.unary_unary(
+                '/watari.v1.ManagerService/AuditAllocations',
+                request_serializer=watari_dot_v1_dot_manager__pb2.AuditAllocationsRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.AuditAllocationsResponse.FromString,
+                _registered_method=True)
         self.StartVm = channel.unary_unary(
                 '/watari.v1.ManagerService/StartVm',
                 request_serializer=watari_dot_v1_dot_manager__pb2.StartVmRequest.SerializeToString,
@@ -171,6 +176,14 @@ class ManagerServiceServicer:
 
     def ListInventories(self, request, context):
         """Lists the hosts' inventories with what is allocated and reserved on them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuditAllocations(self, request, context):
+        """Compares what is written down of allocations, machines and reservations with each other and with
+        what the hosts list now, and repairs what is safe if it is asked to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -330,6 +343,11 @@ def add_ManagerServiceServicer_to_server(servicer, server):
                     servicer.ListInventories,
                     request_deserializer=watari_dot_v1_dot_manager__pb2.ListInventoriesRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.ListInventoriesResponse.SerializeToString,
+            ),
+            'AuditAllocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuditAllocations,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.AuditAllocationsRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.AuditAllocationsResponse.SerializeToString,
             ),
             'StartVm': grpc.unary_unary_rpc_method_handler(
                     servicer.StartVm,
@@ -524,6 +542,33 @@ class ManagerService:
             '/watari.v1.ManagerService/ListInventories',
             watari_dot_v1_dot_manager__pb2.ListInventoriesRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.ListInventoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuditAllocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.ManagerService/AuditAllocations',
+            watari_dot_v1_dot_manager__pb2.AuditAllocationsRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.AuditAllocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,10 @@ class ManagerServiceStub:
     """
     ListInventories: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListInventoriesRequest, _manager_pb2.ListInventoriesResponse]
     """Lists the hosts' inventories with what is allocated and reserved on them."""
+    AuditAllocations: _grpc.UnaryUnaryMultiCallable[_manager_pb2.AuditAllocationsRequest, _manager_pb2.AuditAllocationsResponse]
+    """Compares what is written down of allocations, machines and reservations with each other and with
+    what the hosts list now, and repairs what is safe if it is asked to.
+    """
     StartVm: _grpc.UnaryUnaryMultiCallable[_manager_pb2.StartVmRequest, _manager_pb2.StartVmResponse]
     """Starts a machine, or lets one go on that is paused. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
     (VM_BUSY, VM_LIFECYCLE_FAILED), UNIMPLEMENTED (NOT_SERVED) where the host's driver runs none.
@@ -133,6 +137,10 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     """
     ListInventories: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListInventoriesRequest, _manager_pb2.ListInventoriesResponse]  # type: ignore[assignment]
     """Lists the hosts' inventories with what is allocated and reserved on them."""
+    AuditAllocations: _aio.UnaryUnaryMultiCallable[_manager_pb2.AuditAllocationsRequest, _manager_pb2.AuditAllocationsResponse]  # type: ignore[assignment]
+    """Compares what is written down of allocations, machines and reservations with each other and with
+    what the hosts list now, and repairs what is safe if it is asked to.
+    """
     StartVm: _aio.UnaryUnaryMultiCallable[_manager_pb2.StartVmRequest, _manager_pb2.StartVmResponse]  # type: ignore[assignment]
     """Starts a machine, or lets one go on that is paused. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
     (VM_BUSY, VM_LIFECYCLE_FAILED), UNIMPLEMENTED (NOT_SERVED) where the host's driver runs none.
@@ -233,6 +241,15 @@ class ManagerServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.ListInventoriesResponse, _abc.Awaitable[_manager_pb2.ListInventoriesResponse]]:
         """Lists the hosts' inventories with what is allocated and reserved on them."""
+
+    def AuditAllocations(
+        self,
+        request: _manager_pb2.AuditAllocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.AuditAllocationsResponse, _abc.Awaitable[_manager_pb2.AuditAllocationsResponse]]:
+        """Compares what is written down of allocations, machines and reservations with each other and with
+        what the hosts list now, and repairs what is safe if it is asked to.
+        """
 
     def StartVm(
         self,
