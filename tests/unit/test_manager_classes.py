@@ -32,7 +32,7 @@ def rig(tmp_path: Path, own: Identity) -> Iterator[Make]:
     made: list[Rig] = []
 
     def make(pool: dict[str, ClassSettings] | None = None, **of_host: object) -> Rig:
-        made.append(Rig(tmp_path, own, pool, **of_host))
+        made.append(Rig(tmp_path, own, pool=pool, **of_host))
         return made[-1]
 
     yield make
