@@ -106,6 +106,8 @@ def _engine(settings: StoreSettings, url: URL) -> Engine:
             max_overflow=0,
             pool_timeout=settings.write_wait_seconds_max,
             pool_pre_ping=True,
+            # Few connections that know the statements well, rather than all of them by turns.
+            pool_use_lifo=True,
             pool_recycle=RECYCLE_SECONDS,
             # The store begins and ends transactions itself, in words.
             isolation_level="AUTOCOMMIT",

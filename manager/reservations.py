@@ -7,6 +7,7 @@ the transaction that promises it.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from sqlalchemy.engine import Connection
 
@@ -147,9 +148,9 @@ class Reservations:
             if row.state is State.PENDING:
                 admission.require_swapped(reservation_rows.move(connection, row, State.CONFIRMED))
                 self._note(connection, "reservation.confirmed", row, caller)
-            confirmed = self._reread(connection, row)
+                row = replace(row, state=State.CONFIRMED)
         failpoint.hit(AFTER_CONFIRM)
-        return confirmed
+        return row
 
     def release(self, reservation_id: str, caller: SpiffeId) -> Reservation | None:
         """Give a reservation back; None when it is unknown. What has arrived is owed to be deleted.
