@@ -212,7 +212,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     def DiscardIncoming(
         self, request: agent_pb2.DiscardIncomingRequest, context: grpc.ServicerContext
     ) -> agent_pb2.DiscardIncomingResponse:
-        self._sessions.discard(validate.require_uuid(request.migration_id, "migration_id"))
+        migration_id = validate.require_uuid(request.migration_id, "migration_id")
+        self._sessions.discard(migration_id)
+        self._events.discarded(migration_id)
         return agent_pb2.DiscardIncomingResponse()
 
     def ListEvents(

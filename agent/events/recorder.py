@@ -107,6 +107,14 @@ class Recorder:
         with _harmless():
             self._record(Change(vm_id, self._clock.now()))
 
+    def discarded(self, migration_id: str) -> None:
+        """A call has just made what a migration had brought go."""
+        with self._recording:
+            known = self._event_log.machines.items()
+            gone = [vm_id for vm_id, each in known if each.arrived_in == migration_id]
+        for vm_id in gone:
+            self.noticed(vm_id)
+
     def moved(self, event: agent_pb2.HostEvent) -> None:
         """A transfer, or a session of one, has ended."""
         event.reason = event.reason[:REASON_CHARS_MAX]

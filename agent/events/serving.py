@@ -23,6 +23,9 @@ class Events:
         self.noticed = recorder.noticed
         """To be called when a call has made a machine come, go or change hands."""
 
+        self.discarded = recorder.discarded
+        """The same where only the migration is known that had brought it."""
+
     def list(
         self, request: agent_pb2.ListEventsRequest, peer: SpiffeId, left_seconds: float | None
     ) -> agent_pb2.ListEventsResponse:

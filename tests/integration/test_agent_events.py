@@ -102,7 +102,8 @@ def test_a_failed_attempt_and_the_next_one_are_recorded_each(hosts: Pair) -> Non
     )
     assert MIB <= first.raw_bytes < CONTENT_BYTES
     received = [each for each in read(hosts.destination).events if each.raw_bytes]
-    assert [each.reason for each in received] == ["", "succeeded"]
+    # Whether the session's end or that of its streams is noticed first, nobody knows.
+    assert [each.reason == "succeeded" for each in received] == [False, True]
     assert sum(each.raw_bytes for each in received) >= CONTENT_BYTES
     assert 0 < second.raw_bytes <= CONTENT_BYTES - received[0].raw_bytes + MIB
 

@@ -8,12 +8,16 @@ from typing import Any, cast
 
 import pytest
 
+from agent.events.log import EventLog
+from agent.events.recorder import Recorder
+from agent.events.serving import Events
 from agent.hooks import Hooks, Stage
 from agent.hypervisors.shelf import Shelf
 from agent.service import AgentService
-from agent.settings import HookSettings
+from agent.settings import EventSettings, HookSettings
 from tests.support.shelves import MIB, Content, put_machine
 from watari import clock, errors, failpoint
+from watari.identity import SpiffeId
 from watari.v1 import agent_pb2
 
 KILLED = "error(SERVER_UNAVAILABLE)"
@@ -35,13 +39,18 @@ class Host:
         self.migration_id = str(uuid.uuid4())
         self.vm_id = put_machine(folder / "shelf", "web", {"vda": Content(MIB)})
         self.shelf.hold(self.vm_id, self.migration_id)
+        log = EventLog(folder / "events", EventSettings(), clock.SystemClock())
+        recorder = Recorder(log, self.shelf, 60, clock.SystemClock())
+        self.events = Events(log, recorder, SpiffeId.parse("spiffe://tokyo.example/manager/main"))
+        self.close = log.close
 
     def agent(self) -> tuple[AgentService, Hooks]:
         """One that has just been started."""
         settings = HookSettings(folder=self.hooks)
         hooks = Hooks(settings, cloud="tokyo", host="host1", due=self.due)
         none = cast("Any", None)
-        return AgentService(none, self.shelf, none, none, hooks, threading.Event()), hooks
+        served = AgentService(none, self.shelf, none, none, hooks, self.events, threading.Event())
+        return served, hooks
 
     def unhold(self, epoch: int = 0) -> None:
         request = agent_pb2.UnholdGuestRequest(
@@ -61,6 +70,7 @@ class Host:
 def host(tmp_path: Path) -> Iterator[Host]:
     found = Host(tmp_path)
     yield found
+    found.close()
     found.shelf.close()
 
 

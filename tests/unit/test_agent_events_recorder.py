@@ -175,6 +175,7 @@ def test_a_look_leaves_to_the_hypervisor_what_it_tells_meanwhile(host: Host) -> 
 def test_a_look_that_began_before_an_arrival_does_not_undo_it(host: Host) -> None:
     vm_id = host.put()
     xml = host.shelf.guest(vm_id).definition_xml
+    host.shelf.hold(vm_id, MIGRATION)
     host.shelf.retire(vm_id, MIGRATION)
 
     def arrive() -> None:

@@ -104,6 +104,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A fault of ours; metadata `incident` finds it in the server's log."""
     ERROR_REASON_FAILPOINT: _ErrorReason.ValueType  # 36
     """A fail point that a test armed."""
+    ERROR_REASON_LEASE_LOST: _ErrorReason.ValueType  # 37
+    """Another manager process works with the same database; ask that one."""
     ERROR_REASON_RECORD_NOT_FOUND: _ErrorReason.ValueType  # 50
     """The directory has no such record."""
     ERROR_REASON_LEASE_NOT_FOUND: _ErrorReason.ValueType  # 51
@@ -272,6 +274,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 35
 """A fault of ours; metadata `incident` finds it in the server's log."""
 ERROR_REASON_FAILPOINT: ErrorReason.ValueType  # 36
 """A fail point that a test armed."""
+ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 37
+"""Another manager process works with the same database; ask that one."""
 ERROR_REASON_RECORD_NOT_FOUND: ErrorReason.ValueType  # 50
 """The directory has no such record."""
 ERROR_REASON_LEASE_NOT_FOUND: ErrorReason.ValueType  # 51
