@@ -58,5 +58,6 @@ def require(classes: Mapping[str, ClassSettings], field: str) -> None:
 def require_pool(classes: Mapping[str, ClassSettings], field: str) -> None:
     """The same for the pool, which has nothing that every host has."""
     require(classes, field)
-    for name in sorted({inventory.VCPUS, inventory.MEMORY, inventory.DISK} & classes.keys()):
+    hosts = {inventory.VCPUS, inventory.MEMORY, inventory.DISK, inventory.STORAGE}
+    for name in sorted(hosts & classes.keys()):
         raise validate.invalid_field(f"{field}.{name}", "is the hosts'", "name a further class")

@@ -183,13 +183,14 @@ class Hosts:
         if record is None or row is None:
             return None
         ours = row.cloud_id == self._cloud_id
-        if record.state in (State.FAILED, State.CANCELLED) and ours:
+        # A copy that reappears at another of our hosts stays held.
+        here = ours and row.host_id == host_id
+        if record.state in (State.FAILED, State.CANCELLED) and here:
             # In nobody's way here: it may take minutes until the machine runs again.
             call = outbox.OwedCall(outbox.Kind.UNHOLD, guest.held_by, host_id, guest.vm_id)
             if outbox.find(connection, call.kind, call.migration_id) is None:
                 outbox.owe(connection, call, micros(self._clock.now()))
-        left = not ours or row.host_id != host_id
-        return record.migration_id if record.state is State.SUCCEEDED and left else None
+        return record.migration_id if record.state is State.SUCCEEDED and not here else None
 
     def _retire(self, host_id: str, vm_id: str, migration_id: str) -> None:
         try:

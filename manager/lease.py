@@ -89,6 +89,7 @@ class Lease:
 
     def give_back(self) -> None:
         """Let who stands by begin at once; otherwise it waits for the lease to run out."""
+        self._valid_until = 0.0
         try:
             with self._store.write(in_time=False) as connection:
                 connection.execute(

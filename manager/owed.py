@@ -78,11 +78,12 @@ class OwedCalls:
         return reservation is not None and reservation.state is State.RELINQUISHED
 
     def _start(self, call: OwedCall) -> None:
-        if not self._stands(call):
+        epoch = self._arrived_at(call)
+        if epoch is None:
             _log.info("not started: it is somewhere else by now", vm_id=call.subject_id)
             return
         try:
-            self._agents.start(call.target, call.subject_id, call.migration_id)
+            self._agents.start(call.target, call.subject_id, call.migration_id, epoch)
         except errors.NotFound as error:
             if error.reason != "VM_NOT_FOUND":
                 raise
@@ -91,13 +92,14 @@ class OwedCalls:
             # A shelf runs nothing: whoever chose it wanted the machine off.
             _log.warning("not started", vm_id=call.subject_id, problem=error.message)
 
-    def _stands(self, call: OwedCall) -> bool:
-        """Whether the machine is still ours as it arrived with that migration."""
+    def _arrived_at(self, call: OwedCall) -> int | None:
+        """The epoch at which the machine arrived with that migration, while it still is ours so."""
         with self._store.read() as connection:
             row = vms.get(connection, call.subject_id)
             reservation = reservation_rows.of_migration(connection, call.migration_id)
             owed = outbox.find(connection, call.kind, call.migration_id)
         if row is None or reservation is None or owed is None:
-            return False  # gone; or its tenant has stopped it since
-        arrived_at = (self._cloud_id, reservation.request.source_epoch + 1, call.target)
-        return (row.cloud_id, row.epoch, row.host_id) == arrived_at
+            return None  # gone; or its tenant has stopped it since
+        epoch = reservation.request.source_epoch + 1
+        here = (row.cloud_id, row.epoch, row.host_id) == (self._cloud_id, epoch, call.target)
+        return epoch if here else None

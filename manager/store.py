@@ -181,7 +181,10 @@ class Store:
             connection.info[KNOWN] = {}
             shared = self._shared = _Shared(connection)
         else:
+            # Until it stands there is nothing of this write to go back to, and all of it is lost.
+            shared.lost = True
             shared.connection.exec_driver_sql("SAVEPOINT one")
+            shared.lost = False
         shared.begun += 1
         return shared
 
@@ -197,7 +200,7 @@ class Store:
             self._turns.leave()
             return
         try:
-            if shared.kept:
+            if shared.kept and not shared.lost:
                 shared.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
                 shared.connection.info[KNOWN] = {}
         except (sa.exc.DBAPIError, sa.exc.PendingRollbackError):
@@ -219,9 +222,11 @@ class Store:
             # What the server makes of it is not known; the pool must not hand it to the next.
             shared.connection.invalidate()
         finally:
-            shared.connection.close()
-            self._turns.leave()
-            shared.ended.set()
+            try:
+                shared.connection.close()
+            finally:
+                self._turns.leave()
+                shared.ended.set()
 
     def _prepare(self) -> None:
         try:

@@ -36,6 +36,9 @@ while the agent was away is bounded by.
 
 REASON_CHARS_MAX = 64
 
+BUSY_SECONDS_MAX = 0.2
+"""How long a call waits for what is being recorded, before it leaves its own to the recorder."""
+
 JOIN_SECONDS_MAX = 10.0
 """How long stopping waits for what is being recorded."""
 
@@ -104,8 +107,16 @@ class Recorder:
 
     def noticed(self, vm_id: str) -> None:
         """A call has just made a machine come, go or change hands."""
+        change = Change(vm_id, self._clock.now())
         with _harmless():
-            self._record(Change(vm_id, self._clock.now()))
+            # A hypervisor that does not answer somebody else keeps no machine from starting.
+            if not self._recording.acquire(timeout=BUSY_SECONDS_MAX):
+                self.told(change)
+                return
+            try:
+                self._compare(change)
+            finally:
+                self._recording.release()
 
     def discarded(self, migration_id: str) -> None:
         """A call has just made what a migration had brought go."""
@@ -188,26 +199,29 @@ class Recorder:
             self._record(change)
 
     def _record(self, change: Change) -> None:
-        """One machine as it is now; whether it runs is what was told, or stays as it is known."""
         with self._recording:
-            with self._wake:
-                self._touched.add(change.vm_id)
-            known = self._event_log.machines.get(change.vm_id)
-            try:
-                found = self._found(change.vm_id)
-                retained = {} if found else _by_stay(self._hypervisor.retained())
-            except errors.WatariError as error:
-                _log.debug("machine cannot be looked at", reason=error.reason)
-                return
-            steps, now = comparing.compare(
-                known,
-                _as_told(change, known, found),
-                departed_in=_left(known, retained),
-                new_log=self._event_log.looked_at is None,
-            )
-            seen = _Seen(change.at, change.reason[:REASON_CHARS_MAX])
-            if now != known:
-                self._append([_dated(each, seen) for each in steps], {change.vm_id: now})
+            self._compare(change)
+
+    def _compare(self, change: Change) -> None:
+        """One machine as it is now; whether it runs is what was told, or stays as it is known."""
+        with self._wake:
+            self._touched.add(change.vm_id)
+        known = self._event_log.machines.get(change.vm_id)
+        try:
+            found = self._found(change.vm_id)
+            retained = {} if found else _by_stay(self._hypervisor.retained())
+        except errors.WatariError as error:
+            _log.debug("machine cannot be looked at", reason=error.reason)
+            return
+        steps, now = comparing.compare(
+            known,
+            _as_told(change, known, found),
+            departed_in=_left(known, retained),
+            new_log=self._event_log.looked_at is None,
+        )
+        seen = _Seen(change.at, change.reason[:REASON_CHARS_MAX])
+        if now != known:
+            self._append([_dated(each, seen) for each in steps], {change.vm_id: now})
 
     def _found(self, vm_id: str) -> Machine | None:
         try:

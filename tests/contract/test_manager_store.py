@@ -145,6 +145,47 @@ def test_what_shares_a_commit_that_fails_is_refused_as_a_whole(
     assert noted(patient) == ["afterwards"]
 
 
+def test_a_write_that_cannot_join_those_before_it_takes_none_of_them_back_in_silence(
+    patient: Store,
+) -> None:
+    """Its savepoint fails, and the one that there is belongs to the write before it."""
+    inside, go_on = threading.Event(), threading.Event()
+    seen: list[str] = []
+
+    def first() -> None:
+        with patient.write() as connection:
+            note(connection, "first")
+            inside.set()
+            assert go_on.wait(WAIT_SECONDS_MAX)
+
+    def write(subject: str) -> None:
+        with patient.write() as connection:
+            note(connection, subject)
+
+    def fail_second(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith("SAVEPOINT"):
+            seen.append(statement)
+            if len(seen) == 2:
+                raise sa.exc.OperationalError(statement, None, Exception("out of memory"))
+
+    sa.event.listen(patient._database.engine, "before_cursor_execute", fail_second)
+    with ThreadPoolExecutor(3) as pool:
+        leading = pool.submit(first)
+        assert inside.wait(WAIT_SECONDS_MAX)
+        others = [pool.submit(write, "second")]
+        while len(patient._turns._waiting) < 1:
+            assert not leading.done()
+        others.append(pool.submit(write, "third"))
+        while len(patient._turns._waiting) < 2:
+            assert not leading.done()
+        go_on.set()
+        for each in (leading, *others):
+            assert isinstance(each.exception(), errors.Unavailable)
+    assert noted(patient) == []
+    write("afterwards")
+    assert noted(patient) == ["afterwards"]
+
+
 def test_many_writers_append_to_one_chain(patient: Store) -> None:
     def append(number: int) -> None:
         with patient.write() as connection:

@@ -159,7 +159,7 @@ def test_a_machine_that_moves_with_its_memory_is_in_both_logs(
         arrived = drivers.arrived(staging, vm_id, held.definition_xml)
         osaka.driver.activate(arrived, provisional=True)
         osaka.driver.prepare(vm_id)
-        osaka.driver.start(vm_id)
+        osaka.driver.start(vm_id, migration)
         tokyo.driver.retire(vm_id, migration)
         left.recorder.noticed(vm_id)
         left.wait(("APPEARED", ""), ("STARTED", ""), ("STOPPED", "memory saved"), ("DEPARTED", ""))

@@ -74,10 +74,12 @@ def test_memory_that_arrived_is_not_loaded_over_disks_that_were_written_to_since
     lab.osaka.virsh("start", guest.spec.name)
     there.wait_ack()
     lab.osaka.virsh("destroy", guest.spec.name)
-    assert memory.exists()
-    assert osaka.driver.prepare(machine.vm_id).state == PAUSED
-    assert not memory.exists()
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        osaka.driver.prepare(machine.vm_id)
+    assert caught.value.reason == "VM_LIFECYCLE_FAILED"
+    assert memory.exists(), "its source can have it all back"
     osaka.driver.start(machine.vm_id, migration)
+    assert not memory.exists()
     there.wait_ack()
     assert boots(guest.console, there) == 3
 
@@ -205,6 +207,7 @@ def test_a_machine_that_its_owner_stopped_is_not_forgotten_any_more(
     assert osaka.driver.stop(machine.vm_id, 0, epoch=2).state == OFF
     assert not osaka.driver.forget(migration)
     assert osaka.driver.prepare(machine.vm_id).state == OFF, "it is to be off"
+    assert osaka.driver.start(machine.vm_id, migration, 2).state == OFF, "overruled"
     osaka.driver.start(machine.vm_id, epoch=2)
     osaka.console(migration).wait_ack()
 
@@ -225,3 +228,43 @@ def test_a_machine_that_is_provisional_is_started_by_those_alone_who_know_of_it(
         assert caught.value.reason == reason
         assert osaka.driver.guest(machine.vm_id).state == OFF
     assert osaka.driver.start(machine.vm_id, migration, 2).state == RUNNING
+
+
+def test_a_machine_that_was_put_back_by_hand_keeps_its_files_when_its_copy_expires(
+    tokyo: Agent, lab: Lab, lab_image: Image, make_guest: MakeGuest, tmp_path: Path
+) -> None:
+    (tmp_path / "linked").symlink_to(tmp_path)
+    osaka = Agent(lab.osaka, tmp_path / "linked" / "agent-osaka", lab_image)
+    guest = make_guest(lab.tokyo, disks={"vda": "raw"})
+    _brought, machine = moved(tokyo, osaka, guest, COLD, provisional=False)
+    disk, vm_id = machine.disks[0].path, machine.vm_id
+    definition = tmp_path / "definition.xml"
+    definition.write_text(machine.definition_xml)
+    taken = [drivers.new_id(), drivers.new_id()]
+    for migration in taken:
+        osaka.driver.hold(vm_id, migration, COLD)
+        osaka.driver.quiesce(vm_id, migration, STOP_SECONDS_MAX)
+        osaka.driver.retire(vm_id, migration)
+        lab.osaka.virsh("define", definition)
+    for migration in taken:
+        osaka.driver.purge(migration)
+        assert disk.exists()
+    lab.osaka.virsh("undefine", guest.spec.name, "--keep-nvram")
+    osaka.driver.close()
+
+
+def test_a_copy_that_expires_takes_no_file_of_a_later_one(
+    tokyo: Agent, lab: Lab, make_guest: MakeGuest
+) -> None:
+    guest = make_guest(lab.tokyo, disks={"vda": "raw"})
+    vm_id, first, second = guest.spec.vm_id, drivers.new_id(), drivers.new_id()
+    for migration in (first, second):
+        tokyo.driver.hold(vm_id, migration, COLD)
+        tokyo.driver.quiesce(vm_id, migration, STOP_SECONDS_MAX)
+        tokyo.driver.retire(vm_id, migration)
+        if migration == first:
+            guest.define()
+    tokyo.driver.purge(first)
+    assert guest.disk("vda").exists()
+    tokyo.driver.purge(second)
+    assert not guest.disk("vda").exists()

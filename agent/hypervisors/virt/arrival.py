@@ -145,9 +145,11 @@ class Arrival:
             guest, origin = self._meant(vm_id, migration_id, epoch)
             memory = None
             if origin is not None:
+                if origin.stopped and migration_id:
+                    return guest  # a late order: who stopped it overruled the migration's start
                 self._define(origin)
                 origin = self._folder.put_origin(
-                    replace(origin, provisional=False, started=True, defined=True)
+                    replace(origin, provisional=False, started=True, stopped=False, defined=True)
                 )
                 self._load(vm_id, origin)
                 memory = self._folder.machine(origin.migration_id) / placing.MEMORY
@@ -161,8 +163,10 @@ class Arrival:
         with self._machines.alone(vm_id):
             guest, origin = self._meant(vm_id, migration_id, epoch)
             if origin is not None:
-                if not origin.started:
-                    self._folder.put_origin(replace(origin, provisional=False, started=True))
+                if not origin.stopped:
+                    self._folder.put_origin(
+                        replace(origin, provisional=False, started=True, stopped=True)
+                    )
                 self._drop_memory_of(guest, origin)
             lifecycle.shut_down(self._machines, vm_id, stop_seconds_max)
             return self._machines.guest(vm_id)
@@ -257,7 +261,8 @@ class Arrival:
 
     def _load(self, vm_id: str, origin: Origin) -> None:
         """Gets it as far as it goes without running; one that is active already stays as it is. One
-        whose disks somebody has written to since boots from them.
+        whose disks somebody has written to since boots from them, unless it is provisional: then
+        its source can go on where it was.
         """
         folder = self._folder.machine(origin.migration_id)
         memory = folder / placing.MEMORY
@@ -266,6 +271,10 @@ class Arrival:
                 return
             if memory.is_file() and (newer := stamps.changed(origin.stamps)):
                 _log.warning("saved memory is older than the disks", vm_id=vm_id, disks=newer)
+                if origin.provisional:
+                    raise faults.failed(
+                        "the saved memory was not loaded", "its disks were written to since"
+                    )
                 files.remove(memory)
             if not memory.is_file():
                 if not origin.started:

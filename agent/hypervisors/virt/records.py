@@ -81,6 +81,8 @@ class Origin:
     """Whether it is provisional only until libvirt has taken it."""
     started: bool = False
     """Whether its owner has ordered it to start or to stop: `prepare` leaves it alone then."""
+    stopped: bool = False
+    """Whether its owner has ordered it to stop, and not to start since."""
     defined: bool = False
     """Whether libvirt was told."""
     stamps: Mapping[str, str] = dataclasses.field(default_factory=dict)

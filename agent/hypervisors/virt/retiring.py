@@ -85,16 +85,24 @@ class Retiring:
             self._folder.drop_kept(migration_id)
             return
         with self._machines.alone(kept.vm_id):
-            in_use = usage.in_use(self._machines)
+            in_use = usage.in_use(self._machines) | self._kept_otherwise(migration_id)
             for each in records.kept_disks(kept).values():
                 if each in in_use:
                     _log.warning("a retained file is in use again", file=each.name)
                 elif records.plain_file(each):
                     files.remove(each)
-            folder = self._folder.machine(kept.folder) if kept.folder else None
+            # What is in use is told by resolved paths.
+            folder = self._folder.machine(kept.folder).resolve() if kept.folder else None
             if folder is not None and not any(folder in each.parents for each in in_use):
                 self._folder.remove_machine(kept.folder)
             self._folder.drop_kept(migration_id)
+
+    def _kept_otherwise(self, migration_id: str) -> set[Path]:
+        """Files of copies that other migrations left: an operator may have put a machine back by
+        hand, which then left once more.
+        """
+        others = [each for each in self._folder.all_kept() if each.migration_id != migration_id]
+        return {path for each in others for path in records.kept_disks(each).values()}
 
     def purge_expired(self) -> None:
         """Deletes what has been kept for its time."""
