@@ -40,8 +40,9 @@ class Host:
             raise self.failing
         return agent_pb2.Guest(state=agent_pb2.GUEST_STATE_PAUSED)
 
-    def start(self, host_id: str, vm_id: str, migration_id: str) -> agent_pb2.Guest:
+    def start(self, host_id: str, vm_id: str, migration_id: str, epoch: int) -> agent_pb2.Guest:
         """It runs."""
+        assert epoch == 5, "one more than at the source"
         self.started.append(vm_id)
         return agent_pb2.Guest(state=agent_pb2.GUEST_STATE_RUNNING)
 
