@@ -120,10 +120,8 @@ class Recorder:
 
     def discarded(self, migration_id: str) -> None:
         """A call has just made what a migration had brought go."""
-        with self._recording:
-            known = self._event_log.machines.items()
-            gone = [vm_id for vm_id, each in known if each.arrived_in == migration_id]
-        for vm_id in gone:
+        known = self._event_log.machines.items()  # of this moment: the log replaces it as a whole
+        for vm_id in [vm_id for vm_id, each in known if each.arrived_in == migration_id]:
             self.noticed(vm_id)
 
     def moved(self, event: agent_pb2.HostEvent) -> None:

@@ -55,7 +55,7 @@ TYPICAL = """
       <source network='lan' portid='1' bridge='virbr0'/><target dev='vnet3'/>
       <script path='/tmp/up.sh'/><model type='virtio'/><filterref filter='clean-traffic'/>
       <address type='pci' domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></interface>
-    <serial type='file'><source path='/etc/cron.d/x' append='off'/><log file='/root/.bashrc'/>
+    <serial type='file'><source path='/etc/cron.d/x' append='off'/><log file='/etc/profile.d/x.sh'/>
       <target type='isa-serial' port='0'/></serial>
     <console type='file'><source path='/etc/cron.d/x'/><target type='serial' port='0'/></console>
     <channel type='unix'><source mode='bind' path='/run/libvirt/qemu/x.agent'/>
