@@ -83,7 +83,7 @@ SOURCE, DESTINATION = "tokyo", "osaka"
 MARKS = (
     Mark("stop asked", f"{SOURCE}-agent", "lifecycle.shut_down", "began"),
     Mark("guest stops", f"{SOURCE}-agent", "lifecycle.shut_down"),
-    Mark("memory saved", f"{SOURCE}-agent", "Stopping._save"),
+    Mark("memory saved", f"{SOURCE}-agent", "Saving.save"),
     Mark("out of libvirt", f"{SOURCE}-agent", "Libvirt.quiesce"),
     Mark("disks opened", f"{SOURCE}-agent", "Sending.run", "began"),
     Mark("data", f"{SOURCE}-agent", "Line.complete", "began"),

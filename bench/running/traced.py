@@ -39,7 +39,7 @@ STEPS = {
         "agent.hypervisors.virt.driver:Libvirt.prepare",
         "agent.hypervisors.virt.driver:Libvirt.start",
         "agent.hypervisors.virt.driver:Libvirt.retire",
-        "agent.hypervisors.virt.stopping:Stopping._save",
+        "agent.hypervisors.virt.saving:Saving.save",
         "agent.hypervisors.virt.views:Views.end_jobs",
         "agent.hypervisors.virt.lifecycle:shut_down",
         "agent.hypervisors.virt.lifecycle:undefine",
