@@ -157,12 +157,12 @@ def record(
     """Note what a consumer takes as a fact, in place of what was noted of it, fitting or not: of
     the host, and of the pool where that has the class.
     """
-    own, pooled = inventory.split(amounts, _shared(connection))
     wanted = placed(connection, host_id, amounts)
     if _current(connection, kind, consumer_id) == wanted:
         return
     give_back(connection, kind, consumer_id)
-    for where, part in ((host_id, own), (POOL, pooled)):
+    for where in (host_id, POOL):
+        part = {name: amount for name, (at, amount) in wanted.items() if at == where}
         if part:
             _insert(connection, where, kind, consumer_id, part)
             _bump(connection, where)
