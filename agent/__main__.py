@@ -85,12 +85,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     )
     context.stack.callback(jobs.close)
     if settings.metrics.address:
-        reach = Reach(hypervisor, context.clock)
-        context.stack.enter_context(
-            Periodic("agent-reach", LOOK_SECONDS, context.clock, reach.look)
-        )
-        reach.look()
-        metrics.expose(settings.metrics, context.stack, collector(jobs, sessions, reach))
+        _expose_metrics(settings, context, hypervisor, jobs, sessions)
     context.stack.enter_context(
         Periodic(
             "agent-trust",
@@ -120,6 +115,20 @@ def _events(
     context.stack.callback(log.close)
     recorder = Recorder(log, hypervisor, settings.events.look_seconds, context.clock)
     return log, context.stack.enter_context(recorder)
+
+
+def _expose_metrics(
+    settings: Settings,
+    context: service.Context,
+    hypervisor: Hypervisor,
+    jobs: Jobs,
+    sessions: Sessions,
+) -> None:
+    """Prometheus's endpoint, with whether the hypervisor answers."""
+    reach = Reach(hypervisor, context.clock)
+    context.stack.enter_context(Periodic("agent-reach", LOOK_SECONDS, context.clock, reach.look))
+    reach.look()
+    metrics.expose(settings.metrics, context.stack, collector(jobs, sessions, reach))
 
 
 def _seeds(

@@ -61,17 +61,9 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     """
     check(settings, context.identity.spiffe_id)
     clock, stack, own = context.clock, context.stack, context.identity
-    store = Store(settings.store)
-    stack.callback(store.close)
-    if settings.store.url:
-        lease = Lease(store, clock, settings.store.lease_seconds)
-        lease.await_turn()
-        stack.callback(lease.give_back)
-        stack.enter_context(Periodic("lease", lease.renew_seconds, clock, lease.renew))
+    store = _opened(settings, context)
     refused = refusals.Refusals(store, clock)
     stack.callback(refused.close)
-    with store.write() as connection:
-        capacity.open_pool(connection, settings.pool)
     channels = ChannelPool(own)
     stack.callback(channels.close)
     members = joining.assemble(settings, context, store, channels)
@@ -143,6 +135,21 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     stack.callback(driver.stop)
     driver.start()
     return server
+
+
+def _opened(settings: Settings, context: service.Context) -> Store:
+    """The database, once this is the process that works with it."""
+    clock, stack = context.clock, context.stack
+    store = Store(settings.store)
+    stack.callback(store.close)
+    if settings.store.url:
+        lease = Lease(store, clock, settings.store.lease_seconds)
+        lease.await_turn()
+        stack.callback(lease.give_back)
+        stack.enter_context(Periodic("lease", lease.renew_seconds, clock, lease.renew))
+    with store.write() as connection:
+        capacity.open_pool(connection, settings.pool)
+    return store
 
 
 def _recurring(
