@@ -1,5 +1,5 @@
-"""The accounting's tables; no query in here. A manager's database has them from the release on in
-which managers book: until then their metadata is their own.
+"""The accounting's tables; no query in here. Revision 0005 of the schema makes them in a manager's
+database; their metadata is their own.
 
 Money is `units` and `nanos` as in the contract's Money: whole numbers that every database sums up
 exactly, whereas nanos alone would overflow 64 bits at nine thousand million of a currency, and text

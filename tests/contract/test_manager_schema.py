@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from manager import audit, schema, tables
+from manager.accounting import tables as accounting
 from manager.settings import StoreSettings
 from manager.store import Store
 from tests.support import postgresql
@@ -22,13 +23,21 @@ OLD = Path(__file__).with_name("manager_schema_4.sql")
 """A database as the last release without migrations left it."""
 
 
+def _known() -> sa.MetaData:
+    """Every table that the code knows: the manager's and the accounting's."""
+    known = sa.MetaData()
+    for table in (*tables.metadata.sorted_tables, *accounting.metadata.sorted_tables):
+        table.to_metadata(known)
+    return known
+
+
 def test_the_migrations_make_exactly_the_tables_that_the_code_knows(
     database: StoreSettings,
 ) -> None:
     store = Store(database)
     with store.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, tables.metadata) == []
+        assert compare_metadata(context, _known()) == []
     store.close()
 
 
@@ -62,7 +71,7 @@ def test_a_database_from_before_there_were_migrations_is_taken_over_whole(tmp_pa
     store = Store(StoreSettings(path=path))
     with store.write() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, tables.metadata) == []
+        assert compare_metadata(context, _known()) == []
         verify(audit.page(connection, after=0, limit=10))
         audit.append(connection, 3, actor="a", action="b", subject="c")
     with pytest.raises(sa.exc.IntegrityError), store.write() as connection:
@@ -97,3 +106,24 @@ def test_managers_that_start_at_once_make_the_tables_once(
         with store.read() as connection:
             assert audit.head(connection).sequence == 0
         store.close()
+
+
+@pytest.mark.parametrize("table", accounting.TABLES, ids=lambda table: table.name)
+def test_the_database_itself_refuses_to_change_what_was_booked(
+    database: StoreSettings, table: sa.Table
+) -> None:
+    values = {
+        column.name: b"" if isinstance(column.type, sa.LargeBinary) else 1
+        for column in table.columns
+        if not isinstance(column.type, sa.String)
+    } | {column.name: "x" for column in table.columns if isinstance(column.type, sa.String)}
+    store = Store(database)
+    with store.write() as connection:
+        connection.execute(table.insert().values(**values))
+    for change in (table.delete(), table.update().values(**values)):
+        with (
+            pytest.raises(sa.exc.DBAPIError, match="appended to only"),
+            store.write() as connection,
+        ):
+            connection.execute(change)
+    store.close()
