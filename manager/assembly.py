@@ -6,8 +6,13 @@ from functools import partial
 
 import grpc
 
-from manager import audit, capacity, catalogue, classes, refusals
+from manager import audit, capacity, classes, refusals
 from manager import metrics as manager_metrics
+from manager.accounting import periods, sheet_documents
+from manager.accounts.books import Books
+from manager.accounts.facts import Cloud
+from manager.accounts.sheets import Sheets
+from manager.accounts.spending import Accounts
 from manager.agents import Agents
 from manager.arriving import Arriving
 from manager.audit_service import AuditServicer
@@ -35,7 +40,6 @@ from manager.peer_service import AccountingServicer, ReservationServicer
 from manager.peers import Peers
 from manager.publisher import Publisher
 from manager.quotas.book import Quotas
-from manager.quotas.budgets import NoAccounts
 from manager.quoting import Quoting
 from manager.reservations import Reservations
 from manager.resolutions import Resolutions
@@ -84,10 +88,12 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     recorder = Recorder(settings.cloud_id, own, clock, store, board)
     actions = Actions(recorder, agents, peers, owed, board, settings.migrations)
     driver = Driver(store, clock, actions, board, settings.migrations)
-    quotas = Quotas(store, clock, settings.cloud_id, own.spiffe_id.domain, NoAccounts())
-    reservations = Reservations(store, clock, own, settings, peers.known, quotas)
+    sheets = Sheets(settings.prices, store, clock)
+    cloud = Cloud(settings.cloud_id, own.spiffe_id.domain)
+    quotas = Quotas(store, clock, cloud.cloud_id, cloud.domain, Accounts(cloud.domain, sheets))
+    reservations = Reservations(store, clock, own, settings, peers.known, quotas, sheets.current)
     arriving = Arriving(store, clock, own, settings.cloud_id, agents, owed, settings.reservations)
-    publisher = Publisher(settings, store, clock, own, directories)
+    publisher = Publisher(settings, store, clock, own, directories, sheets.current)
     hosts = Hosts(settings, own.spiffe_id.domain, store, clock, agents)
     janitor = Janitor(store, clock, reservations, arriving, owed, agents)
 
@@ -101,11 +107,13 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         store=store,
         migrations=migrations,
         evacuations=evacuations,
-        estimates=Estimates(settings, own, store, clock, agents, peers),
+        estimates=Estimates(settings, own, store, clock, agents, peers, sheets.current),
         reservations=reservations,
-        estimate_grants=EstimateGrants(store, clock, own, settings, peers.known, quotas),
+        estimate_grants=EstimateGrants(
+            store, clock, own, settings, peers.known, quotas, sheets.current
+        ),
         quotas=quotas,
-        quoting=Quoting(settings, store, clock, own, quotas),
+        quoting=Quoting(settings, store, clock, own, quotas, sheets.current),
         resolutions=Resolutions(store, clock, own, agents, arriving, Resolving(recorder, driver)),
         lifecycle=Lifecycle(settings.cloud_id, store, clock, agents),
         drifts=Drifts(settings.cloud_id, store, clock, agents, hosts),
@@ -122,6 +130,8 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     audit.tell_head(store)
     recurring = _recurring(settings, members, refused, store, hosts, janitor)
     metering = Metering(settings.cloud_id, own.spiffe_id, store, clock, agents)
+    books = Books(settings.accounts, cloud, store, clock)
+    recurring["accounts"] = settings.accounts.book_seconds, books.book
     recurring["metering"] = settings.hosts.events_seconds, metering.read
     recurring["evacuations"] = settings.evacuations.check_seconds, evacuations.check
     if directories.configured:
@@ -229,7 +239,8 @@ def check(settings: Settings, own: SpiffeId) -> None:
         for endpoint in (*settings.directories, *settings.peers.values()):
             SpiffeId.parse(endpoint.spiffe_id)
             validate.require_address(endpoint.address, "address")
-        catalogue.price_sheet(settings.prices)
+        sheet_documents.from_settings(settings.prices)
+        periods.month(2026, 1, settings.accounts.time_zone)
         watchers = settings.watchers_max + settings.evacuations.watchers_max
         if watchers + settings.migrations.estimates_max >= settings.rpc.workers_max:
             raise validate.invalid_field(

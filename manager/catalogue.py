@@ -6,12 +6,11 @@ who chooses a cloud, and not with every machine.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
-from manager import inventory
+from manager import inventory, prices
+from manager.accounting.price_sheet import PriceSheet
 from manager.inventory import Amounts, HostView
-from manager.settings import PriceSettings, Settings
-from watari import money, validate
+from manager.settings import Settings
 from watari.v1 import common_pb2, directory_pb2
 
 MEMORY_STEP_BYTES = 256 * 1024 * 1024
@@ -34,9 +33,11 @@ def records(
     hosts: Sequence[HostView],
     traits: Mapping[str, Sequence[str]],
     authorities: Sequence[bytes] = (),
+    *,
+    sheet: PriceSheet,
 ) -> list[directory_pb2.Record]:
     """The cloud, its offer, its capacity and its hosts; `traits` are the hosts' own, `authorities`
-    the provider's certificate authorities, DER.
+    the provider's certificate authorities, DER, `sheet` the price sheet in effect.
     """
     common = sorted({*settings.traits, *(trait for each in traits.values() for trait in each)})
     found = [
@@ -46,7 +47,7 @@ def records(
     ]
     found[0].cloud.CopyFrom(_cloud(settings, provider_domain, manager, common))
     found[0].cloud.ca_certificates.extend(authorities)
-    found[1].offer.CopyFrom(_offer(settings, hosts, common))
+    found[1].offer.CopyFrom(_offer(settings, hosts, common, sheet))
     found[2].capacity.CopyFrom(_capacity(settings, hosts))
     for host in hosts:
         record = _record(settings, directory_pb2.RECORD_KIND_HOST, host.host_id)
@@ -122,13 +123,13 @@ def _cloud(
 
 
 def _offer(
-    settings: Settings, hosts: Sequence[HostView], traits: Sequence[str]
+    settings: Settings, hosts: Sequence[HostView], traits: Sequence[str], sheet: PriceSheet
 ) -> directory_pb2.Offer:
     capacities = [host.capacity for host in hosts]
     largest = max(capacities, key=lambda each: each.get(inventory.MEMORY, 0), default={})
     return directory_pb2.Offer(
         region=settings.region,
-        prices=price_sheet(settings.prices),
+        prices=prices.message(sheet),
         vm_max=_coarse(largest),
         traits=traits,
     )
@@ -165,28 +166,6 @@ def _inventories(hosts: Sequence[HostView]) -> list[directory_pb2.ResourceInvent
             )
         )
     return found
-
-
-def price_sheet(prices: PriceSettings) -> directory_pb2.PriceSheet:
-    """The message of the price settings. Raises InvalidArgument for an amount that is none."""
-
-    def amount(text: str) -> common_pb2.Money:
-        try:
-            value = Decimal(text)
-        except InvalidOperation:
-            value = Decimal("NaN")
-        if not value.is_finite() or value < 0:
-            raise validate.invalid_field("prices", f"{text!r} is no price", 'write it as in "2.50"')
-        return money.from_decimal(value, prices.currency)
-
-    return directory_pb2.PriceSheet(
-        version=prices.version,
-        vcpu_hour=amount(prices.vcpu_hour),
-        memory_gib_hour=amount(prices.memory_gib_hour),
-        disk_gib_month=amount(prices.disk_gib_month),
-        egress_gib=amount(prices.egress_gib),
-        migration_flat=amount(prices.migration_flat),
-    )
 
 
 def _coarse(amounts: Amounts) -> common_pb2.Resources:

@@ -20,6 +20,7 @@ from manager import (
     traits,
     vms,
 )
+from manager.accounting.price_sheet import PriceSheet
 from manager.inventory import Amounts, HostView
 from manager.quotas.book import Quotas
 from manager.settings import AgentSettings, Settings
@@ -42,7 +43,9 @@ class EstimateGrants:
         settings: Settings,
         manager_of: Callable[[str], EndpointSettings | None],
         quotas: Quotas,
+        sheet: Callable[[], PriceSheet],
     ) -> None:
+        """`sheet` is the price sheet in effect."""
         self._quotas = quotas
         self._store = store
         self._clock = clock
@@ -50,7 +53,7 @@ class EstimateGrants:
         self._manager_of = manager_of
         self._cloud_id = settings.cloud_id
         self._limits = settings.reservations
-        self._prices = settings.prices
+        self._sheet = sheet
         self._pool = settings.pool
         self._agents: Mapping[str, AgentSettings] = settings.agents
 
@@ -78,12 +81,13 @@ class EstimateGrants:
         host = _host(hosts, own, request, findings)
         if pooled:
             findings += _problem(lambda: inventory.choose([pool], pooled))
+        sheet = self._sheet()
         answer = manager_pb2.GrantEstimateResponse(
             findings=findings,
             warnings=warnings,
-            migration_price=prices.arrival(self._prices),
-            machine_hour=prices.hourly(self._prices, request.resources),
-            price_version=self._prices.version,
+            migration_price=prices.arrival(sheet),
+            machine_hour=prices.hourly(sheet, request.resources),
+            price_version=sheet.version,
         )
         if host is not None:
             self._add_grant(answer, request, caller, self._agents[host.host_id])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from manager import grants, movable, prices, vms
+from manager.accounting.price_sheet import PriceSheet
 from manager.agents import Agents
 from manager.ownership import View
 from manager.peers import Peer, Peers
@@ -54,7 +55,10 @@ class Estimates:
         clock: Clock,
         agents: Agents,
         peers: Peers,
+        sheet: Callable[[], PriceSheet],
     ) -> None:
+        """`sheet` is the price sheet in effect."""
+        self._sheet = sheet
         self._settings = settings
         self._own = own
         self._store = store
@@ -151,7 +155,7 @@ class Estimates:
             return
         _fill(answer, found)
         if answer.compared:
-            answer.price.CopyFrom(prices.departure(self._settings.prices, found.wire_bytes))
+            answer.price.CopyFrom(prices.departure(self._sheet(), found.wire_bytes))
 
     def _reserve_request(self, subject: _Subject) -> manager_pb2.ReserveRequest:
         """The reservation that the migration would ask for, under an id of the estimate's own."""

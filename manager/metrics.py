@@ -12,6 +12,7 @@ from prometheus_client import Histogram
 from sqlalchemy.engine import Connection
 
 from manager import capacity, reservation_rows, tables
+from manager.accounts import rows as account_rows
 from manager.outbox import Kind
 from manager.saga import states
 from manager.saga.record import Record
@@ -65,6 +66,7 @@ def collector(
                 *_owed(connection, micros(clock.now())),
                 *_capacity(connection, agents),
                 _audit_head(connection),
+                *_accounts(connection, micros(clock.now())),
             ]
         yield from found
 
@@ -137,6 +139,19 @@ def _capacity(connection: Connection, agents: Mapping[str, AgentSettings]) -> It
         for each in sums["total"]:
             gauge.add_metric([each], sum_of[each])
         yield gauge
+
+
+def _accounts(connection: Connection, now: int) -> Iterator[Gauge]:
+    ran_at = account_rows.last_run(connection).ran_at
+    yield Gauge(
+        "watari_manager_accounts_age_seconds",
+        "Since the accounts were brought up to date.",
+        max(0, now - ran_at) / 1e6 if ran_at else 0,
+    )
+    problems = connection.scalar(sa.select(sa.func.count()).select_from(tables.book_problems))
+    yield Gauge(
+        "watari_manager_accounts_problems", "Facts of machines that do not add up.", problems or 0
+    )
 
 
 def _audit_head(connection: Connection) -> Gauge:

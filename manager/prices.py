@@ -1,47 +1,71 @@
-"""What this cloud charges, by its price sheet: functions of values.
+"""What this cloud charges by a version of its price sheet, for quotes, estimates, the directory.
 
-    an hour     = vcpu_hour x vCPUs + memory_gib_hour x GiB + disk_gib_month / 730 x GiB
-    a migration = migration_flat, and where the machine leaves, egress_gib x sealed GiB
-
-rounded once, to 10^-9 of the currency's unit.
+List prices, in the first tier of each component; what is charged in the end has tiers, discounts
+and taxes too (`manager.accounting.rating`). Each amount is rounded once, to 10^-9 of the currency's
+unit, halves to even.
 """
 
-from decimal import Decimal, localcontext
+from collections.abc import Mapping
+from fractions import Fraction
 
-from manager import catalogue
-from manager.settings import PriceSettings
-from watari import money
-from watari.v1 import common_pb2
-
-HOURS_PER_MONTH = 730
-"""Of the contract: a month of disk is 730 hours."""
-
-_GIB = 1024**3
-_DIGITS = 60
-"""Working precision: products of 64-bit integers stay exact."""
+from manager import inventory
+from manager.accounting import exact
+from manager.accounting.price_sheet import GIB, HOUR, MONTH, TIMED, Measure, PriceSheet
+from watari.v1 import common_pb2, directory_pb2
 
 
-def hourly(prices: PriceSettings, resources: common_pb2.Resources) -> common_pb2.Money:
-    """What a machine costs an hour; resource classes without a price cost nothing."""
-    sheet = catalogue.price_sheet(prices)
-    with localcontext(prec=_DIGITS):
-        amount = (
-            money.to_decimal(sheet.vcpu_hour) * resources.vcpus
-            + money.to_decimal(sheet.memory_gib_hour) * resources.memory_bytes / _GIB
-            + money.to_decimal(sheet.disk_gib_month) * resources.disk_bytes / _GIB / HOURS_PER_MONTH
-        )
-    return money.from_decimal(amount, prices.currency)
+def hourly(sheet: PriceSheet, resources: common_pb2.Resources) -> common_pb2.Money:
+    """What a machine that runs costs an hour; resource classes without a price cost nothing."""
+    amounts = inventory.amounts(resources)
+    nanos = sum(
+        (
+            Fraction(amounts.get(each.resource, 0) * HOUR * each.tiers[0].price_nanos, each.base)
+            for each in sheet.components
+            if each.measure in TIMED
+        ),
+        Fraction(),
+    )
+    return _money(nanos, sheet)
 
 
-def arrival(prices: PriceSettings) -> common_pb2.Money:
-    """What a migration to this cloud costs here."""
-    return catalogue.price_sheet(prices).migration_flat
+def arrival(sheet: PriceSheet) -> common_pb2.Money:
+    """What a migration to this cloud costs here, apart from its bytes."""
+    return _money(_counted(sheet, {Measure.ARRIVALS: 1}), sheet)
 
 
-def departure(prices: PriceSettings, wire_bytes: int) -> common_pb2.Money:
+def departure(sheet: PriceSheet, wire_bytes: int) -> common_pb2.Money:
     """What a migration that takes so many sealed bytes out of this cloud costs here."""
-    sheet = catalogue.price_sheet(prices)
-    with localcontext(prec=_DIGITS):
-        egress = money.to_decimal(sheet.egress_gib) * Decimal(wire_bytes) / _GIB
-        amount = money.to_decimal(sheet.migration_flat) + egress
-    return money.from_decimal(amount, prices.currency)
+    return _money(_counted(sheet, {Measure.DEPARTURES: 1, Measure.SENT: wire_bytes}), sheet)
+
+
+def message(sheet: PriceSheet) -> directory_pb2.PriceSheet:
+    """The sheet as the directory has it: what fits into its fields."""
+    return directory_pb2.PriceSheet(
+        version=sheet.version,
+        vcpu_hour=_money(_unit(sheet, inventory.VCPUS, HOUR), sheet),
+        memory_gib_hour=_money(_unit(sheet, inventory.MEMORY, GIB * HOUR), sheet),
+        disk_gib_month=_money(_unit(sheet, inventory.DISK, GIB * MONTH), sheet),
+        egress_gib=_money(_counted(sheet, {Measure.SENT: GIB}), sheet),
+        migration_flat=arrival(sheet),
+    )
+
+
+def _unit(sheet: PriceSheet, resource: str, base: int) -> Fraction:
+    found = [each for each in sheet.components if each.resource == resource]
+    return sum(
+        (Fraction(each.tiers[0].price_nanos * base, each.base) for each in found), Fraction()
+    )
+
+
+def _counted(sheet: PriceSheet, counts: Mapping[Measure, int]) -> Fraction:
+    return sum(
+        (
+            Fraction(counts.get(each.measure, 0) * each.tiers[0].price_nanos, each.base)
+            for each in sheet.components
+        ),
+        Fraction(),
+    )
+
+
+def _money(nanos: Fraction, sheet: PriceSheet) -> common_pb2.Money:
+    return exact.message(exact.divided(nanos.numerator, nanos.denominator), sheet.currency)

@@ -1,11 +1,13 @@
 """Keeps the directory told about this cloud, under a lease. Outages are noted only."""
 
 import uuid
+from collections.abc import Callable
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from manager import capacity, catalogue
+from manager.accounting.price_sheet import PriceSheet
 from manager.directories import Directories
 from manager.settings import Settings
 from manager.store import Store
@@ -29,7 +31,10 @@ class Publisher:
         clock: Clock,
         own: identity.Identity,
         directories: Directories,
+        sheet: Callable[[], PriceSheet],
     ) -> None:
+        """`sheet` is the price sheet in effect."""
+        self._sheet = sheet
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -108,4 +113,6 @@ class Publisher:
         domain = self._own.spiffe_id.domain
         roots = x509.load_pem_x509_certificates(self._own.trust.roots_for(domain))
         authorities = [each.public_bytes(Encoding.DER) for each in roots]
-        return catalogue.records(self._settings, domain, self._endpoint, hosts, known, authorities)
+        return catalogue.records(
+            self._settings, domain, self._endpoint, hosts, known, authorities, sheet=self._sheet()
+        )

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from google.protobuf.message import DecodeError
 
 from manager import prices
+from manager.accounting.price_sheet import PriceSheet
 from manager.ownership import Tenant
-from manager.settings import PriceSettings
 from watari import errors, identity
 from watari.v1 import common_pb2, manager_pb2
 
@@ -28,20 +28,25 @@ class Offer:
 
 
 def issue(
-    own: identity.Identity, now: datetime, settings: PriceSettings, quote_id: str, offer: Offer
+    own: identity.Identity,
+    now: datetime,
+    sheet: PriceSheet,
+    ttl_seconds: int,
+    quote_id: str,
+    offer: Offer,
 ) -> common_pb2.SignedDocument:
-    """A signed quote at the current price sheet."""
+    """A signed quote by a version of the price sheet."""
     quote = manager_pb2.Quote(
         quote_id=quote_id,
         cloud_id=offer.cloud_id,
         resources=offer.resources,
-        hourly=prices.hourly(settings, offer.resources),
-        once=prices.arrival(settings),
-        price_version=settings.version,
+        hourly=prices.hourly(sheet, offer.resources),
+        once=prices.arrival(sheet),
+        price_version=sheet.version,
         tenant_domain=offer.tenant.domain,
         tenant=offer.tenant.name,
     )
-    quote.expires_at.FromDatetime(now + timedelta(seconds=settings.quote_ttl_seconds))
+    quote.expires_at.FromDatetime(now + timedelta(seconds=ttl_seconds))
     return identity.sign(own, quote.SerializeToString(deterministic=True), PURPOSE)
 
 

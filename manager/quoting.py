@@ -1,6 +1,9 @@
 """Answers who asks for a quote: whose it may be, and whether there would be room at all."""
 
+from collections.abc import Callable
+
 from manager import capacity, inventory, ownership, quotes
+from manager.accounting.price_sheet import PriceSheet
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.settings import Settings
@@ -15,8 +18,16 @@ class Quoting:
     """Issues quotes."""
 
     def __init__(
-        self, settings: Settings, store: Store, clock: Clock, own: Identity, quotas: Quotas
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        own: Identity,
+        quotas: Quotas,
+        sheet: Callable[[], PriceSheet],
     ) -> None:
+        """`sheet` is the price sheet in effect."""
+        self._sheet = sheet
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -44,8 +55,9 @@ class Quoting:
         if pooled:
             inventory.choose([pool], pooled)
         offer = quotes.Offer(self._settings.cloud_id, tenant, request.resources)
+        seconds = self._settings.prices.quote_ttl_seconds
         return quotes.issue(
-            self._own, self._clock.now(), self._settings.prices, request.quote_id, offer
+            self._own, self._clock.now(), self._sheet(), seconds, request.quote_id, offer
         )
 
     def _tenant(self, request: manager_pb2.IssueQuoteRequest, caller: SpiffeId) -> Tenant:

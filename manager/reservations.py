@@ -25,6 +25,7 @@ from manager import (
     vms,
 )
 from manager import store as stores
+from manager.accounting.price_sheet import PriceSheet
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservation_rows import LIVE, Reservation, State
@@ -54,7 +55,9 @@ class Reservations:
         settings: Settings,
         manager_of: Callable[[str], EndpointSettings | None],
         quotas: Quotas,
+        sheet: Callable[[], PriceSheet],
     ) -> None:
+        """`sheet` is the price sheet in effect."""
         self._quotas = quotas
         self._manager_of = manager_of
         self._store = store
@@ -62,7 +65,7 @@ class Reservations:
         self._identity = identity
         self._cloud_id = settings.cloud_id
         self._limits = settings.reservations
-        self._price_version = settings.prices.version
+        self._sheet = sheet
         self._agents: Mapping[str, AgentSettings] = settings.agents
         self._pool: Mapping[str, ClassSettings] = settings.pool
 
@@ -263,7 +266,7 @@ class Reservations:
     def _price(self, request: manager_pb2.ReserveRequest, tenant: Tenant) -> int:
         """The version of the price sheet that holds: the quote's, if there is one."""
         if not request.HasField("quote"):
-            return self._price_version
+            return self._sheet().version
         offer = quotes.Offer(self._cloud_id, tenant, request.resources)
         quote = quotes.accept(self._identity, self._clock.now(), request.quote, offer)
         return quote.price_version

@@ -94,6 +94,25 @@ class PriceSettings:
 
 
 @dataclass(frozen=True)
+class AccountSettings:
+    """How the accounts are kept."""
+
+    book_seconds: float = field(default=60.0, metadata={"min": 0.05})
+    """Between two times that they are brought up to date: how old the totals get that budgets
+    look at."""
+
+    time_zone: str = "UTC"
+    """Zone of the tz database in which billing months begin at midnight."""
+
+    close_seconds: float = field(default=259_200.0, metadata={"min": 0.0, "max": 2_592_000.0})
+    """How long after a month's end its charges are posted: what hosts that were away tell until
+    then is in them. 3 days."""
+
+    seal_seconds: float = field(default=3_024_000.0, metadata={"min": 0.0, "max": 31_536_000.0})
+    """How long after a month's end something that is told late still corrects it. 35 days."""
+
+
+@dataclass(frozen=True)
 class HostSettings:
     """How the manager keeps up with its hosts."""
 
@@ -333,6 +352,9 @@ class Settings:
 
     prices: PriceSettings = field(default_factory=PriceSettings)
     """The price sheet."""
+
+    accounts: AccountSettings = field(default_factory=AccountSettings)
+    """How the accounts are kept."""
 
     store: StoreSettings = field(default_factory=StoreSettings)
     """The database."""

@@ -152,6 +152,11 @@ class PriceSheet:
             validate.require_text(tax.name, "taxes.name", bytes_max=64, empty=False)
             validate.require_range(tax.percent, "taxes.percent", 0, exact.PERCENT_WHOLE)
 
+    @property
+    def free(self) -> bool:
+        """Whether it charges nothing for anything."""
+        return all(not tier.price_nanos for each in self.components for tier in each.tiers)
+
     def discount(self, payer: str, component: str) -> int:
         """What the payer is given off a component: its own discount before the one for all."""
         found = {each.component: each.percent for each in self.discounts if each.payer == payer}
@@ -168,9 +173,11 @@ class PriceBook:
         validate.require_range(len(self._sheets), "sheets", 1, VERSIONS_MAX)
         _unique([str(each.version) for each in self._sheets], "version")
         _unique([str(each) for each in self._from], "effective_from")
+        priced = [sheet for sheet in self._sheets if not sheet.free]
+        self._currency = (priced or self._sheets)[-1].currency
         kinds: dict[str, tuple[object, ...]] = {}
         for sheet in self._sheets:
-            if sheet.currency != self.currency:
+            if sheet.currency != self._currency and not sheet.free:
                 raise validate.invalid_field(
                     "currency", "versions differ in it", "one cloud charges in one currency"
                 )
@@ -185,8 +192,8 @@ class PriceBook:
 
     @property
     def currency(self) -> str:
-        """Of all amounts."""
-        return self._sheets[0].currency
+        """Of all amounts; versions that charge nothing may name another one."""
+        return self._currency
 
     def at(self, instant: int) -> PriceSheet:
         """The version in effect. Raises FailedPrecondition INVALID_FIELD before the first."""
@@ -198,6 +205,15 @@ class PriceBook:
                 hint="record one whose effective_from is not later than the first usage",
             )
         return self._sheets[index]
+
+    def knows(self, number: int) -> bool:
+        """Whether there is that version."""
+        return number in self._by_version
+
+    @property
+    def versions(self) -> tuple[PriceSheet, ...]:
+        """All of them, as they come into effect."""
+        return tuple(self._sheets)
 
     def version(self, number: int) -> PriceSheet:
         """That version. Raises NotFound RECORD_NOT_FOUND."""

@@ -1,4 +1,4 @@
-"""Budgets as arithmetic: what a tenant may be charged in a calendar month (UTC).
+"""Budgets as arithmetic: what a tenant may be charged in a billing month.
 
 A budget stops admissions and nothing else: what runs goes on, and goes on costing. What was spent
 is told by the cloud's accounts, through `Spending`; nothing in here guesses it.
@@ -27,7 +27,7 @@ class Spending(Protocol):
         """
 
     def in_month(self, connection: Connection, tenant: Tenant, now: datetime) -> Decimal:
-        """What a tenant is charged for the calendar month (UTC) of `now`, so far, in `currency`.
+        """What a tenant is charged for the billing month of `now`, so far, in `currency`.
 
         Runs in the transaction that admits, and takes no longer than a query.
         """

@@ -57,6 +57,10 @@ ON_THE_WAY_BACK = {
 
 ELSEWHERE = {
     "manager.publisher.after_lease",
+    "manager.accounts.after_closed",
+    "manager.accounts.after_post",
+    "manager.accounts.after_rated",
+    "manager.accounts.in_post",
     "manager.metering.after_read",
     "manager.metering.in_record",
     "manager.metering.after_record",

@@ -27,7 +27,7 @@ FOUND = agent_pb2.EstimateTransferResponse(
     round_trip_seconds=0.12,
     compared=True,
 )
-CHEAP = PriceSettings(currency="JPY", migration_flat="10", egress_gib="6")
+CHEAP = PriceSettings(currency="JPY", version=2, migration_flat="10", egress_gib="6")
 DEAR = PriceSettings(
     currency="EUR", version=7, migration_flat="0.5", vcpu_hour="0.01", memory_gib_hour="0.02"
 )

@@ -4,14 +4,16 @@ import io
 import json
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from manager.settings import AccountSettings, PriceSettings
 from tests.conftest import OSAKA, TOKYO
-from tests.support.clouds import VM, Cloud
+from tests.support.clouds import VM, Cloud, eventually
 from tests.support.scripted_agent import GIB
 from watari import errors
 from watari.cli import main
@@ -19,6 +21,7 @@ from watari.cli.exits import Exit
 from watari.rpc import client
 from watari.v1 import agent_pb2, common_pb2, manager_pb2, manager_pb2_grpc
 
+OTHER_VM = "6f1f2d2e-0000-4000-8000-0000000000b0"
 ACME = f"spiffe://{TOKYO}/user/acme"
 OPERATOR = f"spiffe://{OSAKA}/operator/main"
 
@@ -184,12 +187,53 @@ def test_the_command_sets_changes_lists_and_deletes_quotas(watari: Watari):
     assert [row["tenant"] for row in json.loads(watari("list", "-o", "json"))] == ["*"]
 
 
-def test_a_budget_is_refused_while_the_cloud_keeps_no_accounts(watari: Watari):
+def test_a_budget_in_another_currency_than_the_clouds_is_refused(watari: Watari):
     said = json.loads(
-        watari("set", "acme", "--budget", "5000/4000 JPY", "-o", "json", code=Exit.REFUSED)
+        watari("set", "acme", "--budget", "5000/4000 XAU", "-o", "json", code=Exit.USAGE)
     )
-    assert said["error"]["reason"] == "NOT_SERVED"
-    assert "accounts" in said["error"]["message"]
+    assert said["error"]["reason"] == "INVALID_FIELD"
+    assert "JPY" in said["error"]["hint"]
+
+
+def test_a_budget_that_is_spent_keeps_new_machines_away_and_leaves_those_that_run(
+    clouds: tuple[Cloud, Cloud],
+):
+    """osaka charges 10 JPY an hour for a machine that has run there for some hours by now."""
+    _, osaka = clouds
+    osaka.stop()
+    osaka.change(
+        prices=PriceSettings(version=2, vcpu_hour="10"),
+        accounts=AccountSettings(book_seconds=0.1),
+        hosts=replace(osaka.settings.hosts, events_seconds=0.1),
+    )
+    osaka.start()
+    running = {"resources": common_pb2.Resources(vcpus=1), "tenant": "acme"}
+    off, on = agent_pb2.GUEST_STATE_SHUT_OFF, agent_pb2.GUEST_STATE_RUNNING
+    osaka.agent.tell("APPEARED", OTHER_VM, state=off, **running)
+    osaka.agent.tell("STARTED", OTHER_VM, state=on, **running)
+
+    def quota() -> manager_pb2.Quota:
+        request = manager_pb2.ListQuotasRequest()
+        (found,) = [
+            each
+            for each in client.call(accounts(osaka, OPERATOR).ListQuotas, request).quotas
+            if each.tenant == "acme" and each.tenant_domain == OSAKA
+        ]
+        return found
+
+    limited = manager_pb2.Quota(tenant="acme", tenant_domain=OSAKA)
+    limited.budget_month.currency_code, limited.budget_month.nanos = "JPY", 2_000_000
+    request = manager_pb2.PutQuotaRequest(request_id=str(uuid.uuid4()), quota=limited)
+    client.call(accounts(osaka, OPERATOR).PutQuota, request)
+    eventually(lambda: quota().spent_month.nanos >= 2_000_000, "0.002 JPY are 0.72 seconds")
+    asked = manager_pb2.IssueQuoteRequest(
+        quote_id=str(uuid.uuid4()), tenant="acme", resources=common_pb2.Resources(vcpus=1)
+    )
+    with pytest.raises(errors.Exhausted) as caught:
+        client.call(accounts(osaka, OPERATOR).IssueQuote, asked)
+    assert caught.value.reason == "BUDGET_EXCEEDED"
+    before = quota().spent_month.nanos
+    eventually(lambda: quota().spent_month.nanos > before, "what runs goes on, and goes on costing")
 
 
 @pytest.mark.parametrize("text", ["vcpus", "vcpus=", "vcpus=0", "gpu=1.5", "memory=-1", "=3"])

@@ -301,6 +301,13 @@ path = "{s.store.path}"
 url = "{s.store.url}"
 lease_seconds = {s.store.lease_seconds}
 idle_seconds_max = {s.store.idle_seconds_max}
+[manager.accounts]
+book_seconds = {s.accounts.book_seconds}
+close_seconds = {s.accounts.close_seconds}
+[manager.prices]
+currency = "{s.prices.currency}"
+version = {s.prices.version}
+vcpu_hour = "{s.prices.vcpu_hour}"
 [manager.reservations]
 pending_max = {s.reservations.pending_max}
 [manager.hosts]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from manager import capacity, outbox, tables, vms
+from manager.accounting.price_sheet import PriceSheet
+from manager.accounting.sheet_documents import from_settings
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservations import Reservations
@@ -69,7 +71,7 @@ class Rig:
         self.spending = Spent()
         self.quotas = Quotas(self.store, self.clock, "osaka", own.spiffe_id.domain, self.spending)
         self.reservations = Reservations(
-            self.store, self.clock, own, self.settings, self.manager_of, self.quotas
+            self.store, self.clock, own, self.settings, self.manager_of, self.quotas, self.sheet
         )
         host = agent_pb2.Host(
             host_id="h1",
@@ -87,6 +89,10 @@ class Rig:
                     generation=1,
                 )
             )
+
+    def sheet(self) -> PriceSheet:
+        """The price sheet in effect: that of the settings."""
+        return from_settings(self.settings.prices)
 
     def manager_of(self, cloud_id: str) -> EndpointSettings | None:
         """What is known of other clouds."""

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from tests.conftest import Federation
 from watari import errors, identity
@@ -201,8 +202,8 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
         with self.lock:
             return agent_pb2.GetGuestResponse(guest=self._guest(request.vm_id))
 
-    def tell(self, kind: str, vm_id: str, **fields: object) -> None:
-        """Put an event into the log."""
+    def tell(self, kind: str, vm_id: str, *, at: datetime | None = None, **fields: object) -> None:
+        """Put an event into the log, as of now unless it was before."""
         with self.lock:
             event = agent_pb2.HostEvent(
                 sequence=self.dropped + len(self.events) + 1,
@@ -210,7 +211,7 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
                 vm_id=vm_id,
                 **fields,
             )
-            event.occurred_at.FromDatetime(self.federation.clock.now())
+            event.occurred_at.FromDatetime(at or self.federation.clock.now())
             self.events.append(event)
 
     def drop(self, count: int) -> None:

@@ -1,5 +1,7 @@
 """Price sheets: what makes sense, how they are written, and which version holds when."""
 
+from dataclasses import replace
+
 import pytest
 
 from manager import prices
@@ -110,11 +112,14 @@ def test_versions_that_contradict_one_another_are_refused() -> None:
     for others in (
         [PriceSheet(1, "EUR", 5, ())],
         [PriceSheet(2, "EUR", 0, ())],
-        [PriceSheet(2, "JPY", 5, ())],
     ):
         with pytest.raises(errors.InvalidArgument):
             PriceBook([PriceSheet(1, "EUR", 0, ()), *others])
     one, two = sheets(5)
+    with pytest.raises(errors.InvalidArgument, match="differ"):
+        PriceBook([one, replace(two, currency="JPY")])
+    free = PriceSheet(9, "JPY", 9, ())
+    assert PriceBook([one, free]).currency == "EUR", "what charges nothing has any currency"
     moved = PriceSheet(
         2,
         "EUR",
@@ -172,8 +177,8 @@ def test_the_simple_settings_are_charged_as_they_are_estimated() -> None:
     total = sum(line.net_nanos for line in rated.lines)
     message = common_pb2.Resources(vcpus=4, memory_bytes=8 * GIB, disk_bytes=20 * GIB)
     estimated = [
-        prices.hourly(settings, message),
-        prices.arrival(settings),
-        prices.departure(settings, GIB // 2),
+        prices.hourly(book.at(at), message),
+        prices.arrival(book.at(at)),
+        prices.departure(book.at(at), GIB // 2),
     ]
     assert exact.decimal(total) == sum(map(money.to_decimal, estimated))

@@ -8,6 +8,7 @@ import pytest
 
 from directory import publications
 from manager import assembly, catalogue, inventory
+from manager.accounting import sheet_documents
 from manager.inventory import DISK, MEMORY, VCPUS, HostView
 from manager.settings import AgentSettings, PriceSettings, Settings
 from watari import errors
@@ -27,6 +28,7 @@ SETTINGS = Settings(
     agents={"h1": AgentSettings("127.0.0.1:1", "spiffe://tokyo.example/agent/h1")},
     prices=PriceSettings(vcpu_hour="2.5", version=3),
 )
+SHEET = sheet_documents.from_settings(SETTINGS.prices)
 ENDPOINT = common_pb2.Endpoint(address="tokyo.example:7443", spiffe_id=str(OWN))
 
 
@@ -45,7 +47,7 @@ def host(host_id: str, memory: int, **changes: object) -> HostView:
 def records(*hosts: HostView) -> dict[int, directory_pb2.Record]:
     """What is published for some hosts, by kind; the last host of several."""
     traits = {each.host_id: ["driver:shelf"] for each in hosts}
-    found = catalogue.records(SETTINGS, "tokyo.example", ENDPOINT, hosts, traits)
+    found = catalogue.records(SETTINGS, "tokyo.example", ENDPOINT, hosts, traits, sheet=SHEET)
     return {record.key.kind: record for record in found}
 
 

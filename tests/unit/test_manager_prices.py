@@ -6,12 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manager import prices
+from manager.accounting.price_sheet import PriceSheet
+from manager.accounting.sheet_documents import from_settings
 from manager.settings import PriceSettings
 from watari import money
 from watari.v1 import common_pb2
 
 GIB = 1024**3
-SHEET = PriceSettings(
+
+
+def sheet(**amounts: str) -> PriceSheet:
+    """A sheet of settings."""
+    return from_settings(PriceSettings(**amounts))  # type: ignore[arg-type]
+
+
+SHEET = sheet(
     currency="JPY",
     vcpu_hour="2.5",
     memory_gib_hour="1",
@@ -34,7 +43,7 @@ def test_an_hour_is_the_sum_of_cpus_memory_and_a_730th_of_the_months_disk() -> N
 
 def test_an_amount_that_has_no_end_is_rounded_to_nanos() -> None:
     machine = common_pb2.Resources(disk_bytes=GIB)
-    assert prices.hourly(PriceSettings(disk_gib_month="1"), machine) == jpy("0.001369863")
+    assert prices.hourly(sheet(disk_gib_month="1"), machine) == jpy("0.001369863")
 
 
 def test_leaving_costs_the_flat_price_and_the_sealed_bytes_and_arriving_the_flat_price() -> None:
@@ -44,13 +53,13 @@ def test_leaving_costs_the_flat_price_and_the_sealed_bytes_and_arriving_the_flat
 
 def test_without_prices_everything_costs_nothing() -> None:
     machine = common_pb2.Resources(vcpus=4, memory_bytes=8 * GIB, disk_bytes=20 * GIB)
-    free = PriceSettings()
+    free = sheet()
     costs = [prices.hourly(free, machine), prices.arrival(free), prices.departure(free, GIB)]
     assert costs == [jpy("0")] * 3
 
 
 @given(AMOUNTS, AMOUNTS, st.integers(0, 2**52))
 def test_leaving_is_exact_to_the_nano(flat: str, egress: str, size: int) -> None:
-    cost = prices.departure(PriceSettings(migration_flat=flat, egress_gib=egress), size)
+    cost = prices.departure(sheet(migration_flat=flat, egress_gib=egress), size)
     exact = Decimal(flat) * GIB + Decimal(egress) * size
     assert abs(money.to_decimal(cost) * GIB - exact) <= Decimal("0.5e-9") * GIB

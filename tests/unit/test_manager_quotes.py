@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from manager import quotes
+from manager.accounting.sheet_documents import from_settings
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservations import Reservations
@@ -47,7 +48,11 @@ def quoted(
     made = manager_pb2.ReserveRequest()
     made.CopyFrom(asked)
     key = str(uuid.uuid4())
-    made.quote.CopyFrom(quotes.issue(own, rig.clock.now(), SHEET, key, offer))
+    made.quote.CopyFrom(
+        quotes.issue(
+            own, rig.clock.now(), from_settings(SHEET), SHEET.quote_ttl_seconds, key, offer
+        )
+    )
     return made
 
 
@@ -122,7 +127,9 @@ def test_a_new_price_sheet_leaves_what_was_quoted_and_reserved_before(rig: Rig, 
     asked = quoted(own, rig, request())
     rig.settings = replace(rig.settings, prices=replace(SHEET, version=9, vcpu_hour="100"))
     quotas = Quotas(rig.store, rig.clock, "osaka", "osaka.example", rig.spending)
-    rig.reservations = Reservations(rig.store, rig.clock, own, rig.settings, rig.manager_of, quotas)
+    rig.reservations = Reservations(
+        rig.store, rig.clock, own, rig.settings, rig.manager_of, quotas, rig.sheet
+    )
     assert version(rig, request()) == 9
     assert version(rig, asked) == 3
     assert version(rig, before) == 1

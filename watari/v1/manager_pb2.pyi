@@ -723,8 +723,8 @@ class UsageRecord(_message.Message):
     receipt_root: _builtins.bytes
     """Root of the receipt, 32 bytes."""
     price_version: _builtins.int
-    """ARRIVED: the price sheet's version that holds for the machine for as long as it is here, pinned when
-    it was reserved for; 0 in records that were written before there was one.
+    """ARRIVED: the price sheet's version when it was reserved for. That of a quote is what the machine is
+    charged by until the quote expires. 0 in records that were written before there was one.
     """
     @_builtins.property
     def resources(self) -> _common_pb2.Resources:
@@ -914,7 +914,7 @@ class Quota(_message.Message):
 
     @_builtins.property
     def budget_month(self) -> _common_pb2.Money:
-        """Once so much is spent in a calendar month (UTC), nothing is admitted; unset is that of the next
+        """Once so much is spent in a billing month, nothing is admitted; unset is that of the next
         wider quota. Stops admissions, not machines. UNIMPLEMENTED (NOT_SERVED) where no accounts are kept.
         """
 
