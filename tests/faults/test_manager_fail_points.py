@@ -75,6 +75,10 @@ DESTINATION_BACK = [
 ]
 ELSEWHERE = [
     "manager.publisher.after_lease",
+    "manager.accounts.after_closed",
+    "manager.accounts.after_post",
+    "manager.accounts.after_rated",
+    "manager.accounts.in_post",
     "manager.metering.after_read",
     "manager.metering.in_record",
     "manager.metering.after_record",
@@ -85,7 +89,7 @@ ELSEWHERE = [
     "manager.saga.after_resolve",
     "manager.resolutions.after_decided",
 ]
-"""Tested with the publisher, in test_evacuation.py, in test_metering.py, and with
+"""Tested with the publisher, in test_accounts.py, test_evacuation.py, test_metering.py, and with
 ResolveMigration.
 """
 
