@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import grpc
 
-from agent import host
+from agent import distance, host
 from agent.events.serving import Events
 from agent.hooks import Document, Hooks, Stage
 from agent.hypervisors import COLD, Guest, Hypervisor, Mode, Retained, domain
@@ -221,6 +221,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.ListEventsRequest, context: grpc.ServicerContext
     ) -> agent_pb2.ListEventsResponse:
         return self._events.list(request, current_peer(), context.time_remaining())
+
+    def MeasureRoundTrip(
+        self, request: agent_pb2.MeasureRoundTripRequest, context: grpc.ServicerContext
+    ) -> agent_pb2.MeasureRoundTripResponse:
+        return distance.measure(request)
 
     def _owe(self, stage: Stage, vm_id: str, migration_id: str, epoch: int = 0) -> None:
         """Hooks are due after the step, unless this migration does not hold the machine: then the

@@ -83,6 +83,13 @@ class Agents:
         )
         return client.call(self._stub(host_id).ListEvents, request, timeout_seconds=self._deadline)
 
+    def round_trip(self, host_id: str, address: str) -> float:
+        """Seconds of a round trip from the host to a port, host:port."""
+        request = agent_pb2.MeasureRoundTripRequest(address=address)
+        return client.call(
+            self._stub(host_id).MeasureRoundTrip, request, timeout_seconds=self._deadline
+        ).round_trip_seconds
+
     def incoming(self, host_id: str) -> list[agent_pb2.Incoming]:
         """Everything that has arrived at the host and is no machine yet."""
         stub, found, token = self._stub(host_id), list[agent_pb2.Incoming](), ""

@@ -33,6 +33,7 @@ from manager.hosts import Hosts
 from manager.janitor import Janitor
 from manager.lease import Lease
 from manager.lifecycle import Lifecycle
+from manager.links.measuring import Links
 from manager.metering.reading import Metering
 from manager.migrations import Migrations
 from manager.owed import OwedCalls
@@ -86,7 +87,10 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     board = Board(clock, settings.watchers_max)
     owed = OwedCalls(settings.cloud_id, store, agents, peers)
     recorder = Recorder(settings.cloud_id, own, clock, store, board)
-    actions = Actions(recorder, agents, peers, owed, board, settings.migrations)
+    links = Links(
+        settings.links, store, clock, agents, partial(_others, settings.cloud_id, peers, members)
+    )
+    actions = Actions(recorder, agents, peers, owed, board, settings.migrations, links)
     driver = Driver(store, clock, actions, board, settings.migrations)
     sheets = Sheets(settings.prices, store, clock)
     cloud = Cloud(settings.cloud_id, own.spiffe_id.domain)
@@ -137,6 +141,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     if directories.configured:
         recurring["publish"] = settings.publish.check_seconds, publisher.check
         recurring["learn"] = settings.publish.learn_seconds, peers.learn
+        recurring["links"] = settings.links.check_seconds, links.measure
     metrics.expose(
         settings.metrics, stack, manager_metrics.collector(store, clock, settings.agents)
     )
@@ -145,6 +150,12 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     stack.callback(driver.stop)
     driver.start()
     return server
+
+
+def _others(cloud_id: str, peers: Peers, members: Members) -> dict[str, str]:
+    """host:port of the managers of all other clouds."""
+    every = {**peers.heard_of(), **members.providers.managers}
+    return {cloud: each.address for cloud, each in every.items() if cloud != cloud_id}
 
 
 def _opened(settings: Settings, context: service.Context) -> Store:

@@ -79,6 +79,15 @@ class Peers:
             ).one_or_none()
         return None if row is None else EndpointSettings(row.address, row.spiffe_id)
 
+    def heard_of(self) -> dict[str, EndpointSettings]:
+        """The managers of the settings, and of every cloud that the directory ever had and whose
+        provider is none that joined; the own cloud's perhaps included.
+        """
+        with self._store.read() as connection:
+            found = connection.execute(sa.select(_PEERS.cloud_id, _PEERS.address, _PEERS.spiffe_id))
+            heard = {row.cloud_id: EndpointSettings(row.address, row.spiffe_id) for row in found}
+        return heard | dict(self._static)
+
     def refresh(self, cloud_id: str) -> None:
         """Look whether a cloud's manager has moved; a directory that is away changes nothing."""
         if self._told(cloud_id) is not None or not self._directories.configured:

@@ -9,8 +9,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from manager import capacity, catalogue
 from manager.accounting.price_sheet import PriceSheet
 from manager.directories import Directories
+from manager.links import records as link_records
+from manager.links import rows as link_rows
 from manager.settings import Settings
-from manager.store import Store
+from manager.store import Store, micros
 from watari import errors, failpoint, identity, logs
 from watari.clock import Clock
 from watari.v1 import common_pb2, directory_pb2
@@ -109,10 +111,15 @@ class Publisher:
     def _records(self) -> list[directory_pb2.Record]:
         with self._store.read() as connection:
             hosts = capacity.views(connection, self._settings.agents)
+            links = link_rows.every(connection).values()
         known = {host.host_id: sorted(host.traits) for host in hosts}
         domain = self._own.spiffe_id.domain
         roots = x509.load_pem_x509_certificates(self._own.trust.roots_for(domain))
         authorities = [each.public_bytes(Encoding.DER) for each in roots]
-        return catalogue.records(
-            self._settings, domain, self._endpoint, hosts, known, authorities, sheet=self._sheet()
-        )
+        settings, now = self._settings, micros(self._clock.now())
+        return [
+            *catalogue.records(
+                settings, domain, self._endpoint, hosts, known, authorities, sheet=self._sheet()
+            ),
+            *link_records.records(settings.cloud_id, links, now, settings.links),
+        ]

@@ -263,6 +263,29 @@ class PublishSettings:
 
 
 @dataclass(frozen=True)
+class LinkSettings:
+    """How the ways to other clouds are measured, and for how long that holds."""
+
+    check_seconds: float = field(default=10.0, metadata={"min": 0.05})
+    """Between two looks at which round trips are due."""
+
+    measure_seconds: float = field(default=300.0, metadata={"min": 0.05})
+    """Between two measurements of one cloud's round trip."""
+
+    clouds_at_a_time_max: int = field(default=8, metadata={"min": 1, "max": 64})
+    """Clouds that are measured at one look."""
+
+    valid_seconds: float = field(default=900.0, metadata={"min": 1.0})
+    """How long a round trip may be used."""
+
+    throughput_valid_seconds: float = field(default=604_800.0, metadata={"min": 1.0})
+    """How long the throughput of a migration may be used: 7 days."""
+
+    links_max: int = field(default=256, metadata={"min": 1, "max": 1000})
+    """Links that are published; those that migrations took come first."""
+
+
+@dataclass(frozen=True)
 class AuthoritySettings:
     """The provider's certificate authority, if this manager issues certificates."""
 
@@ -373,6 +396,9 @@ class Settings:
 
     publish: PublishSettings = field(default_factory=PublishSettings)
     """What the directory is told."""
+
+    links: LinkSettings = field(default_factory=LinkSettings)
+    """How the ways to other clouds are measured."""
 
     authority: AuthoritySettings = field(default_factory=AuthoritySettings)
     """The provider's certificate authority."""

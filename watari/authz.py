@@ -137,8 +137,8 @@ TABLE = MappingProxyType(
         *("SetTransferLimit", "EstimateTransfer"),
         *("ActivateIncoming", "DiscardIncoming"),
     )
-    # Who reads events says which ones may be dropped.
-    | _rules("watari.v1.AgentService", _OWN_MANAGERS, "ListEvents")
+    # Who reads events says which ones may be dropped; who measures says where a host connects to.
+    | _rules("watari.v1.AgentService", _OWN_MANAGERS, "ListEvents", "MeasureRoundTrip")
     # Agent to agent; the grant that is shown decides the rest.
     | _rules(
         "watari.v1.TransferService",

@@ -1,6 +1,7 @@
 """Meeting, accepting and removing other providers."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 
 from sqlalchemy.engine import Connection
@@ -60,6 +61,11 @@ class Providers:
             except errors.WatariError as error:  # of one provider: the others must go on
                 _log.error("provider not restored", domain=row.domain, problem=error.message)
         self._learn()
+
+    @property
+    def managers(self) -> Mapping[str, EndpointSettings]:
+        """The managers of accepted providers' clouds, by cloud."""
+        return self._managers
 
     def manager_of(self, cloud_id: str) -> EndpointSettings | None:
         """The manager of an accepted provider's cloud, as that provider told it."""

@@ -7,6 +7,7 @@ decides what follows from it.
 from manager import grants, outbox
 from manager.agents import Agents
 from manager.events import Board
+from manager.links.measuring import Links
 from manager.owed import OwedCalls
 from manager.peers import Peers
 from manager.saga import copying, documents, records, steps
@@ -41,6 +42,7 @@ class Actions:
         owed: OwedCalls,
         board: Board,
         limits: MigrationSettings,
+        links: Links,
     ) -> None:
         self._recorder = recorder
         self._own = recorder.own
@@ -48,7 +50,9 @@ class Actions:
         self._peers = peers
         self._limits = limits
         self._owed = owed
-        self._copier = copying.Copier(recorder.clock, recorder.own, agents, peers, board, limits)
+        self._copier = copying.Copier(
+            recorder.clock, recorder.own, agents, peers, board, limits, links.observed
+        )
         self._handing = HandingOver(recorder, agents, peers)
 
     def perform(self, record: Record, signals: copying.Signals) -> Again | Back | None:

@@ -12,6 +12,7 @@ from manager import grants
 from manager.agents import Agents
 from manager.events import Board
 from manager.handover import RECEIPT_PURPOSE
+from manager.links.observing import Observation, Observed
 from manager.peers import Peer, Peers
 from manager.saga import steps
 from manager.saga.record import Record
@@ -71,7 +72,10 @@ class Copier:
         peers: Peers,
         board: Board,
         limits: MigrationSettings,
+        observed: Callable[[str, Observed], None],
     ) -> None:
+        """`observed` is told what the way to a cloud carried."""
+        self._observed = observed
         self._clock = clock
         self._own = own
         self._agents = agents
@@ -92,12 +96,14 @@ class Copier:
         transfer = self._start(record)
         failpoint.hit(AFTER_START)
         self._tell_limit(record, latest())
+        observation = Observation()
         while transfer.state not in ENDED:
             if signals.interrupted.is_set():
                 return None
             self._require_in_time(record)
             self._extend_when_due(record, signals)
-            transfer = self._watch(record, signals)
+            transfer = self._watch(record, signals, observation)
+        self._tell_observed(latest(), observation)
         if transfer.state == agent_pb2.TRANSFER_STATE_CANCELLED:
             if signals.interrupted.is_set():
                 return None
@@ -148,7 +154,16 @@ class Copier:
         except errors.WatariError as error:
             raise StepFailed(Party.OWN_AGENT, error) from error
 
-    def _watch(self, record: Record, signals: Signals) -> agent_pb2.Transfer:
+    def _tell_observed(self, record: Record, observation: Observation) -> None:
+        """A transfer under a cap says nothing of the way."""
+        found = observation.result()
+        options = record.options
+        if found and not options.limit_bytes_per_second and not options.limit_schedule:
+            self._observed(record.to_cloud, found)
+
+    def _watch(
+        self, record: Record, signals: Signals, observation: Observation
+    ) -> agent_pb2.Transfer:
         """The last that was seen of the transfer within one watch."""
         seen: agent_pb2.Transfer | None = None
         seconds = self._limits.watch_seconds_max
@@ -158,6 +173,7 @@ class Copier:
             ) as transfers:
                 for seen in transfers:
                     signals.moved = True
+                    observation.add(seen.progress)
                     self._board.progress(record.migration_id, seen.progress)
                     if signals.interrupted.is_set() or seen.state in ENDED:
                         return seen

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clouds import eventually
 from tests.support.command_line import CommandLine
 from tests.support.processes import free_port
 from watari.cli.exits import Exit
@@ -24,6 +25,7 @@ Make = Callable[[str], str]
         ("status",),
         ("cloud", "list"),
         ("cloud", "show", "tokyo"),
+        ("cloud", "links"),
         ("offer", "list"),
         ("vm", "list"),
         ("migration", "list"),
@@ -235,3 +237,12 @@ def test_settings_elsewhere_may_be_named(watari: CommandLine, tmp_path: Path) ->
     )
     named, own = elsewhere.json("cloud", "list"), watari.json("cloud", "list")
     assert [one["manager"] for one in named] == [one["manager"] for one in own]
+
+
+def test_clouds_measure_the_ways_to_each_other(watari: CommandLine) -> None:
+    def links() -> set[tuple[str, str]]:
+        return {(one["from_cloud_id"], one["to_cloud_id"]) for one in watari.json("cloud", "links")}
+
+    eventually(lambda: links() == {("tokyo", "osaka"), ("osaka", "tokyo")}, "both were measured")
+    assert all(0 < one["rtt_ms"] < 1000 for one in watari.json("cloud", "links"))
+    assert " ms" in watari.run("cloud", "links").out

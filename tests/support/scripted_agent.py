@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from agent import distance
 from tests.conftest import Federation
 from watari import errors, identity
 from watari.clock import SystemClock
@@ -232,6 +233,10 @@ class ScriptedAgent(agent_pb2_grpc.AgentServiceServicer):
                 first_sequence=self.dropped + 1,
                 last_sequence=self.dropped + len(self.events),
             )
+
+    def MeasureRoundTrip(self, request, context):
+        self._answer("MeasureRoundTrip")
+        return distance.measure(request)
 
     def EstimateTransfer(self, request, context):
         """As the real agent, it wants both signatures and a grant that is for nothing else."""

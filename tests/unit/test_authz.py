@@ -76,7 +76,7 @@ EXPECTED = {
         " StartGuest StopGuest StartTransfer GetTransfer WatchTransfer CancelTransfer"
         " SetTransferLimit EstimateTransfer ListIncoming ActivateIncoming"
         " DiscardIncoming": HOST,
-        "ListEvents": {"own manager"},
+        "ListEvents MeasureRoundTrip": {"own manager"},
     },
     "TransferService": {
         "OpenSession CompleteSession AbortSession": {"own agent", "foreign agent"},

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from watari import errors
+from watari import errors, units
 from watari.cli import exits, views
 from watari.cli.clients import Clients, Manager, cloud_not_found
 from watari.cli.exits import CALL_EPILOG, Exit
@@ -36,6 +36,25 @@ _HOST_COLUMNS = (
 )
 
 
+def _throughput(link: dict[str, Any]) -> str:
+    rate = link["throughput_bytes_per_second"]
+    least = "at least " if link["throughput_at_least"] else ""
+    return f"{least}{units.format_rate(rate)}" if rate else ""
+
+
+_LINK_COLUMNS = (
+    Column("FROM", lambda one: one["from_cloud_id"]),
+    Column("TO", lambda one: one["to_cloud_id"]),
+    Column(
+        "ROUND TRIP", lambda one: f"{one['rtt_ms']:.3g} ms" if one["rtt_ms"] else "", right=True
+    ),
+    Column("MEASURED", lambda one: views.when(one["measured_at"]), optional=True),
+    Column("THROUGHPUT", _throughput, right=True),
+    Column("BY A MIGRATION", lambda one: views.when(one["throughput_measured_at"]), optional=True),
+    Column("RECORD", lambda one: "stale" if one["stale"] else "ok"),
+)
+
+
 def add(app: typer.Typer) -> None:
     """Adds the group."""
     app.add_typer(_app, name="cloud", rich_help_panel=FEDERATION_PANEL)
@@ -62,6 +81,17 @@ def show_cloud(
     if name in invocation.clients.cloud_ids:
         row |= _ask_manager(invocation.clients, name)
     invocation.output.record(row, facts(_facts(row)), "", table(row["hosts"], _HOST_COLUMNS))
+
+
+@command(_app, "links", epilog=exits.epilog(Exit.UNAVAILABLE))
+def show_links(invocation: Invocation) -> None:
+    """Show how far clouds are from each other, and what migrations reached between them."""
+    records = invocation.clients.directory().records(directory_pb2.RECORD_KIND_LINK)
+    rows = [
+        {"from_cloud_id": record.key.cloud_id} | plain(record.link) | {"stale": record.stale}
+        for record in records
+    ]
+    invocation.output.rows(rows, _LINK_COLUMNS, "No cloud has measured a way to another one yet.")
 
 
 def _records(

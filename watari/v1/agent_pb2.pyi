@@ -1730,6 +1730,60 @@ class ListEventsResponse(_message.Message):
 Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
 
 @_typing.final
+class MeasureRoundTripRequest(_message.Message):
+    """Request of AgentService.MeasureRoundTrip."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """host:port that listens, such as the other cloud's manager."""
+    samples: _builtins.int
+    """Connections that are made one after another, 1 to 10; 0 is 3."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        samples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureRoundTripRequest: _TypeAlias = MeasureRoundTripRequest  # noqa: Y015
+
+@_typing.final
+class MeasureRoundTripResponse(_message.Message):
+    """Response of AgentService.MeasureRoundTrip."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_TRIP_SECONDS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    round_trip_seconds: _builtins.float
+    """Least time from SYN to SYN-ACK in seconds, as this host saw it: what queues and a busy host add is
+    not the way's.
+    """
+    samples: _builtins.int
+    """Connections that were made."""
+    def __init__(
+        self,
+        *,
+        round_trip_seconds: _builtins.float = ...,
+        samples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round_trip_seconds", b"round_trip_seconds", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureRoundTripResponse: _TypeAlias = MeasureRoundTripResponse  # noqa: Y015
+
+@_typing.final
 class KeyShare(_message.Message):
     """One side's half of a key agreement."""
 

@@ -136,6 +136,11 @@ class AgentServiceStub:
                 request_serializer=watari_dot_v1_dot_agent__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_agent__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.MeasureRoundTrip = channel.unary_unary(
+                '/watari.v1.AgentService/MeasureRoundTrip',
+                request_serializer=watari_dot_v1_dot_agent__pb2.MeasureRoundTripRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_agent__pb2.MeasureRoundTripResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -313,6 +318,15 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MeasureRoundTrip(self, request, context):
+        """Measures the round trip from this host to a port of another cloud by making TCP connections and
+        nothing else. Caller: the manager that the host obeys, which says where to. UNAVAILABLE
+        (PEER_UNAVAILABLE) when none was made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -415,6 +429,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=watari_dot_v1_dot_agent__pb2.ListEventsRequest.FromString,
                     response_serializer=watari_dot_v1_dot_agent__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'MeasureRoundTrip': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureRoundTrip,
+                    request_deserializer=watari_dot_v1_dot_agent__pb2.MeasureRoundTripRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_agent__pb2.MeasureRoundTripResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -959,6 +978,33 @@ class AgentService:
             '/watari.v1.AgentService/ListEvents',
             watari_dot_v1_dot_agent__pb2.ListEventsRequest.SerializeToString,
             watari_dot_v1_dot_agent__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureRoundTrip(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AgentService/MeasureRoundTrip',
+            watari_dot_v1_dot_agent__pb2.MeasureRoundTripRequest.SerializeToString,
+            watari_dot_v1_dot_agent__pb2.MeasureRoundTripResponse.FromString,
             options,
             channel_credentials,
             insecure,

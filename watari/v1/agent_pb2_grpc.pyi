@@ -125,6 +125,11 @@ class AgentServiceStub:
     transfers moved) after a sequence number: what metering is made of. Caller: the manager that the
     host obeys, as what it acknowledges may be dropped.
     """
+    MeasureRoundTrip: _grpc.UnaryUnaryMultiCallable[_agent_pb2.MeasureRoundTripRequest, _agent_pb2.MeasureRoundTripResponse]
+    """Measures the round trip from this host to a port of another cloud by making TCP connections and
+    nothing else. Caller: the manager that the host obeys, which says where to. UNAVAILABLE
+    (PEER_UNAVAILABLE) when none was made.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -215,6 +220,11 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Lists the host's durable event log (machines that come, go, start, stop and change, and what
     transfers moved) after a sequence number: what metering is made of. Caller: the manager that the
     host obeys, as what it acknowledges may be dropped.
+    """
+    MeasureRoundTrip: _aio.UnaryUnaryMultiCallable[_agent_pb2.MeasureRoundTripRequest, _agent_pb2.MeasureRoundTripResponse]  # type: ignore[assignment]
+    """Measures the round trip from this host to a port of another cloud by making TCP connections and
+    nothing else. Caller: the manager that the host obeys, which says where to. UNAVAILABLE
+    (PEER_UNAVAILABLE) when none was made.
     """
 
 class AgentServiceServicer:
@@ -403,6 +413,16 @@ class AgentServiceServicer:
         """Lists the host's durable event log (machines that come, go, start, stop and change, and what
         transfers moved) after a sequence number: what metering is made of. Caller: the manager that the
         host obeys, as what it acknowledges may be dropped.
+        """
+
+    def MeasureRoundTrip(
+        self,
+        request: _agent_pb2.MeasureRoundTripRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.MeasureRoundTripResponse, _abc.Awaitable[_agent_pb2.MeasureRoundTripResponse]]:
+        """Measures the round trip from this host to a port of another cloud by making TCP connections and
+        nothing else. Caller: the manager that the host obeys, which says where to. UNAVAILABLE
+        (PEER_UNAVAILABLE) when none was made.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

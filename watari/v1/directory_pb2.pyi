@@ -597,23 +597,36 @@ class Link(_message.Message):
     PRICE_GIB_FIELD_NUMBER: _builtins.int
     MEASURED_AT_FIELD_NUMBER: _builtins.int
     VALID_UNTIL_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_AT_LEAST_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_MEASURED_AT_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_VALID_UNTIL_FIELD_NUMBER: _builtins.int
     to_cloud_id: _builtins.str
     """The other cloud."""
     rtt_ms: _builtins.float
     """Round trip in milliseconds."""
     throughput_bytes_per_second: _builtins.int
-    """Goodput in bytes per second."""
+    """Sealed bytes per second that a migration moved last; 0 while none has."""
+    throughput_at_least: _builtins.bool
+    """Something else than the way held the migration back: the throughput is more than that."""
     @_builtins.property
     def price_gib(self) -> _common_pb2.Money:
         """Price per GiB over it."""
 
     @_builtins.property
     def measured_at(self) -> _timestamp_pb2.Timestamp:
-        """Last measurement that succeeded."""
+        """Last measurement of the round trip that succeeded."""
 
     @_builtins.property
     def valid_until(self) -> _timestamp_pb2.Timestamp:
-        """Not to be used after."""
+        """The round trip is not to be used after."""
+
+    @_builtins.property
+    def throughput_measured_at(self) -> _timestamp_pb2.Timestamp:
+        """When the throughput was measured."""
+
+    @_builtins.property
+    def throughput_valid_until(self) -> _timestamp_pb2.Timestamp:
+        """The throughput is not to be used after; unset is without end."""
 
     def __init__(
         self,
@@ -624,10 +637,13 @@ class Link(_message.Message):
         price_gib: _common_pb2.Money | None = ...,
         measured_at: _timestamp_pb2.Timestamp | None = ...,
         valid_until: _timestamp_pb2.Timestamp | None = ...,
+        throughput_at_least: _builtins.bool = ...,
+        throughput_measured_at: _timestamp_pb2.Timestamp | None = ...,
+        throughput_valid_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at", "price_gib", b"price_gib", "valid_until", b"valid_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at", "price_gib", b"price_gib", "throughput_measured_at", b"throughput_measured_at", "throughput_valid_until", b"throughput_valid_until", "valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at", "price_gib", b"price_gib", "rtt_ms", b"rtt_ms", "throughput_bytes_per_second", b"throughput_bytes_per_second", "to_cloud_id", b"to_cloud_id", "valid_until", b"valid_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at", "price_gib", b"price_gib", "rtt_ms", b"rtt_ms", "throughput_at_least", b"throughput_at_least", "throughput_bytes_per_second", b"throughput_bytes_per_second", "throughput_measured_at", b"throughput_measured_at", "throughput_valid_until", b"throughput_valid_until", "to_cloud_id", b"to_cloud_id", "valid_until", b"valid_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
