@@ -6,7 +6,7 @@ from functools import partial
 
 import grpc
 
-from manager import audit, capacity, classes, refusals
+from manager import audit, capacity, classes, opening, refusals
 from manager import metrics as manager_metrics
 from manager.accounting import periods, sheet_documents
 from manager.accounts.books import Books
@@ -161,11 +161,11 @@ def _others(cloud_id: str, peers: Peers, members: Members) -> dict[str, str]:
 def _opened(settings: Settings, context: service.Context) -> Store:
     """The database, once this is the process that works with it."""
     clock, stack = context.clock, context.stack
-    store = Store(settings.store)
+    store = opening.opened(settings.store, clock, context.stopping)
     stack.callback(store.close)
     if settings.store.url:
         lease = Lease(store, clock, settings.store.lease_seconds)
-        lease.await_turn()
+        lease.await_turn(context.stopping)
         stack.callback(lease.give_back)
         stack.enter_context(Periodic("lease", lease.renew_seconds, clock, lease.renew))
     with store.write() as connection:

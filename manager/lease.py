@@ -13,6 +13,7 @@ On SQLite the lock on the file does all of this.
 
 import os
 import socket
+import threading
 import uuid
 from collections.abc import Callable
 
@@ -60,14 +61,19 @@ class Lease:
         """Between two renewals."""
         return self._seconds / RENEWALS
 
-    def await_turn(self) -> None:
-        """Stand by until this process is the one that works; from then on its writes are fenced."""
+    def await_turn(self, stopping: threading.Event | None = None) -> None:
+        """Stand by until this process is the one that works; from then on its writes are fenced.
+
+        Raises Cancelled once `stopping` is set.
+        """
+        stopping = stopping or threading.Event()
         told = False
         while not self._try():
             if not told:
                 _log.info("standing by: another manager works with this database")
                 told = True
-            self._clock.sleep(STAND_BY_SECONDS)
+            if self._clock.wait(stopping, STAND_BY_SECONDS):
+                raise errors.Cancelled("CANCELLED", "told to end while it stood by")
         _log.info("lease taken", holder=self._holder, token=self._token)
         self._store.guard = self
 

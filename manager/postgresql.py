@@ -23,6 +23,16 @@ WRITER_LOCK = 0x57415441
 RECYCLE_SECONDS = 3600
 """A connection is not used for longer: a server's memory for it only grows."""
 
+_PASSING = ("08", "53", "55P03", "57")
+"""SQLSTATEs, or classes of them, of what passes: connection, resources, a lock, intervention."""
+
+_LASTING = (
+    *("password", "authentication failed", "pg_hba.conf", "does not exist", "permission denied"),
+    *("certificate", "does not support SSL", "connection is bad: invalid"),
+)
+"""In what is said of a connection that did not come about, which has no SQLSTATE: settings are
+wrong. A server that speaks another language is tried again until the time is over."""
+
 _DRIVER = "postgresql+psycopg"
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -49,6 +59,18 @@ class PostgresqlDatabase:
         """Whether a statement failed, so that COMMIT would roll back without a word."""
         driver = connection.connection.driver_connection
         return driver is None or driver.info.transaction_status.name != "INTRANS"
+
+    def is_away(self, problem: BaseException) -> bool:
+        """Whether the server is not there, not ready, or cannot be reached."""
+        if not isinstance(problem, sa.exc.DBAPIError):
+            return isinstance(problem, sa.exc.TimeoutError)
+        state = getattr(problem.orig, "sqlstate", None)
+        if state is not None:
+            return str(state).startswith(_PASSING)
+        said = str(problem.orig)
+        return isinstance(problem, sa.exc.OperationalError) and not any(
+            words in said for words in _LASTING
+        )
 
     def close(self) -> None:
         """Close every connection."""

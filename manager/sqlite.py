@@ -38,6 +38,10 @@ class SqliteFile:
         driver = connection.connection.driver_connection
         return driver is None or not driver.in_transaction
 
+    def is_away(self, _problem: BaseException) -> bool:
+        """Never: a file of this machine is there, or is not."""
+        return False
+
     def close(self) -> None:
         """Let another process have it."""
         self.engine.dispose()

@@ -65,6 +65,9 @@ class Database(Protocol):
     def broken(self, connection: Connection) -> bool:
         """Whether the transaction can only be rolled back."""
 
+    def is_away(self, problem: BaseException) -> bool:
+        """Whether a problem of opening it may pass by itself; wrong settings do not."""
+
     def close(self) -> None:
         """Close every connection."""
 
@@ -98,7 +101,8 @@ class _Shared:
 class Store:
     """Opens or makes the database of `settings`.
 
-    Raises InvalidArgument CONFIG_INVALID when it cannot be opened or is of a newer release.
+    Raises InvalidArgument CONFIG_INVALID when it cannot be opened or is of a newer release, and
+    Unavailable when its server is away: `manager.opening` waits for it.
     """
 
     def __init__(self, settings: StoreSettings) -> None:
@@ -235,13 +239,19 @@ class Store:
         except errors.Unavailable as error:
             raise self._closed(error.__cause__ or error) from error
         except sa.exc.DatabaseError as error:
-            raise self._closed(error.orig) from error
+            raise self._closed(error) from error
 
-    def _closed(self, problem: object) -> errors.InvalidArgument:
-        problem = getattr(problem, "orig", problem)
+    def _closed(self, problem: BaseException) -> errors.WatariError:
+        said = str(getattr(problem, "orig", None) or problem).strip()
+        if self._database.is_away(problem):
+            return errors.Unavailable(
+                "SERVER_UNAVAILABLE",
+                f"the database {self._database.name} is away: {said}",
+                hint=self._database.hint,
+            )
         return errors.InvalidArgument(
             "CONFIG_INVALID",
-            f"the database {self._database.name} cannot be opened: {problem}",
+            f"the database {self._database.name} cannot be opened: {said}",
             hint=self._database.hint,
         )
 

@@ -33,6 +33,9 @@ class StoreSettings:
     connect_seconds_max: int = field(default=5, metadata={"min": 2, "max": 120})
     """Deadline in whole seconds for a new connection to PostgreSQL; libpq knows no less than 2."""
 
+    away_seconds_max: float = field(default=300.0, metadata={"min": 0.0})
+    """A manager that starts while PostgreSQL is away tries again for this long, and then ends."""
+
     statement_seconds_max: float = field(default=30.0, metadata={"min": 0.1})
     """Longest single statement on PostgreSQL, waiting for locks included; then it is given up."""
 

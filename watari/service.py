@@ -7,9 +7,10 @@ reverse order, once the last call has drained.
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from watari import (
     clock,
     config,
     configshow,
+    ending,
     errors,
     failpoint,
     identity,
@@ -58,6 +60,10 @@ class Context:
     stack: ExitStack
     """Closed after the server has drained: register clean-up here."""
 
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when the process is told to end before it serves: whatever waits by then gives up, with
+    Cancelled."""
+
 
 _Settings = TypeVar("_Settings", bound=ServiceSettings)
 
@@ -76,7 +82,12 @@ def main(
             return
         logs.configure(name, settings.log.level, json=settings.log.format == "json")
         failpoint.arm_from_environment(os.environ)
-        _serve(name, settings, assemble)
+        with ending.Signals() as signals:
+            try:
+                _serve(name, settings, assemble, signals.stopping)
+            except errors.Cancelled:
+                if not signals.stopping.is_set():
+                    raise
         _end()
     except errors.WatariError as error:
         sys.stderr.write(f"watari-{name}: {error.reason}: {error.message}\n")
@@ -86,7 +97,10 @@ def main(
 
 
 def _serve(
-    name: str, settings: _Settings, assemble: Callable[[_Settings, Context], Server]
+    name: str,
+    settings: _Settings,
+    assemble: Callable[[_Settings, Context], Server],
+    stopping: threading.Event,
 ) -> None:
     with ExitStack() as stack:
         context = Context(
@@ -95,10 +109,13 @@ def _serve(
                 settings.identity.certificate, settings.identity.key, settings.identity.trust
             ),
             stack=stack,
+            stopping=stopping,
         )
         _keep(settings.identity, context)
         _trace(settings.telemetry, name, context)
-        assemble(settings, context).serve_forever()
+        server = assemble(settings, context)
+        if not stopping.is_set():
+            server.serve_forever(stopping)
 
 
 def _keep(settings: IdentitySettings, context: Context) -> None:

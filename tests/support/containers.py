@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PACKAGES = (
     *("python3", "python3-venv", "python3-pip", "ca-certificates"),
-    *("qemu-utils", "etcd-server", "etcd-client"),
+    *("qemu-utils", "etcd-server", "etcd-client", "postgresql"),
 )
 """Of the base image: what users have from Python's image and from Debian while ours are built."""
 
@@ -234,6 +234,8 @@ class Containers:
         self._run(
             [
                 *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"),
+                # A key that Debian's package makes for whoever has none: no image has one.
+                '--customize-hook=rm -f "$1"/etc/ssl/private/ssl-cert-snakeoil.key',
                 *(f"--include={','.join(PACKAGES)}", _suite(), str(tar)),
             ],
             BASE_SECONDS_MAX,

@@ -121,6 +121,11 @@ class Process:
         assert self._process is not None
         assert self._process.wait(seconds) == -signal.SIGKILL, self.log()
 
+    def wait(self, seconds: float) -> int:
+        """Waits for an end that comes by itself; returns the exit status."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
     def stop(self) -> int:
         """SIGTERM; returns the exit status."""
         if self._process is None:

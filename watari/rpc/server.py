@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from watari import errors, failpoint, logs
 from watari.clock import Clock
+from watari.ending import SIGNALS
 from watari.identity import Identity
 from watari.rpc import interceptors
 from watari.rpc.interceptors import Door
@@ -116,27 +117,27 @@ class Server:
         grace = self._settings.grace_seconds if grace_seconds is None else grace_seconds
         return self._grpc.stop(grace)
 
-    def serve_forever(self) -> None:
+    def serve_forever(self, woken: threading.Event | None = None) -> None:
         """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
 
         Starts the server unless `start` was called. For the main thread only; the signals' former
-        handlers are put back.
+        handlers are put back. `woken` may be set by a signal that came before these are in place.
         """
         if not self._started:
             self.start()
-        woken = threading.Event()
+        woken = woken or threading.Event()
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
             self._signals.append(number)
             woken.set()
 
-        handlers = {kind: signal.signal(kind, on_signal) for kind in _SIGNALS}
+        handlers = {kind: signal.signal(kind, on_signal) for kind in SIGNALS}
         try:
             # In steps: the kernel may hand the signal to a thread of gRPC, and Python runs the
             # handler only once this thread comes back from its wait.
             while not woken.wait(SIGNAL_POLL_SECONDS):
                 pass
-            _log.info("stopping", signal=signal.Signals(self._signals[0]).name)
+            _log.info("stopping", signals=[signal.Signals(each).name for each in self._signals])
             self._drain()
         finally:
             for kind, handler in handlers.items():
@@ -167,9 +168,6 @@ class Server:
             [*listed.services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._grpc
         )
         return listed.services
-
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Listing:
