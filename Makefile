@@ -104,9 +104,9 @@ compose-up: compose-build
 	$(BIN)/python -m compose.prepare --owner $(WATARI_UID) --ports $(WATARI_PORTS)
 	$(CONTAINERS) up -d --no-build
 
-# One image for etcd's nodes, one for all else.
+# One image for etcd's nodes, one for PostgreSQL, one for all else.
 compose-build:
-	$(CONTAINERS) build etcd-1 directory-1
+	$(CONTAINERS) build etcd-1 postgresql directory-1
 
 # Volumes and compose/state stay.
 compose-down:
@@ -115,7 +115,7 @@ compose-down:
 # For builds that reach no package index: PIP_NO_INDEX=1 make compose-up takes everything from there.
 compose-wheels:
 	@tools/setup.sh demo
-	$(BIN)/python -m pip wheel --quiet --wheel-dir compose/wheels hatchling '.[etcd]'
+	$(BIN)/python -m pip wheel --quiet --wheel-dir compose/wheels hatchling '.[etcd,postgresql]'
 	rm -f compose/wheels/watari-*.whl
 
 # As root, with podman: builds it all, and stops parts of it while machines cross (minutes).

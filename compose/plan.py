@@ -22,6 +22,12 @@ LEAF_SECONDS = 3650 * 24 * 3600
 ETCD_NODES = ("etcd-1", "etcd-2", "etcd-3")
 ETCD_PORT = 2379
 
+DATABASE = "postgresql"
+"""Of all managers, each cloud with a database and a role of its own, named after it."""
+
+STANDBYS = {"tokyo": 1}
+"""Managers of a cloud that stand by, beside the one that works."""
+
 DIRECTORY_PORT, CONTROL_PORT, DATA_PORT, BROKER_PORT = 7440, 7443, 7444, 7446
 METRICS_PORT = 9440
 """What each listens on, in a container of its own."""
@@ -32,7 +38,7 @@ PORTS_DEFAULT = "74"
 SETTINGS_FOLDER, SECRETS_FOLDER, DATA_FOLDER = "/etc/watari", "/run/secrets", "/var/lib/watari"
 """Where a container has its settings and certificates, its keys, and what it keeps."""
 
-KEY, ETCD_KEY = "key.pem", "etcd-key.pem"
+KEY, ETCD_KEY, DATABASE_PASSWORD = "key.pem", "etcd-key.pem", "database-password"
 """Names of the secrets in a container."""
 
 
@@ -50,10 +56,13 @@ class Service:
     cloud: CloudPlan | None = None
     """Of a manager or an agent."""
 
+    front: str = ""
+    """Name of the service that passes connections on to it, and that others know; empty: none."""
+
     @property
     def address(self) -> str:
         """For the others."""
-        return f"{self.name}:{self.port}"
+        return f"{self.front or self.name}:{self.port}"
 
 
 def domains() -> tuple[str, ...]:
@@ -62,7 +71,7 @@ def domains() -> tuple[str, ...]:
 
 
 def services() -> tuple[Service, ...]:
-    """Every server but etcd's nodes."""
+    """Every server of Watari's."""
     hub = HUB_DOMAIN
     directories = (
         Service(f"directory-{at}", SpiffeId(hub, Role.DIRECTORY, name), DIRECTORY_PORT, published)
@@ -77,11 +86,20 @@ def services() -> tuple[Service, ...]:
     return (*directories, *clouds, broker)
 
 
-def _of_cloud(cloud: CloudPlan, published: str) -> tuple[Service, Service]:
+def others() -> tuple[str, ...]:
+    """Names of the servers that are not Watari's."""
+    fronts = {each.front for each in services() if each.front}
+    return (*ETCD_NODES, DATABASE, *sorted(fronts))
+
+
+def _of_cloud(cloud: CloudPlan, published: str) -> tuple[Service, ...]:
     manager = SpiffeId(cloud.domain, Role.MANAGER, "main")
     agent = SpiffeId(cloud.domain, Role.AGENT, "host-1")
+    name, standbys = f"{cloud.cloud_id}-manager", STANDBYS.get(cloud.cloud_id, 0)
+    front = f"{cloud.cloud_id}-front" if standbys else ""
+    names = [f"{name}-{at}" for at in range(1, standbys + 2)] if standbys else [name]
     return (
-        Service(f"{cloud.cloud_id}-manager", manager, CONTROL_PORT, published, cloud),
+        *(Service(each, manager, CONTROL_PORT, published, cloud, front) for each in names),
         Service(f"{cloud.cloud_id}-agent", agent, CONTROL_PORT, "", cloud),
     )
 
@@ -132,12 +150,16 @@ def _manager(service: Service, cloud: CloudPlan) -> dict[str, Any]:
             "memory_gib_hour": cloud.memory_gib_hour,
             "disk_gib_month": cloud.disk_gib_month,
         },
-        "store": {"path": f"{DATA_FOLDER}/manager.sqlite"},
+        "store": {
+            "url": f"postgresql://{cloud.cloud_id}@{DATABASE}/{cloud.cloud_id}"
+            f"?sslrootcert={SETTINGS_FOLDER}/database-ca.pem",
+            "password_file": f"{SECRETS_FOLDER}/{DATABASE_PASSWORD}",
+        },
     }
 
 
 def _agent(service: Service, cloud: CloudPlan) -> dict[str, Any]:
-    (manager,) = _found(Role.MANAGER, cloud)
+    manager, *_ = _found(Role.MANAGER, cloud)
     return {
         "advertised_address": service.address,
         "data_address": f"0.0.0.0:{DATA_PORT}",

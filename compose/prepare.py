@@ -6,7 +6,8 @@ STATE/client.toml             what the command line on this machine needs; writt
      /services/NAME/          settings and certificates of a container, at /etc/watari there
      /secrets/NAME.pem        its key; NAME-etcd.pem its key at etcd
      /shelves/CLOUD/          a cloud's machines, at /var/lib/watari/shelf of its agent
-     /authorities/            the providers' and etcd's; no container has them
+                              CLOUD-database the password of its managers at PostgreSQL
+     /authorities/            the providers', etcd's and PostgreSQL's; no container has them
 ```
 
 What containers read belongs to the user that they run as, and so do the shelves. Everything else
@@ -15,19 +16,20 @@ belongs to whoever runs this.
 
 import argparse
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from compose import machine, plan
-from compose.etcd_pki import EtcdAuthority
+from compose.store_pki import StoreAuthority
 from watari import errors, identity
 from watari.cli import image
 from watari.cli.federation import configs
 from watari.cli.federation import layout as layouts
 from watari.clock import Clock, SystemClock
-from watari.identity import Authority, SpiffeId
+from watari.identity import Authority, Role, SpiffeId
 
 STATE = Path(__file__).parent / "state"
 
@@ -35,6 +37,9 @@ OWNER_FOR_ROOT = 10_001
 """Containers run as whoever prepares them, except when that is root: then as this user."""
 
 FOLDER_MODE = 0o700
+
+PASSWORD_BYTES = 32
+"""Random ones of each password."""
 
 SAMPLE = "web-1"
 SAMPLE_DISK_BYTES, SAMPLE_CONTENT_BYTES = 1024**3, 64 * 1024**2
@@ -77,6 +82,7 @@ def _make(made: Path, owner: int, ports: str, clock: Clock) -> None:
         folder = made / "users" / user.domain
         _issue(user, authorities, folder, folder / "key.pem")
     _make_etcd(made, clock)
+    _make_database(made, clock)
     _make_shelves(made)
     for name in ("services", "secrets", "shelves"):
         machine.give(made / name, owner)
@@ -95,7 +101,7 @@ def _issue(
 
 
 def _make_etcd(made: Path, clock: Clock) -> None:
-    authority = EtcdAuthority(clock)
+    authority = StoreAuthority("etcd", clock)
     identity.save_key(made / "authorities" / "etcd.key", authority.key_pem)
     identity.save_certificate(made / "authorities" / "etcd.pem", authority.cert_pem)
     for node in plan.ETCD_NODES:
@@ -111,6 +117,23 @@ def _make_etcd(made: Path, clock: Clock) -> None:
             identity.save_certificate(folder / "etcd-ca.pem", authority.cert_pem)
             identity.save_certificate(folder / "etcd-cert.pem", certificate)
             identity.save_key(made / "secrets" / f"{service.name}-etcd.pem", key)
+
+
+def _make_database(made: Path, clock: Clock) -> None:
+    authority = StoreAuthority(plan.DATABASE, clock)
+    identity.save_key(made / "authorities" / f"{plan.DATABASE}.key", authority.key_pem)
+    identity.save_certificate(made / "authorities" / f"{plan.DATABASE}.pem", authority.cert_pem)
+    certificate, key = authority.server(plan.DATABASE)
+    identity.save_certificate(made / "services" / plan.DATABASE / "cert.pem", certificate)
+    identity.save_key(made / "secrets" / f"{plan.DATABASE}.pem", key)
+    for cloud in layouts.CLOUDS:
+        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        path = made / "secrets" / f"{cloud.cloud_id}-database"
+        identity.save_key(path, password.encode())
+    for service in plan.services():
+        if service.spiffe_id.role == Role.MANAGER:
+            folder = made / "services" / service.name
+            identity.save_certificate(folder / "database-ca.pem", authority.cert_pem)
 
 
 def _make_shelves(made: Path) -> None:

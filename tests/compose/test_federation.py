@@ -65,7 +65,7 @@ class Outside:
         wait_until(
             seen,
             SEEN_SECONDS_MAX,
-            lambda: f"nobody sees {name}:\n{self.federation.log('tokyo-manager')}",
+            lambda: f"nobody sees {name}:\n{self.federation.log('tokyo-manager-1')}",
         )
         return found[0]
 
@@ -185,10 +185,13 @@ def test_no_process_is_root_may_write_to_its_image_or_has_a_capability(
 
 
 def test_no_secret_is_in_an_image_an_environment_or_a_log(federation: Containers) -> None:
+    keys = [
+        *(path.read_text().splitlines()[1] for path in federation.state.glob("secrets/*.pem")),
+        *(path.read_text() for path in federation.state.glob("secrets/*-database")),
+    ]
     for name in federation.names:
-        key = (federation.state / "secrets" / f"{name}.pem").read_text().splitlines()[1]
-        assert key not in federation.inspect(name, "{{json .}}"), name
-        assert key not in federation.log(name), name
+        told = federation.inspect(name, "{{json .}}") + federation.log(name)
+        assert not [key for key in keys if key in told], name
     for image in containers.IMAGES:
         tagged = f"{image}:{federation.name}"
         command = ["run", "--rm", "--ulimit", "host", "--user", "root", tagged]
@@ -235,20 +238,16 @@ def test_machines_cross_while_a_directory_is_away(outside: Outside, tmp_path: Pa
     outside.check_arrived(during, during_disk)
 
 
-@pytest.mark.parametrize("service", ["tokyo-manager", "osaka-manager", "osaka-agent"])
-def test_machines_cross_while_a_server_of_theirs_is_restarted(
-    outside: Outside, tmp_path: Path, service: str
+def test_machines_cross_while_servers_of_theirs_are_restarted(
+    outside: Outside, tmp_path: Path
 ) -> None:
-    vm_id, disk = outside.put(tmp_path, f"during-{service}")
-    migration_id = outside.begin(vm_id, "--to", "osaka")
-    wait_until(
-        lambda: outside.state(migration_id).get("state") == "copying",
-        SEEN_SECONDS_MAX,
-        lambda: str(outside.state(migration_id)),
-    )
-    outside.federation.restart(service)
+    vm_id, disk = outside.put(tmp_path, "during-restarts")
+    migration_id = copying(outside, vm_id)
+    services = ("tokyo-front", "osaka-manager", "osaka-agent")
+    for service in services:
+        outside.federation.restart(service)
     outside.await_end(migration_id)
-    outside.federation.await_healthy(service)
+    outside.federation.await_healthy(*services)
     outside.check_arrived(vm_id, disk)
 
 
@@ -266,3 +265,93 @@ def test_machines_cross_after_a_node_of_etcd_and_a_directory_were_killed(
     for directory in DIRECTORIES:
         outside.await_fresh(directory)
     outside.check_arrived(vm_id, disk)
+
+
+def copying(outside: Outside, vm_id: str) -> str:
+    """A migration that copies."""
+    migration_id = outside.begin(vm_id, "--to", "osaka")
+    wait_until(
+        lambda: outside.state(migration_id).get("state") == "copying",
+        SEEN_SECONDS_MAX,
+        lambda: str(outside.state(migration_id)),
+    )
+    return migration_id
+
+
+def test_the_standby_finishes_what_the_active_manager_was_at(
+    outside: Outside, tmp_path: Path
+) -> None:
+    federation, (managers,) = outside.federation, containers.PAIRS
+    vm_id, disk = outside.put(tmp_path, "handed-over")
+    first = federation.working(*managers)
+    (second,) = set(managers) - {first}
+    migration_id = copying(outside, vm_id)
+    federation.kill(first)
+    assert federation.working(*managers) == second
+    federation.start(first)
+    federation.stop(second)
+    assert federation.working(*managers) == first
+    federation.start(second)
+    outside.await_end(migration_id)
+    outside.check_arrived(vm_id, disk)
+    assert federation.working(*managers) == first, "it took the lease from one that works"
+
+
+def test_a_standby_ends_in_time_when_it_is_told_to(federation: Containers) -> None:
+    (managers,) = containers.PAIRS
+    (standby,) = set(managers) - {federation.working(*managers)}
+    with away(federation, standby):
+        assert federation.inspect(standby, "{{.State.ExitCode}}") == "0"
+
+
+def test_machines_cross_while_postgresql_is_restarted_and_killed(
+    outside: Outside, tmp_path: Path
+) -> None:
+    federation = outside.federation
+    vm_id, disk = outside.put(tmp_path, "during-postgresql")
+    further, further_disk = outside.put(tmp_path, "further")
+    migration_id = copying(outside, vm_id)
+    federation.restart("postgresql")
+    begun = outside.begin(further, "--to", "osaka")
+    federation.kill("postgresql")
+    federation.start("postgresql")
+    outside.await_end(migration_id)
+    outside.await_end(begun)
+    outside.check_arrived(vm_id, disk)
+    outside.check_arrived(further, further_disk)
+
+
+def test_a_manager_that_starts_without_postgresql_waits_for_it(federation: Containers) -> None:
+    with away(federation, "postgresql"):
+        federation.restart("osaka-manager")
+        wait_until(
+            lambda: "waiting for the database" in federation.log("osaka-manager"),
+            SEEN_SECONDS_MAX,
+            lambda: federation.log("osaka-manager"),
+        )
+    federation.await_healthy("osaka-manager")
+
+
+def test_a_role_gets_into_its_own_database_only_and_not_without_tls(
+    federation: Containers,
+) -> None:
+    password = (federation.state / "secrets" / "tokyo-database").read_text()
+
+    def asked(database: str, mode: str, statement: str) -> str:
+        """What osaka's side of the network gets as tokyo's role."""
+        program = (
+            "import psycopg,sys\n"
+            "try:\n"
+            f"  c=psycopg.connect(host='postgresql',user='tokyo',dbname={database!r},"
+            f"sslmode={mode!r},sslrootcert='/etc/watari/database-ca.pem',"
+            f"password=sys.stdin.read(),connect_timeout=5)\n"
+            f"  print(c.execute({statement!r}).fetchall())\n"
+            "except psycopg.Error as e: print('refused:', e)\n"
+        )
+        return federation.execute("osaka-manager", "python", "-c", program, stdin=password)
+
+    roles = "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = 'tokyo'"
+    assert asked("tokyo", "verify-full", roles).strip() == "[(False, False, False)]"
+    assert "no pg_hba.conf entry" in asked("tokyo", "disable", roles)
+    for database in ("osaka", "postgres", "template1"):
+        assert "no pg_hba.conf entry" in asked(database, "verify-full", roles)

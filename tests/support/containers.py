@@ -22,6 +22,12 @@ from pathlib import Path
 from compose import plan, prepare
 from watari.clock import SystemClock
 
+PAIRS = tuple(
+    tuple(each.name for each in plan.services() if each.front == front)
+    for front in sorted({each.front for each in plan.services()} - {""})
+)
+"""Managers that share a database: one of them works."""
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PACKAGES = (
@@ -32,7 +38,7 @@ PACKAGES = (
 
 BASE = "localhost/watari-test-base"
 
-IMAGES = ("localhost/watari", "localhost/watari-etcd")
+IMAGES = ("localhost/watari", "localhost/watari-etcd", "localhost/watari-postgresql")
 
 BASE_SECONDS_MAX = 1800.0
 BUILD_SECONDS_MAX = 1200.0
@@ -59,6 +65,9 @@ events_logger = "file"
 LEASE_SECONDS = 10
 """Of the managers, shorter than what tests wait for anyway: who does not renew it is found out."""
 
+DATABASE_LEASE_SECONDS = 5.0
+"""Of the managers that share a database: how soon a standby takes over from one that was killed."""
+
 SOURCES = ("agent", "broker", "compose", "directory", "manager", "watari")
 FILES = (".dockerignore", "LICENSE", "README.md", "pyproject.toml")
 
@@ -67,7 +76,7 @@ def free_ports() -> str:
     """Digits that with those of every published port make one that nobody listens on, below those
     that the system hands out by itself.
     """
-    published = [service.published for service in plan.services() if service.published]
+    published = {service.published for service in plan.services() if service.published}
     for digits in random.sample(range(200, 320), 120):
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
             for last in published:
@@ -100,7 +109,7 @@ class Containers:
     @property
     def names(self) -> list[str]:
         """Of all services."""
-        return [*plan.ETCD_NODES, *(service.name for service in plan.services())]
+        return [*plan.others(), *(service.name for service in plan.services())]
 
     def build(self) -> None:
         """Base image, images, certificates."""
@@ -112,9 +121,13 @@ class Containers:
         for path in self.state.glob("services/*/manager.toml"):
             with path.open("a") as file:
                 file.write(f"\n[manager.publish]\nlease_ttl_seconds = {LEASE_SECONDS}\n")
+            made = path.read_text().replace(
+                "[manager.store]\n", f"[manager.store]\nlease_seconds = {DATABASE_LEASE_SECONDS}\n"
+            )
+            path.write_text(made)
         # Without layers nothing is left behind that has no name to be removed by.
         lean = ("--podman-build-args=--layers=false", "build")
-        said = self.compose(*lean, "etcd-1", "directory-1", seconds=BUILD_SECONDS_MAX)
+        said = self.compose(*lean, "etcd-1", "postgresql", "directory-1", seconds=BUILD_SECONDS_MAX)
         for image in IMAGES:  # podman-compose of Debian 12 ends well whatever podman says
             exists = ["podman", "image", "exists", f"{image}:{self.name}"]
             assert not self._run(exists, COMMAND_SECONDS_MAX, check=False).returncode, said[-6000:]
@@ -125,7 +138,21 @@ class Containers:
         for name in self.names:
             exists = ["podman", "container", "exists", self._container(name)]
             assert not self._run(exists, COMMAND_SECONDS_MAX, check=False).returncode, said[-6000:]
-        self.await_healthy(*self.names)
+        standing_by = {name for pair in PAIRS for name in pair}
+        self.await_healthy(*(name for name in self.names if name not in standing_by))
+        for pair in PAIRS:
+            self.working(*pair)
+
+    def working(self, *managers: str) -> str:
+        """Waits until one of a cloud's managers works; its name."""
+        found: list[str] = []
+
+        def works() -> bool:
+            found.extend(each for each in managers if self._is_healthy(each))
+            return bool(found)
+
+        wait_until(works, HEALTHY_SECONDS_MAX, lambda: "\n".join(map(self.log, managers)))
+        return found[0]
 
     def stop(self, service: str) -> None:
         """Ends one service; it stays away."""
@@ -136,9 +163,10 @@ class Containers:
         self.podman("kill", "--signal", "KILL", self._container(service))
 
     def start(self, service: str) -> None:
-        """Starts one that was stopped, and waits until it is well."""
+        """Starts one that was stopped, and waits until it is well, unless it may stand by."""
         self.podman("start", self._container(service))
-        self.await_healthy(service)
+        if not any(service in pair for pair in PAIRS):
+            self.await_healthy(service)
 
     def restart(self, service: str) -> None:
         """Ends and starts one, without waiting until it is well."""
@@ -163,9 +191,10 @@ class Containers:
         """What podman says of its container."""
         return self.podman("inspect", "--format", template, self._container(service)).strip()
 
-    def execute(self, service: str, *command: str) -> str:
+    def execute(self, service: str, *command: str, stdin: str = "") -> str:
         """What a command in its container prints."""
-        return self.podman("exec", self._container(service), *command)
+        exec_ = ["podman", "exec", "--interactive", self._container(service), *command]
+        return self._run(exec_, COMMAND_SECONDS_MAX, stdin=stdin).stdout
 
     def podman(self, *arguments: str, seconds: float = COMMAND_SECONDS_MAX) -> str:
         """What podman prints. Raises AssertionError when it fails."""
@@ -223,7 +252,11 @@ class Containers:
         wheels = self.tree / "compose" / "wheels"
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(wheels)]
         environ = {**self.environ, "PIP_NO_INDEX": os.environ.get("PIP_NO_INDEX", "0")}
-        self._run([*command, "hatchling", f"{self.tree}[etcd]"], BUILD_SECONDS_MAX, environ=environ)
+        self._run(
+            [*command, "hatchling", f"{self.tree}[etcd,postgresql]"],
+            BUILD_SECONDS_MAX,
+            environ=environ,
+        )
         for wheel in wheels.glob("watari-*.whl"):
             wheel.unlink()
 
@@ -276,13 +309,14 @@ class Containers:
         *,
         check: bool = True,
         environ: Mapping[str, str] | None = None,
+        stdin: str = "",
     ) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
             command,
             env=environ or self.environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             text=True,
             timeout=seconds,
             check=False,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compose.etcd_pki import EtcdAuthority
+from compose.store_pki import StoreAuthority
 from directory.etcd_settings import EtcdSettings
 from tests.support.processes import free_port
 from watari import identity
@@ -39,7 +39,7 @@ class Certificates:
 
     def __init__(self, folder: Path, addresses: Sequence[str]) -> None:
         self.folder = folder
-        authority = EtcdAuthority(SystemClock())
+        authority = StoreAuthority("etcd", SystemClock())
         identity.save_certificate(self.path("ca.pem"), authority.cert_pem)
         for name, issued in (
             ("node", authority.node("localhost", addresses)),

@@ -78,7 +78,7 @@ def test_keys_are_for_their_owner_only_and_no_authoritys_key_is_mounted(state: P
         for path in state.rglob("*")
         if path.is_file() and path.stat().st_size < 1 << 16 and b"PRIVATE KEY" in path.read_bytes()
     ]
-    assert len(keys) == len(plan.services()) + len(plan.ETCD_NODES) + 2 + 2 + 4
+    assert len(keys) == len(plan.services()) + len(plan.ETCD_NODES) + 2 + 2 + 4 + 2
     assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
     assert not [path for path in keys if path.is_relative_to(state / "services")]
     assert stat.S_IMODE(state.stat().st_mode) == 0o700

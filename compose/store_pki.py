@@ -1,4 +1,4 @@
-"""etcd's own authority and certificates: nothing of the federation's trust is in them.
+"""Own authorities of what is stored in, etcd and PostgreSQL: nothing of the federation's trust.
 
 A node's certificate is for its name on the network, as server and as peer; nodes let only
 certificates of the name PEER_NAME join them (`--peer-cert-allowed-cn`), so that a directory's
@@ -26,13 +26,13 @@ BACKDATE_SECONDS = 300
 """Certificates begin a little in the past, for peers whose clock is behind."""
 
 
-class EtcdAuthority:
+class StoreAuthority:
     """Makes its key, which leaves it only through `key_pem`, and issues certificates."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, name: str, clock: Clock) -> None:
         self._clock = clock
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._subject = _name("etcd CA")
+        self._subject = _name(f"{name} CA")
         builder = self._builder(self._subject, self._key).add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
         )
@@ -44,7 +44,7 @@ class EtcdAuthority:
         return _pem(self._key)
 
     def node(self, name: str, addresses: Sequence[str] = ()) -> tuple[bytes, bytes]:
-        """Certificate and key of the node that is reached as `name` or at `addresses`, PEM."""
+        """Certificate and key of etcd's node that is reached as `name` or at `addresses`, PEM."""
         names: list[x509.GeneralName] = [
             *(x509.DNSName(each) for each in sorted({name, "localhost"})),
             *(
@@ -54,6 +54,11 @@ class EtcdAuthority:
         ]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._leaf(PEER_NAME, usages, names)
+
+    def server(self, name: str) -> tuple[bytes, bytes]:
+        """Certificate and key of a server that is reached as `name`, PEM."""
+        names: list[x509.GeneralName] = [x509.DNSName(name)]
+        return self._leaf(name, [ExtendedKeyUsageOID.SERVER_AUTH], names)
 
     def client(self, name: str) -> tuple[bytes, bytes]:
         """Certificate and key of a client, PEM."""
