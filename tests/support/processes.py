@@ -74,6 +74,7 @@ class Process:
         self._target = target
         self._caller = caller
         self._log = config.with_suffix(".log")
+        self._begun = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -90,6 +91,7 @@ class Process:
     def launch(self, environ: Mapping[str, str] | None = None) -> None:
         """Starts and does not wait."""
         with self._log.open("ab") as log:
+            self._begun = log.tell()
             self._process = subprocess.Popen(
                 self._command, stderr=log, stdout=log, env={**os.environ, **(environ or {})}
             )
@@ -114,6 +116,16 @@ class Process:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         time.sleep(seconds)
+        self._process.send_signal(signal.SIGCONT)
+
+    def stopped(self) -> bool:
+        """Whether it stands still (a fail point)."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] in "Tt"
+
+    def go_on(self) -> None:
+        """Lets it go on."""
+        assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def wait_killed(self, seconds: float) -> None:
@@ -143,6 +155,10 @@ class Process:
     def log(self) -> str:
         """What it wrote, the end of it."""
         return self._log.read_text()[-6000:]
+
+    def said(self, words: str) -> bool:
+        """Whether it wrote them since it was started."""
+        return words.encode() in self._log.read_bytes()[self._begun :]
 
     def peak_rss_bytes(self) -> int:
         """Largest resident set so far, VmHWM of proc(5)."""
