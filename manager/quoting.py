@@ -73,6 +73,13 @@ class Quoting:
             return own
         if caller.role is not Role.MANAGER:
             ownership.view_of(caller, self._own.spiffe_id.domain)
+        elif caller.domain not in (named.domain, self._own.spiffe_id.domain):
+            # What is refused, and why, would tell what another provider's tenant has here.
+            raise errors.Denied(
+                "NOT_ALLOWED",
+                f"{caller} speaks for no tenant of {named.domain}",
+                hint="ask for tenants of the manager's own provider",
+            )
         if not request.tenant:
             raise errors.InvalidArgument(
                 "INVALID_FIELD", "tenant: must not be empty", hint="for whom?", field="tenant"

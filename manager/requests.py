@@ -19,6 +19,7 @@ SPIFFE_BYTES_MAX = 512
 STREAMS_MAX = 16
 TRAITS_MAX = 32
 TRAIT_BYTES_MAX = 64
+QUOTE_BYTES_MAX = 16 * 1024
 COMPRESSION_LEVELS = (-7, 19)
 TTL_SECONDS = (10, 86_400)
 CIPHER_KEY_BITS = (0, 128, 256)
@@ -42,6 +43,8 @@ def migrate(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmReque
     validate.require_cloud_id(request.to_cloud, "to_cloud")
     _options(request.options)
     _mode(request.mode)
+    validate.require_range(request.quote.ByteSize(), "quote", 0, QUOTE_BYTES_MAX)
+    _traits(request)
     return request
 
 
@@ -180,12 +183,16 @@ def _arrival(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
     inventory.require_resources(request.resources, "resources")
     _disks(request.disks, request.resources.disk_bytes)
     agent_id(request.source_agent, "source_agent")
+    _traits(request)
+    return request
+
+
+def _traits(request: manager_pb2.ReserveRequest | manager_pb2.MigrateVmRequest) -> None:
     for field in ("required_traits", "forbidden_traits"):
         traits = getattr(request, field)
         validate.require_count(len(traits), field, TRAITS_MAX)
         for trait in traits:
             validate.require_text(trait, field, bytes_max=TRAIT_BYTES_MAX, empty=False)
-    return request
 
 
 def _mode(mode: common_pb2.MigrationMode.ValueType) -> None:

@@ -26,6 +26,7 @@ def reserve_request(
     ttl_seconds: int,
 ) -> manager_pb2.ReserveRequest:
     """What is asked of the destination for a machine that is held."""
+    asked = record.request
     return manager_pb2.ReserveRequest(
         reservation_id=steps.reservation_id(record.migration_id),
         migration_id=record.migration_id,
@@ -39,6 +40,9 @@ def reserve_request(
         disks=guest.disks,
         source_agent=source_agent,
         ttl_seconds=ttl_seconds,
+        quote=asked.quote if asked.HasField("quote") else None,
+        required_traits=asked.required_traits,
+        forbidden_traits=asked.forbidden_traits,
     )
 
 

@@ -15,6 +15,7 @@ from tests.conftest import OSAKA, TOKYO
 from tests.support.clouds import Cloud
 from watari import errors
 from watari.cli import main
+from watari.cli.conditions import read_quote
 from watari.rpc import client
 from watari.v1 import common_pb2, manager_pb2, manager_pb2_grpc
 
@@ -54,6 +55,13 @@ def test_a_tenant_is_quoted_for_itself_only_and_managers_and_operators_for_any(o
         ask(osaka, OPERATOR)
 
 
+def test_a_manager_is_not_told_what_another_providers_tenant_has_left(osaka: Cloud):
+    stranger = f"spiffe://{TOKYO}/manager/main"
+    for vcpus in (2, 1000):
+        with pytest.raises(errors.Denied, match="speaks for no tenant"):
+            ask(osaka, stranger, vcpus, tenant="acme", tenant_domain=OSAKA)
+
+
 def test_what_would_be_refused_is_not_quoted(osaka: Cloud):
     with pytest.raises(errors.Exhausted) as caught:
         ask(osaka, ACME, vcpus=1000)
@@ -79,6 +87,79 @@ def test_what_is_metered_has_the_version_that_was_pinned_and_keeps_it(
     osaka.start()
     (arrived,) = osaka.usage()
     assert arrived.price_version == 3
+
+
+def migrate(cloud: Cloud, **conditions: object) -> manager_pb2.Migration:
+    """web-1 goes to osaka on conditions; how that ended."""
+    request = manager_pb2.MigrateVmRequest(
+        migration_id=str(uuid.uuid4()),
+        vm="web-1",
+        to_cloud="osaka",
+        **conditions,  # type: ignore[arg-type]
+    )
+    asked = client.call(cloud.operator.MigrateVm, request).migration
+    return cloud.wait_ended(asked.migration_id)
+
+
+def quoted(osaka: Cloud, vm: manager_pb2.Vm) -> common_pb2.SignedDocument:
+    """osaka's quote for a machine."""
+    request = manager_pb2.IssueQuoteRequest(
+        quote_id=str(uuid.uuid4()),
+        resources=vm.resources,
+        tenant=vm.tenant,
+        tenant_domain=vm.tenant_domain,
+    )
+    stub = manager_pb2_grpc.AccountingServiceStub(osaka.channel(OPERATOR))
+    return client.call(stub.IssueQuote, request).quote
+
+
+def test_a_machine_arrives_at_the_price_that_was_quoted_whatever_the_sheet_says_by_then(
+    clouds: tuple[Cloud, Cloud], osaka: Cloud
+):
+    tokyo, _ = clouds
+    (vm,) = tokyo.vms().values()
+    quote = quoted(osaka, vm)
+    osaka.stop()
+    osaka.change(prices=replace(SHEET, version=4))
+    osaka.start()
+    assert migrate(tokyo, quote=quote).state == manager_pb2.MIGRATION_STATE_SUCCEEDED
+    (arrived,) = osaka.usage()
+    assert arrived.price_version == 3
+
+
+def test_a_quote_for_something_else_fails_the_migration_in_the_destinations_words(
+    clouds: tuple[Cloud, Cloud], osaka: Cloud
+):
+    tokyo, _ = clouds
+    (vm,) = tokyo.vms().values()
+    other = manager_pb2.Vm()
+    other.CopyFrom(vm)
+    other.resources.vcpus += 1
+    failed = migrate(tokyo, quote=quoted(osaka, other))
+    assert failed.state == manager_pb2.MIGRATION_STATE_FAILED
+    assert failed.problem.reason == "QUOTE_INVALID"
+    assert "ask for a new quote" in failed.problem.hint
+    altered = quoted(osaka, vm)
+    altered.payload += b"\x00"
+    failed = migrate(tokyo, quote=altered)
+    assert failed.problem.reason == "SIGNATURE_INVALID"
+    assert vm.vm_id in tokyo.vms()
+    assert not osaka.vms()
+
+
+def test_a_host_must_be_as_the_migration_requires(clouds: tuple[Cloud, Cloud], osaka: Cloud):
+    tokyo, _ = clouds
+    osaka.stop()
+    host = replace(osaka.settings.agents["host1"], traits=("rack:a",))
+    osaka.change(agents={"host1": host})
+    osaka.start()
+    for condition in ({"required_traits": ["rack:b"]}, {"forbidden_traits": ["rack:a"]}):
+        failed = migrate(tokyo, **condition)
+        assert failed.state == manager_pb2.MIGRATION_STATE_FAILED
+        assert failed.problem.reason == "HOST_INCOMPATIBLE"
+        assert "rack:" in failed.problem.message + failed.problem.hint
+    done = migrate(tokyo, required_traits=["rack:a"], forbidden_traits=["rack:b"])
+    assert done.state == manager_pb2.MIGRATION_STATE_SUCCEEDED
 
 
 @pytest.fixture(autouse=True)
@@ -111,5 +192,7 @@ def test_the_command_shows_a_quote_for_resources(
     assert row["hourly"] == {"amount": "10.000000000", "currency": "JPY"}
     assert (row["tenant_domain"], row["price_version"]) == (OSAKA, 3)
     assert json.loads(row["document"])["purpose"] == "quote"
-    assert main.main([*asked, "--config", str(config)]) == 0
+    file = tmp_path / "quote.json"
+    assert main.main([*asked, "--config", str(config), "--out", str(file)]) == 0
+    assert read_quote(file).purpose == "quote"
     assert "10.00 JPY" in capsys.readouterr().out

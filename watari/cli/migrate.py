@@ -9,6 +9,7 @@ import typer
 from watari import delegation, errors, validate
 from watari.cli import estimate, follow, lookup
 from watari.cli.clients import Clients, Manager
+from watari.cli.conditions import NO_CONDITIONS, Conditions
 from watari.cli.constraints import NO_CONSTRAINTS, Constraints
 from watari.cli.exits import MIGRATE_EPILOG
 from watari.cli.invocation import MACHINES_PANEL, Invocation, command
@@ -52,6 +53,7 @@ def migrate(
     ] = False,
     moving: Moving = DEFAULT_MOVING,
     transfer: Transfer = DEFAULT_TRANSFER,
+    conditions: Conditions = NO_CONDITIONS,
     constraints: Constraints = NO_CONSTRAINTS,
 ) -> None:
     """Move a machine to another cloud.
@@ -59,6 +61,7 @@ def migrate(
     It is watched to its end. Ctrl-C stops the watching; the migration goes on.
     """
     _check(to, place, constraints)
+    _check_conditions(conditions, place, dry_run)
     options = moving.into(transfer.options())
     if dry_run:
         _check_dry(place, detach, migration_id)
@@ -71,7 +74,11 @@ def migrate(
         if started is None:
             manager, found = lookup.vm(invocation.clients, vm, source)
             order = Order(new_id, manager, found.vm_id, options, moving.value)
-            started = start(order, to) if to else _start_placed(invocation, order, constraints)
+            started = (
+                start(order, to, conditions)
+                if to
+                else _start_placed(invocation, order, constraints)
+            )
         migration = started.migration
         invocation.output.note(
             f"Migration {new_id}: {migration.vm_name} from {migration.from_cloud} "
@@ -109,7 +116,7 @@ class Started:
     """How the broker chose, if it did."""
 
 
-def start(order: Order, to_cloud: str) -> Started:
+def start(order: Order, to_cloud: str, conditions: Conditions = NO_CONDITIONS) -> Started:
     """Starts it, without directory or broker having to be up."""
     request = manager_pb2.MigrateVmRequest(
         migration_id=order.migration_id,
@@ -118,7 +125,7 @@ def start(order: Order, to_cloud: str) -> Started:
         mode=order.mode,
         options=order.options,
     )
-    return Started(order.manager, order.manager.migrate(request))
+    return Started(order.manager, order.manager.migrate(conditions.into(request)))
 
 
 def start_placed(clients: Clients, order: Order, constraints: Constraints, clock: Clock) -> Started:
@@ -178,6 +185,15 @@ def _check(to: str, place: bool, constraints: Constraints) -> None:
             "INVALID_FIELD",
             "constraints choose a cloud, and --to has chosen it",
             hint="leave the constraints out, or write --place instead of --to",
+        )
+
+
+def _check_conditions(conditions: Conditions, place: bool, dry_run: bool) -> None:
+    if conditions != NO_CONDITIONS and (place or dry_run):
+        raise errors.InvalidArgument(
+            "INVALID_FIELD",
+            "--quote, --require-trait and --avoid-trait are for a migration to a named cloud",
+            hint="write --to CLOUD; --place has --trait and --forbid-trait",
         )
 
 

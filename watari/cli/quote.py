@@ -1,13 +1,14 @@
 """`watari quote`: a binding price of a cloud, for a machine or for resources."""
 
 import uuid
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from google.protobuf.json_format import MessageToJson
 
 from watari import errors, units
-from watari.cli import lookup, views
+from watari.cli import conditions, lookup, views
 from watari.cli.exits import CALL_EPILOG
 from watari.cli.invocation import MACHINES_PANEL, Invocation, command
 from watari.cli.output import facts
@@ -32,6 +33,10 @@ def quote(
     tenant: Annotated[
         str, typer.Option(metavar="TENANT", help="For whom; of an operator, unless a VM is named.")
     ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it there, for `watari migrate --quote FILE`."),
+    ] = None,
 ) -> None:
     """Ask a cloud for a binding price. It holds no room, and for an hour unless the cloud says
     otherwise.
@@ -56,6 +61,8 @@ def quote(
             )
         )
     document = invocation.clients.manager(to_cloud).quote(request)
+    if out is not None:
+        conditions.write_quote(out, document)
     made = manager_pb2.Quote.FromString(document.payload)
     row = plain(made) | {"document": MessageToJson(document, indent=None)}
     pairs = [

@@ -1660,6 +1660,9 @@ class MigrateVmRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     DELEGATION_FIELD_NUMBER: _builtins.int
+    QUOTE_FIELD_NUMBER: _builtins.int
+    REQUIRED_TRAITS_FIELD_NUMBER: _builtins.int
+    FORBIDDEN_TRAITS_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """Made by the caller (UUID)."""
     vm: _builtins.str
@@ -1676,6 +1679,23 @@ class MigrateVmRequest(_message.Message):
     def delegation(self) -> _common_pb2.SignedDocument:
         """For a broker: the tenant's `Delegation` for this machine and migration."""
 
+    @_builtins.property
+    def quote(self) -> _common_pb2.SignedDocument:
+        """The destination's signed `Quote` for the machine, which it is to honour; unset takes its current
+        price sheet. At most 16 KiB. What the destination does not accept fails the migration with its
+        word: QUOTE_INVALID, SIGNATURE_INVALID.
+        """
+
+    @_builtins.property
+    def required_traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Traits that the host there must have, or the migration fails with HOST_INCOMPATIBLE. At most 32
+        of 64 bytes.
+        """
+
+    @_builtins.property
+    def forbidden_traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Traits that it must not have. At most 32 of 64 bytes."""
+
     def __init__(
         self,
         *,
@@ -1685,10 +1705,13 @@ class MigrateVmRequest(_message.Message):
         mode: _common_pb2.MigrationMode.ValueType = ...,
         options: _common_pb2.TransferOptions | None = ...,
         delegation: _common_pb2.SignedDocument | None = ...,
+        quote: _common_pb2.SignedDocument | None = ...,
+        required_traits: _abc.Iterable[_builtins.str] | None = ...,
+        forbidden_traits: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "options", b"options", "quote", b"quote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "to_cloud", b"to_cloud", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "forbidden_traits", b"forbidden_traits", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "quote", b"quote", "required_traits", b"required_traits", "to_cloud", b"to_cloud", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
