@@ -48,6 +48,7 @@ class Managers:
         cloud.agent.start()
         self.processes: list[Process] = []
         self.caller = federation.party(str(reservations.TOKYO))
+        self.caller_folder = federation.folder_of(str(reservations.TOKYO))
         self._channels: list[grpc.Channel] = []
         for number in range(count):
             target = processes.target(processes.free_port(), cloud.manager_id)

@@ -42,6 +42,12 @@ class Server:
             *("--encoding", "UTF8", "--no-locale", "--no-sync"),
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the process that all others of it descend from."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Starts it on its data, and waits until it answers."""
         options = {

@@ -71,7 +71,7 @@ class Process:
         prefix: tuple[str, ...] = (),
     ) -> None:
         self._command = [*prefix, sys.executable, "-m", module, "--config", str(config)]
-        self._target = target
+        self.target = target
         self._caller = caller
         self._log = config.with_suffix(".log")
         self._begun = 0
@@ -171,7 +171,7 @@ class Process:
 
     def serving(self) -> bool:
         """Whether it answers that it does."""
-        with client.connect(self._caller, self._target) as channel:
+        with client.connect(self._caller, self.target) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             try:
                 answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
