@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -245,3 +246,25 @@ def test_a_denial_that_is_heard_of_late_counts_for_what_was_shown_before(own_fed
     now = denied_at + timedelta(seconds=4)
     assert trust.verify_peer(new.cert_pem, now) == party
     assert not trust.refuses(party, now)
+
+
+def test_what_appears_or_vanishes_is_seen_at_once_however_fast_it_goes(own_federation):
+    """Also within one tick of the clock that the file system stamps a folder with."""
+    store = TrustStore(own_federation.trust_folder)
+    path = own_federation.trust_folder / f"{HUB}.pem"
+    kept = path.read_bytes()
+    for _ in range(50):
+        path.unlink()
+        assert HUB not in store.domains()
+        identity.save_certificate(path, kept)
+        assert HUB in store.domains()
+
+
+def test_a_file_that_is_written_to_in_its_place_is_read_again_soon(own_federation):
+    folder = own_federation.trust_folder
+    store = TrustStore(folder)
+    time.sleep(2 * trust.LOOK_SECONDS_MAX)
+    assert store.roots_for(HUB) == own_federation.authorities[HUB].cert_pem
+    (folder / f"{HUB}.pem").write_bytes(own_federation.authorities[TOKYO].cert_pem)
+    time.sleep(2 * trust.LOOK_SECONDS_MAX)
+    assert store.roots_for(HUB) == own_federation.authorities[TOKYO].cert_pem

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,13 @@ PROVIDERS_MAX = 1000
 
 VERIFIED_PEERS_MAX = 4096
 """Peers whose verified certificate is remembered; the least recently seen is forgotten."""
+
+LOOK_SECONDS_MAX = 0.1
+"""A file that is written to in its place, by hand, is read again within this time. One that
+appears, vanishes or is replaced is seen at once."""
+
+_TICK_NS = 50_000_000
+"""More than any file system lets pass between two moments that it tells apart."""
 
 _log = logs.get(__name__)
 
@@ -52,6 +60,35 @@ class _Roots:
         return root.certificates
 
 
+_Stamp = tuple[int, int]
+"""Modification and inode of the folder itself: changes when a file in it appears, vanishes or is
+put in the place of another, which is how everything of Watari writes files here."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A look at every file of the folder. Each call asks whom to trust, and each file that is asked
+    for lets another thread have the interpreter: mostly the folder alone is looked at.
+    """
+
+    stamp: _Stamp
+    """Of the folder, before the files were looked at."""
+
+    began: float
+    """By the monotonic clock."""
+
+    began_ns: int
+    """By the clock that files are stamped with."""
+
+    def still_holds(self, stamp: _Stamp, now: float) -> bool:
+        """Whether nothing that the folder would show has changed since, and no file may have been
+        written to in its place for longer than LOOK_SECONDS_MAX.
+        """
+        # A stamp that was young then may hide a second change within the same tick.
+        settled = self.began_ns - stamp[0] > _TICK_NS
+        return settled and stamp == self.stamp and now - self.began < LOOK_SECONDS_MAX
+
+
 class TrustStore:
     """The CA bundles of the accepted providers: one `<domain>.pem` per provider in a folder, and
     what each of them denies in a `<domain>.denied.json` beside it.
@@ -76,6 +113,7 @@ class TrustStore:
         signature = _signature(folder)
         roots = [_read_root(folder / name) for name in _bundles(signature)]
         self._roots = _Roots(signature, {root.domain: root for root in roots})
+        self._look = _Look((0, 0), 0.0, 0)
 
     def domains(self) -> list[str]:
         """The accepted providers, sorted."""
@@ -166,11 +204,18 @@ class TrustStore:
                 self._verified.popitem(last=False)
 
     def _current(self) -> _Roots:
+        began = time.monotonic()
+        stamp = _stamp(self.folder)
+        with self._lock:
+            if self._look.still_holds(stamp, began):
+                return self._roots
+        look = _Look(stamp, began, time.time_ns())
         signature = _signature(self.folder)
         with self._lock:
             if signature != self._roots.signature:
                 self._roots = _reread(self.folder, signature)
                 self._verified.clear()
+            self._look = look
             return self._roots
 
 
@@ -186,6 +231,14 @@ def _require_not_denied(verified: Verified, roots: Mapping[str, _Root]) -> None:
             hint="its provider's operator issues a new one: watari ca issue",
             party=verified.spiffe_id,
         )
+
+
+def _stamp(folder: Path) -> _Stamp:
+    try:
+        found = folder.stat()
+    except OSError as error:
+        raise files.unreadable(folder, error.strerror or str(error)) from error
+    return found.st_mtime_ns, found.st_ino
 
 
 def _signature(folder: Path) -> tuple[tuple[str, int, int], ...]:
