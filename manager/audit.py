@@ -8,13 +8,15 @@ Never: takes an entry back, or changes one.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from manager import tables
+from manager.statements import Ask, Statement, Told, run
 from manager.store import KNOWN, Store
 from watari import audit, logs
 from watari.audit import DONE, REFUSED, Head
@@ -22,7 +24,20 @@ from watari.identity import SpiffeId
 from watari.v1 import audit_pb2
 from watari.v1.audit_pb2 import AuditEntry
 
-__all__ = ["DONE", "REFUSED", "append", "head", "page", "tell_head"]
+__all__ = [
+    "DONE",
+    "REFUSED",
+    "Note",
+    "append",
+    "append_all",
+    "appending",
+    "asking_head",
+    "chained",
+    "end",
+    "head",
+    "page",
+    "tell_head",
+]
 
 PAGE_BYTES_MAX = 2 * 1024 * 1024
 """Entries of one page take no more, but for the first: half of what a control message may have."""
@@ -40,6 +55,22 @@ _AS_THEY_ARE = [sa.type_coerce(column, sa.types.NullType()) for column in _ROWS]
 """The columns without conversion: what somebody put there must not keep the log from being read."""
 
 
+_END = Statement(sa.select(_ROWS.sequence, _ROWS.hash).order_by(_ROWS.sequence.desc()).limit(1))
+_APPEND = Statement(tables.audit_entries.insert(), [column.name for column in _ROWS])
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is to be added; `append` says what its fields are."""
+
+    now: int
+    actor: str
+    action: str
+    subject: str
+    outcome: audit_pb2.AuditOutcome.ValueType = DONE
+    details: Mapping[str, object] | None = None
+
+
 def append(
     connection: Connection,
     now: int,
@@ -55,27 +86,55 @@ def append(
     `actor` is who did it: the peer that called, or the manager itself. `details` are names and
     numbers behind it; text beyond the contract's limits is cut.
     """
-    new = audit.entry(
-        actor=str(actor), action=action, subject=subject, outcome=outcome, details=details
-    )
-    _set_moment(new, now)
+    note = Note(now, str(actor), action, subject, outcome, details)
+    (entry,) = append_all(connection, [note])
+    return entry
+
+
+def append_all(connection: Connection, notes: Sequence[Note]) -> list[AuditEntry]:
+    """Add entries, in their order, in one statement."""
     known = connection.info.get(KNOWN, {})
-    chained = audit.chain(known.get(_HEAD) or head(connection), new)
-    connection.execute(
-        tables.audit_entries.insert().values(
-            sequence=chained.sequence,
-            occurred_at=now,
-            actor=chained.actor,
-            action=chained.action,
-            subject=chained.subject,
-            outcome=chained.outcome,
-            details=json.dumps(dict(chained.details), sort_keys=True, ensure_ascii=False),
-            previous_hash=chained.previous_hash,
-            hash=chained.hash,
+    entries = chained(known.get(_HEAD) or head(connection), notes)
+    if entries:
+        run(connection, [appending(connection, entries)])
+    return entries
+
+
+def chained(end: Head, notes: Sequence[Note]) -> list[AuditEntry]:
+    """The entries that follow `end`."""
+    entries = []
+    for note in notes:
+        new = audit.entry(
+            actor=note.actor,
+            action=note.action,
+            subject=note.subject,
+            outcome=note.outcome,
+            details=note.details,
         )
-    )
-    known[_HEAD] = audit.head_of(chained)
-    return chained
+        _set_moment(new, note.now)
+        entries.append(audit.chain(end, new))
+        end = audit.head_of(entries[-1])
+    return entries
+
+
+def appending(connection: Connection, entries: Sequence[AuditEntry]) -> Ask:
+    """Writes entries that follow the log's end, in a write of `connection` that does so next."""
+    connection.info.get(KNOWN, {})[_HEAD] = audit.head_of(entries[-1])
+    return Ask(_APPEND, many=list(map(_values, entries)))
+
+
+def asking_head() -> Ask:
+    """Reads the log's end; `end` tells it."""
+    return Ask(_END)
+
+
+def end(connection: Connection, told: Told) -> Head:
+    """What `asking_head` read; the log is read again where somebody put there what is no hash."""
+    if not told.rows:
+        return audit.START
+    sequence, last = told.rows[0]
+    sound = isinstance(last, bytes) and len(last) == audit.HASH_BYTES
+    return Head(sequence, last) if sound else head(connection)
 
 
 def head(connection: Connection) -> Head:
@@ -107,6 +166,21 @@ def page(connection: Connection, *, after: int, limit: int) -> list[AuditEntry]:
             break
         found.append(entry)
     return found
+
+
+def _values(entry: AuditEntry) -> dict[str, object]:
+    moment = entry.occurred_at
+    return {
+        "sequence": entry.sequence,
+        "occurred_at": moment.seconds * 1_000_000 + moment.nanos // 1000,
+        "actor": entry.actor,
+        "action": entry.action,
+        "subject": entry.subject,
+        "outcome": entry.outcome,
+        "details": json.dumps(dict(entry.details), sort_keys=True, ensure_ascii=False),
+        "previous_hash": entry.previous_hash,
+        "hash": entry.hash,
+    }
 
 
 def _entry(row: RowMapping) -> AuditEntry:

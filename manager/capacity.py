@@ -5,7 +5,9 @@ same transaction, and the change of the host's generation fails when somebody el
 between: on SQLite transactions are serial anyway, on other databases this is what prevents it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -13,6 +15,7 @@ from sqlalchemy.engine import Connection
 from manager import classes, inventory, tables
 from manager.inventory import POOL, Amounts, HostView
 from manager.settings import AgentSettings, ClassSettings
+from manager.statements import Ask, Statement, Told, run
 from watari import errors
 from watari.v1 import agent_pb2, common_pb2
 
@@ -21,52 +24,93 @@ RESERVATION = "reservation"
 
 _HOSTS = tables.hosts.c
 _ALLOCATIONS = tables.allocations.c
+_TAKEN = tables.taken.c
+
+_READ_TAKEN = Statement(sa.select(tables.taken).where(_TAKEN.amount != 0))
+_READ_HOSTS = Statement(
+    sa.select(_HOSTS.host_id, _HOSTS.host, _HOSTS.reachable, _HOSTS.generation).order_by(
+        _HOSTS.host_id
+    )
+)
+_ALLOCATE = Statement(tables.allocations.insert(), [column.name for column in _ALLOCATIONS])
+# Both databases say it alike; SQLAlchemy has it for each of them only.
+_TAKE = Statement(
+    sa.text(
+        "INSERT INTO taken (host_id, kind, resource_class, amount)"
+        " VALUES (:host_id, :kind, :resource_class, :amount)"
+        " ON CONFLICT (host_id, kind, resource_class)"
+        " DO UPDATE SET amount = taken.amount + excluded.amount"
+    )
+)
+_SWAP = Statement(
+    tables.hosts.update()
+    .where(
+        _HOSTS.host_id == sa.bindparam("known_host"),
+        _HOSTS.generation == sa.bindparam("known_generation"),
+    )
+    .values(generation=_HOSTS.generation + 1)
+)
+
+
+class _HostRow(NamedTuple):
+    """What is read of a host."""
+
+    host_id: str
+    host: bytes
+    reachable: bool
+    generation: int
+
+
+@dataclass(frozen=True)
+class Room:
+    """All that there is and what is taken of it, at one moment."""
+
+    hosts: list[HostView]
+    """Every host that is configured and was ever reached, by host id."""
+
+    pool: HostView
+    """What the cloud has and no host owns, in the shape of a host that always answers."""
+
+    data: Mapping[str, common_pb2.Endpoint]
+    """Where a host takes sealed frames, as it last told; left out while that is not known."""
+
+
+def reading() -> list[Ask]:
+    """Reads everything that an admission looks at; `room` tells it."""
+    return [Ask(_READ_TAKEN), Ask(_READ_HOSTS)]
+
+
+def room(
+    told: Sequence[Told],
+    agents: Mapping[str, AgentSettings],
+    shared: Mapping[str, ClassSettings],
+) -> Room:
+    """What `reading` read."""
+    sums = _sums_of(told[0].rows)
+    rows = {row.host_id: row for row in (_HostRow(*each) for each in told[1].rows)}
+    pooled = rows.pop(POOL, None)
+    kept_out = _classes_of(None if pooled is None else pooled.host)
+    hosts = {host_id: agent_pb2.Host.FromString(row.host) for host_id, row in rows.items()}
+    return Room(
+        hosts=[
+            _view(row, hosts[host_id], agents[host_id], kept_out, sums)
+            for host_id, row in rows.items()
+            if host_id in agents
+        ],
+        pool=_pool(shared, 0 if pooled is None else pooled.generation, sums),
+        data={host_id: host.data for host_id, host in hosts.items() if host.data.address},
+    )
 
 
 def views(connection: Connection, agents: Mapping[str, AgentSettings]) -> list[HostView]:
     """Every host that is configured and was ever reached, by host id."""
-    sums = _sums(connection)
-    shared = _shared(connection)
-    rows = connection.execute(sa.select(tables.hosts).order_by(_HOSTS.host_id))
-    found = []
-    for row in rows:  # that of the pool is nobody's
-        settings = agents.get(row.host_id)
-        if settings is None:
-            continue
-        host = agent_pb2.Host.FromString(row.host)
-        found.append(
-            HostView(
-                host_id=row.host_id,
-                total=classes.totals_of(inventory.amounts(host.total), settings, shared),
-                reserved=classes.reserved_of(settings),
-                ratios=classes.ratios_of(settings),
-                units=classes.units_of(settings.inventory),
-                traits=frozenset({*host.traits, *settings.traits}),
-                storage_free_bytes=host.storage_free_bytes,
-                allocated=sums.get((row.host_id, VM), {}),
-                held=sums.get((row.host_id, RESERVATION), {}),
-                generation=row.generation,
-                reachable=row.reachable,
-            )
-        )
-    return found
+    return room(run(connection, reading()), agents, {}).hosts
 
 
 def pool(connection: Connection, shared: Mapping[str, ClassSettings]) -> HostView:
     """What the cloud has and no host owns, in the shape of a host that always answers."""
     generation = connection.scalar(sa.select(_HOSTS.generation).where(_HOSTS.host_id == POOL))
-    sums = _sums(connection)
-    return HostView(
-        host_id=POOL,
-        total={name: each.total for name, each in shared.items()},
-        reserved={name: each.reserved for name, each in shared.items()},
-        ratios={name: each.allocation_ratio for name, each in shared.items()},
-        units=classes.units_of(shared),
-        storage_free_bytes=0,
-        allocated=sums.get((POOL, VM), {}),
-        held=sums.get((POOL, RESERVATION), {}),
-        generation=generation or 0,
-    )
+    return _pool(shared, generation or 0, _sums(connection))
 
 
 def open_pool(connection: Connection, shared: Mapping[str, ClassSettings]) -> None:
@@ -114,15 +158,7 @@ def open_pool(connection: Connection, shared: Mapping[str, ClassSettings]) -> No
             "the pool's classes cannot be changed: allocations would not add up",
             hint="take the change of [manager.pool] back, and compare the allocations",
         )
-
-
-def data_endpoint(connection: Connection, host_id: str) -> common_pb2.Endpoint | None:
-    """Where a host takes sealed frames, as it last told; None while that is not known."""
-    blob = connection.scalar(sa.select(_HOSTS.host).where(_HOSTS.host_id == host_id))
-    if blob is None:
-        return None
-    host = agent_pb2.Host.FromString(blob)
-    return host.data if host.data.address else None
+    count_anew(connection)
 
 
 def take(
@@ -130,18 +166,36 @@ def take(
 ) -> None:
     """Consume `asked` on a host whose view was read in this transaction.
 
-    The check that it fits, the rows and the generation belong together: a view that has become old
-    is a Conflict GENERATION_CONFLICT, and the caller's transaction is rolled back with all of it.
-    Raises Exhausted INSUFFICIENT_CAPACITY when it does not fit.
+    Raises Exhausted INSUFFICIENT_CAPACITY when it does not fit, and what `take_all` raises.
     """
     inventory.choose([host], asked)
-    _insert(connection, host.host_id, kind, consumer_id, asked)
-    changed = connection.execute(
-        tables.hosts.update()
-        .where(_HOSTS.host_id == host.host_id, _HOSTS.generation == host.generation)
-        .values(generation=host.generation + 1)
-    )
-    if changed.rowcount != 1:
+    take_all(connection, host, kind, {consumer_id: asked})
+
+
+def take_all(
+    connection: Connection, host: HostView, kind: str, taken: Mapping[str, Amounts]
+) -> None:
+    """Consume on a host what several consumers were found to fit for, by their ids, in the
+    transaction in which its view was read. Raises Conflict GENERATION_CONFLICT.
+    """
+    require_unchanged(host, run(connection, taking(host, kind, taken))[-1])
+
+
+def taking(host: HostView, kind: str, taken: Mapping[str, Amounts]) -> list[Ask]:
+    """Writes that; what the last one tells is for `require_unchanged`."""
+    asked = inventory.total(taken.values())
+    short = [name for name, amount in asked.items() if amount > host.free.get(name, 0)]
+    if short:
+        raise AssertionError(f"more was admitted on {host.host_id} than there is: {short}")
+    known = {"known_host": host.host_id, "known_generation": host.generation}
+    return [*_inserting(host.host_id, kind, taken), Ask(_SWAP, known)]
+
+
+def require_unchanged(host: HostView, told: Told) -> None:
+    """The rows and the generation belong together: a view that has become old is a Conflict
+    GENERATION_CONFLICT, and the caller's transaction is rolled back with all of it.
+    """
+    if told.changed != 1:
         raise errors.Conflict(
             "GENERATION_CONFLICT",
             f"the inventory of host {host.host_id} changed meanwhile",
@@ -164,7 +218,7 @@ def record(
     for where in (host_id, POOL):
         part = {name: amount for name, (at, amount) in wanted.items() if at == where}
         if part:
-            _insert(connection, where, kind, consumer_id, part)
+            _insert(connection, where, kind, {consumer_id: part})
             _bump(connection, where)
 
 
@@ -187,16 +241,87 @@ def by_consumer(
 
 def give_back(connection: Connection, kind: str, consumer_id: str) -> None:
     """End what a consumer takes; nothing when it takes nothing."""
-    mine = (_ALLOCATIONS.consumer_id == consumer_id) & (_ALLOCATIONS.kind == kind)
-    hosts = connection.scalars(sa.select(_ALLOCATIONS.host_id).where(mine).distinct()).all()
-    connection.execute(tables.allocations.delete().where(mine))
-    for host_id in hosts:
+    rows = connection.execute(
+        tables.allocations.delete()
+        .where(_ALLOCATIONS.consumer_id == consumer_id, _ALLOCATIONS.kind == kind)
+        .returning(_ALLOCATIONS.host_id, _ALLOCATIONS.resource_class, _ALLOCATIONS.amount)
+    ).all()
+    for host_id, name, amount in rows:
+        connection.execute(
+            tables.taken.update()
+            .where(_TAKEN.host_id == host_id, _TAKEN.kind == kind, _TAKEN.resource_class == name)
+            .values(amount=_TAKEN.amount - amount)
+        )
+    for host_id in sorted({row.host_id for row in rows}):
         _bump(connection, host_id)
+
+
+def miscounted(connection: Connection) -> dict[str, tuple[dict[str, Amounts], dict[str, Amounts]]]:
+    """By host, or the pool: what is counted as taken, by kind, where it is not the sum of the
+    allocations, and that sum.
+    """
+    counted, summed = _by_host(_sums(connection)), _by_host(_sums_of_allocations(connection))
+    return {
+        host_id: (counted.get(host_id, {}), summed.get(host_id, {}))
+        for host_id in sorted(counted.keys() | summed.keys())
+        if counted.get(host_id, {}) != summed.get(host_id, {})
+    }
+
+
+def count_anew(connection: Connection) -> None:
+    """Make what is counted as taken the sum of the allocations."""
+    connection.execute(tables.taken.delete())
+    rows = [
+        {"host_id": host_id, "kind": kind, "resource_class": name, "amount": amount}
+        for (host_id, kind), amounts in _sums_of_allocations(connection).items()
+        for name, amount in amounts.items()
+    ]
+    if rows:
+        connection.execute(tables.taken.insert(), rows)
+
+
+def _view(
+    row: _HostRow,
+    host: agent_pb2.Host,
+    settings: AgentSettings,
+    shared: frozenset[str],
+    sums: "_Sums",
+) -> HostView:
+    return HostView(
+        host_id=row.host_id,
+        total=classes.totals_of(inventory.amounts(host.total), settings, shared),
+        reserved=classes.reserved_of(settings),
+        ratios=classes.ratios_of(settings),
+        units=classes.units_of(settings.inventory),
+        traits=frozenset({*host.traits, *settings.traits}),
+        storage_free_bytes=host.storage_free_bytes,
+        allocated=sums.get((row.host_id, VM), {}),
+        held=sums.get((row.host_id, RESERVATION), {}),
+        generation=row.generation,
+        reachable=bool(row.reachable),
+    )
+
+
+def _pool(shared: Mapping[str, ClassSettings], generation: int, sums: "_Sums") -> HostView:
+    return HostView(
+        host_id=POOL,
+        total={name: each.total for name, each in shared.items()},
+        reserved={name: each.reserved for name, each in shared.items()},
+        ratios={name: each.allocation_ratio for name, each in shared.items()},
+        units=classes.units_of(shared),
+        storage_free_bytes=0,
+        allocated=sums.get((POOL, VM), {}),
+        held=sums.get((POOL, RESERVATION), {}),
+        generation=generation,
+    )
 
 
 def _shared(connection: Connection) -> frozenset[str]:
     """The classes of the pool."""
-    blob = connection.scalar(sa.select(_HOSTS.host).where(_HOSTS.host_id == POOL))
+    return _classes_of(connection.scalar(sa.select(_HOSTS.host).where(_HOSTS.host_id == POOL)))
+
+
+def _classes_of(blob: bytes | None) -> frozenset[str]:
     return frozenset(inventory.amounts(agent_pb2.Host.FromString(blob or b"").total))
 
 
@@ -209,19 +334,39 @@ def _by_class(connection: Connection) -> dict[tuple[str, str], int]:
     return {(kind, name): int(amount) for kind, name, amount in rows}
 
 
-def _sums(connection: Connection) -> dict[tuple[str, str], Amounts]:
-    sums: dict[tuple[str, str], Amounts] = {}
+_Sums = dict[tuple[str, str], Amounts]
+"""What is taken, by host and kind."""
+
+
+def _sums(connection: Connection) -> _Sums:
+    return _sums_of(run(connection, [Ask(_READ_TAKEN)])[0].rows)
+
+
+def _sums_of(rows: Iterable[tuple[Any, ...]]) -> _Sums:
+    """As it was counted all along: a few rows, however many allocations there are."""
+    sums: _Sums = {}
+    for host_id, kind, name, amount in rows:
+        sums.setdefault((host_id, kind), {})[name] = amount
+    return sums
+
+
+def _sums_of_allocations(connection: Connection) -> _Sums:
+    sums: _Sums = {}
+    columns = (_ALLOCATIONS.host_id, _ALLOCATIONS.kind, _ALLOCATIONS.resource_class)
     rows = connection.execute(
-        sa.select(
-            _ALLOCATIONS.host_id,
-            _ALLOCATIONS.kind,
-            _ALLOCATIONS.resource_class,
-            sa.func.sum(_ALLOCATIONS.amount),
-        ).group_by(_ALLOCATIONS.host_id, _ALLOCATIONS.kind, _ALLOCATIONS.resource_class)
+        sa.select(*columns, sa.func.sum(_ALLOCATIONS.amount)).group_by(*columns)
     )
     for host_id, kind, name, amount in rows:
-        sums.setdefault((host_id, kind), {})[name] = int(amount)
+        if amount:
+            sums.setdefault((host_id, kind), {})[name] = int(amount)
     return sums
+
+
+def _by_host(sums: _Sums) -> dict[str, dict[str, Amounts]]:
+    found: dict[str, dict[str, Amounts]] = {}
+    for (host_id, kind), amounts in sums.items():
+        found.setdefault(host_id, {})[kind] = amounts
+    return found
 
 
 def _current(connection: Connection, kind: str, consumer_id: str) -> dict[str, tuple[str, int]]:
@@ -234,21 +379,21 @@ def _current(connection: Connection, kind: str, consumer_id: str) -> dict[str, t
     return {name: (host_id, amount) for host_id, name, amount in rows}
 
 
-def _insert(
-    connection: Connection, host_id: str, kind: str, consumer_id: str, amounts: Amounts
-) -> None:
+def _insert(connection: Connection, host_id: str, kind: str, taken: Mapping[str, Amounts]) -> None:
+    run(connection, _inserting(host_id, kind, taken))
+
+
+def _inserting(host_id: str, kind: str, taken: Mapping[str, Amounts]) -> list[Ask]:
+    """Writes what consumers take, and counts it."""
+    of_host = {"kind": kind, "host_id": host_id}
     rows = [
-        {
-            "consumer_id": consumer_id,
-            "kind": kind,
-            "resource_class": name,
-            "host_id": host_id,
-            "amount": amount,
-        }
+        of_host | {"consumer_id": consumer_id, "resource_class": name, "amount": amount}
+        for consumer_id, amounts in taken.items()
         for name, amount in sorted(amounts.items())
     ]
-    if rows:
-        connection.execute(tables.allocations.insert(), rows)
+    sums = sorted(inventory.total(taken.values()).items())
+    counts = [of_host | {"resource_class": name, "amount": amount} for name, amount in sums]
+    return [Ask(_ALLOCATE, many=rows), Ask(_TAKE, many=counts)] if rows else []
 
 
 def _bump(connection: Connection, host_id: str) -> None:

@@ -63,6 +63,25 @@ def of_allocations(
     return drifts
 
 
+def of_counts(
+    miscounted: Mapping[str, tuple[Mapping[str, Amounts], Mapping[str, Amounts]]],
+) -> list[manager_pb2.Drift]:
+    """Hosts, or the pool, of which something else is counted as taken than the allocations add up
+    to: both by kind of consumer.
+    """
+    return [
+        manager_pb2.Drift(
+            kind=WRONG,
+            subject_id=host_id,
+            host_id=host_id,
+            found=f"counted as taken: {_counted(counted)}",
+            expected=f"the allocations add up to {_counted(summed)}",
+            repair="what is taken is counted anew",
+        )
+        for host_id, (counted, summed) in sorted(miscounted.items())
+    ]
+
+
 def of_hosts(
     machines: Iterable[Machine],
     arriving: Collection[str],
@@ -133,3 +152,12 @@ def _amounts(resources: common_pb2.Resources) -> str:
     amounts: Amounts = {"vcpus": resources.vcpus, "memory_bytes": resources.memory_bytes}
     amounts |= {"disk_bytes": resources.disk_bytes} | dict(resources.other)
     return ", ".join(f"{amount} {name}" for name, amount in amounts.items() if amount) or "nothing"
+
+
+def _counted(by_kind: Mapping[str, Amounts]) -> str:
+    parts = [
+        f"{amount} of {name} by {kind}s"
+        for kind, amounts in sorted(by_kind.items())
+        for name, amount in sorted(amounts.items())
+    ]
+    return ", ".join(parts) or "nothing"

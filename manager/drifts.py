@@ -48,14 +48,20 @@ class Drifts:
             with self._store.write() as connection:
                 expected = self._expected(connection)
                 allocations = self._of_allocations(connection, expected)
+                counts = self._of_counts(connection, allocations)
+                if allocations or counts:  # First: what is then repaired is counted from there.
+                    capacity.count_anew(connection)
+                for each in counts:
+                    each.repaired = True
                 for each in allocations:
                     self._repair(connection, each, expected)
-                for each in [*found, *allocations]:
+                for each in [*found, *allocations, *counts]:
                     self._note(connection, each, caller)
         else:
             with self._store.read() as connection:
                 allocations = self._of_allocations(connection, self._expected(connection))
-        return [*allocations, *found][:DRIFTS_MAX]
+                counts = self._of_counts(connection, allocations)
+        return [*allocations, *counts, *found][:DRIFTS_MAX]
 
     def _of_hosts(self) -> list[manager_pb2.Drift]:
         asked_at = micros(self._clock.now())
@@ -93,6 +99,13 @@ class Drifts:
     def _of_allocations(connection: Connection, expected: _Placed) -> list[manager_pb2.Drift]:
         should = {key: taken for key, (_, taken) in expected.items()}
         return drift.of_allocations(capacity.by_consumer(connection), should)[:DRIFTS_MAX]
+
+    @staticmethod
+    def _of_counts(
+        connection: Connection, allocations: list[manager_pb2.Drift]
+    ) -> list[manager_pb2.Drift]:
+        """Told only where the allocations are right: the counts follow from them."""
+        return [] if allocations else drift.of_counts(capacity.miscounted(connection))
 
     def _expected(self, connection: Connection) -> _Placed:
         """Host and allocation of everybody who should have one."""

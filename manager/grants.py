@@ -100,29 +100,29 @@ def read(document: common_pb2.SignedDocument) -> common_pb2.Grant:
     return common_pb2.Grant.FromString(document.payload)
 
 
-def note_issued(connection: Connection, now: int, document: common_pb2.SignedDocument) -> None:
-    """Tell the audit log that this manager grants this."""
+def issued(now: int, document: common_pb2.SignedDocument) -> audit.Note:
+    """For the audit log: this manager grants this."""
     granted = read(document)
     by, to = granted.destination_manager, granted.source_manager
-    _note(connection, now, granted, "grant.issued", actor=by, granted_to=to)
+    return _note(now, granted, "grant.issued", actor=by, granted_to=to)
+
+
+def note_issued(connection: Connection, now: int, document: common_pb2.SignedDocument) -> None:
+    """Tell the audit log that this manager grants this."""
+    audit.append_all(connection, [issued(now, document)])
 
 
 def note_countersigned(connection: Connection, now: int, document: common_pb2.SignedGrant) -> None:
     """Tell the audit log that this manager backs a grant that it was given."""
     granted = read(document.granted)
     by, given = granted.source_manager, granted.destination_manager
-    _note(connection, now, granted, "grant.countersigned", actor=by, granted_by=given)
+    note = _note(now, granted, "grant.countersigned", actor=by, granted_by=given)
+    audit.append_all(connection, [note])
 
 
 def _note(
-    connection: Connection,
-    now: int,
-    granted: common_pb2.Grant,
-    action: str,
-    *,
-    actor: str,
-    **peer: str,
-) -> None:
+    now: int, granted: common_pb2.Grant, action: str, *, actor: str, **peer: str
+) -> audit.Note:
     told = {
         "migration_id": granted.migration_id,
         "reservation_id": granted.reservation_id,
@@ -135,9 +135,7 @@ def _note(
         "estimate_only": granted.estimate_only,
     }
     said = {name: value for name, value in told.items() if value}
-    audit.append(
-        connection, now, actor=actor, action=action, subject=granted.grant_id, details=said | peer
-    )
+    return audit.Note(now, actor, action, granted.grant_id, details=said | peer)
 
 
 def _require_same(

@@ -5,7 +5,8 @@ a host does not mention it does not have.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from watari import errors, units, validate
 from watari.v1 import common_pb2
@@ -66,7 +67,7 @@ class HostView:
 
     traits: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def capacity(self) -> Amounts:
         """What may be consumed in all."""
         return {
@@ -74,13 +75,17 @@ class HostView:
             for name, amount in self.total.items()
         } | {STORAGE: self.storage_free_bytes}
 
-    @property
+    @cached_property
     def free(self) -> Amounts:
         """What is left. Zero where more is consumed than there is, as after a disk was removed."""
         return {
             name: max(0, amount - self.allocated.get(name, 0) - self.held.get(name, 0))
             for name, amount in self.capacity.items()
         }
+
+    def holding(self, more: Amounts) -> "HostView":
+        """The same host once that is held too."""
+        return replace(self, held=total((self.held, more)))
 
 
 def amounts(resources: common_pb2.Resources) -> Amounts:

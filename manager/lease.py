@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manager import tables
+from manager.statements import Ask, Statement, run
 from manager.store import Store
 from watari import errors, logs
 from watari.clock import Clock
@@ -38,6 +39,7 @@ EXIT_LEASE_LOST = 3
 
 _log = logs.get(__name__)
 _ROWS = tables.leases.c
+_TOKEN = Statement(sa.select(_ROWS.token).where(_ROWS.name == NAME))
 _CLOCK = sa.func.clock_timestamp()
 _NOW = sa.cast(sa.extract("epoch", _CLOCK) * 1_000_000, sa.BigInteger)
 
@@ -117,8 +119,8 @@ class Lease:
 
     def require_held(self, connection: Connection) -> None:
         """In a write transaction. Raises FailedPrecondition LEASE_LOST: another process has it."""
-        token = connection.scalar(sa.select(_ROWS.token).where(_ROWS.name == NAME))
-        if token != self._token:
+        (told,) = run(connection, [Ask(_TOKEN)])
+        if [token for (token,) in told.rows] != [self._token]:
             raise errors.FailedPrecondition(
                 "LEASE_LOST",
                 "another manager works with this database",

@@ -34,6 +34,8 @@ _LASTING = (
 wrong. A server that speaks another language is tried again until the time is over."""
 
 _DRIVER = "postgresql+psycopg"
+# Two statements in one round trip: what follows them sees all that was committed until then.
+_BEGIN_WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({WRITER_LOCK})"
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -48,8 +50,7 @@ class PostgresqlDatabase:
 
     def begin_write(self, connection: Connection) -> None:
         """One writer at a time; `lock_timeout` bounds the wait."""
-        connection.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})")
+        connection.exec_driver_sql(_BEGIN_WRITE)
 
     def begin_read(self, connection: Connection) -> None:
         """One snapshot."""

@@ -9,19 +9,22 @@ PENDING ---> CONFIRMED ---> USED
    +----------------------> EXPIRED-+    (a hand-over that comes too late)
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache, cached_property
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from manager import ownership, store, tables
 from manager.ownership import Tenant
+from manager.statements import Ask, Statement, Told, padded, run
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
 _ROWS = tables.reservations.c
-
 Position = tuple[int, str]
 """Creation and id of the last reservation of a page."""
 
@@ -48,6 +51,42 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.EXPIRED: frozenset({State.RELINQUISHED}),
     State.RELINQUISHED: frozenset(),
 }
+
+
+_NAMES = [column.name for column in _ROWS]
+_LIVE = _ROWS.state.in_([state.value for state in LIVE])
+_COUNT_LIVE = Statement(sa.select(sa.func.count()).select_from(tables.reservations).where(_LIVE))
+_INSERT = Statement(
+    tables.reservations.insert(),
+    [
+        *("reservation_id", "migration_id", "vm_id", "from_cloud", "requested_by"),
+        *("tenant_domain", "tenant", "host_id", "state", "expires_at", "created_at"),
+        *("price_version", "request", "grant"),
+    ],
+)
+_DUE_ANY = Statement(
+    sa.select(_ROWS.reservation_id)
+    .where(_ROWS.state == State.PENDING.value, _ROWS.expires_at <= sa.bindparam("now"))
+    .limit(1)
+)
+_CONFIRM = Statement(
+    tables.reservations.update()
+    .where(
+        _ROWS.reservation_id == sa.bindparam("key"),
+        _ROWS.state == State.PENDING.value,
+        _ROWS.expires_at == sa.bindparam("known_expiry"),
+        _ROWS.resolution.is_not_distinct_from(sa.bindparam("known_resolution", type_=sa.Integer)),
+        _ROWS.hand_over.is_(None) == sa.bindparam("not_handed_over", type_=sa.Boolean),
+    )
+    .values(state=State.CONFIRMED.value)
+)
+
+
+@cache
+def _find(keys: int, moved: int) -> Statement:
+    by_key = _ROWS.reservation_id.in_([sa.bindparam(f"key{each}") for each in range(keys)])
+    by_migration = _ROWS.migration_id.in_([sa.bindparam(f"moved{each}") for each in range(moved)])
+    return Statement(sa.select(tables.reservations).where(by_key | by_migration))
 
 
 @dataclass(frozen=True)
@@ -83,11 +122,15 @@ class Reservation:
         arriving = self.state in LIVE and (self.hand_over is not None or self.kept)
         return self.state is State.USED or arriving
 
+    @cached_property
+    def owner(self) -> Tenant:
+        """The tenant whose machine it is for."""
+        return ownership.tenant_of_arrival(self.request, SpiffeId.parse(self.requested_by))
+
     @property
     def tenant_domain(self) -> str:
         """The provider whose tenant the machine is."""
-        manager = SpiffeId.parse(self.requested_by)
-        return ownership.tenant_of_arrival(self.request, manager).domain
+        return self.owner.domain
 
     def message(self) -> manager_pb2.Reservation:
         """The reservation as the contract shows it."""
@@ -116,22 +159,56 @@ def told(row: Reservation) -> dict[str, str]:
 
 def insert(connection: Connection, new: Reservation) -> None:
     """Write a new reservation."""
-    connection.execute(
-        tables.reservations.insert().values(
-            reservation_id=new.reservation_id,
-            migration_id=new.migration_id,
-            vm_id=new.vm_id,
-            from_cloud=new.from_cloud,
-            requested_by=new.requested_by,
-            host_id=new.host_id,
-            state=new.state.value,
-            expires_at=new.expires_at,
-            created_at=new.created_at,
-            price_version=new.price_version,
-            request=new.request.SerializeToString(deterministic=True),
-            grant=new.grant.SerializeToString(deterministic=True),
-        )
+    run(connection, [inserting([new])])
+
+
+def inserting(new: Sequence[Reservation]) -> Ask:
+    """Writes new reservations."""
+    return Ask(
+        _INSERT,
+        many=[
+            {
+                "reservation_id": each.reservation_id,
+                "migration_id": each.migration_id,
+                "vm_id": each.vm_id,
+                "from_cloud": each.from_cloud,
+                "requested_by": each.requested_by,
+                "tenant_domain": each.owner.domain,
+                "tenant": each.owner.name,
+                "host_id": each.host_id,
+                "state": each.state.value,
+                "expires_at": each.expires_at,
+                "created_at": each.created_at,
+                "price_version": each.price_version,
+                "request": each.request.SerializeToString(deterministic=True),
+                "grant": each.grant.SerializeToString(deterministic=True),
+            }
+            for each in new
+        ],
     )
+
+
+def finding(reservation_ids: Collection[str], migration_ids: Collection[str]) -> Ask:
+    """Reads those with one of these ids, or of one of these migrations; `found` tells them."""
+    keys, moved = padded(reservation_ids), padded(migration_ids or reservation_ids)
+    values = {f"key{number}": key for number, key in enumerate(keys)}
+    values |= {f"moved{number}": key for number, key in enumerate(moved)}
+    return Ask(_find(len(keys), len(moved)), values)
+
+
+def found(told: Told) -> list[Reservation]:
+    """What `finding` read."""
+    return [_row(dict(zip(_NAMES, row, strict=True))) for row in told.rows]
+
+
+def due_any(now: int) -> Ask:
+    """Reads whether `due` finds any: a row if so."""
+    return Ask(_DUE_ANY, {"now": now})
+
+
+def counting() -> Ask:
+    """Reads the number of reservations that hold room."""
+    return Ask(_COUNT_LIVE)
 
 
 def get(connection: Connection, reservation_id: str) -> Reservation | None:
@@ -201,19 +278,6 @@ def live(connection: Connection) -> list[Reservation]:
     return [_row(row) for row in rows.mappings()]
 
 
-def live_tenants(connection: Connection) -> list[tuple[str, Tenant]]:
-    """Ids of every pending and confirmed reservation, with whose machine it is for."""
-    query = sa.select(_ROWS.reservation_id, _ROWS.requested_by, _ROWS.request).where(
-        _ROWS.state.in_([state.value for state in LIVE])
-    )
-    found = []
-    for reservation_id, requested_by, blob in connection.execute(query):
-        request = manager_pb2.ReserveRequest.FromString(blob)
-        manager = SpiffeId.parse(requested_by)
-        found.append((reservation_id, ownership.tenant_of_arrival(request, manager)))
-    return found
-
-
 def live_count(connection: Connection) -> int:
     """Number of reservations that hold room."""
     query = sa.select(sa.func.count()).where(_ROWS.state.in_([state.value for state in LIVE]))
@@ -227,6 +291,22 @@ def move(connection: Connection, row: Reservation, to: State, **values: object) 
     if to not in TRANSITIONS[row.state]:
         raise AssertionError(f"reservation: {row.state} never becomes {to}")
     return _update(connection, row, {"state": to.value} | values)
+
+
+def confirming(rows: Sequence[Reservation]) -> Ask:
+    """Makes pending reservations firm: fewer are changed when another changed one meanwhile."""
+    return Ask(
+        _CONFIRM,
+        many=[
+            {
+                "key": row.reservation_id,
+                "known_expiry": row.expires_at,
+                "known_resolution": row.resolution,
+                "not_handed_over": row.hand_over is None,
+            }
+            for row in rows
+        ],
+    )
 
 
 def resolve(connection: Connection, row: Reservation, resolution: int | None) -> bool:
@@ -288,8 +368,8 @@ def _one(connection: Connection, condition: sa.ColumnElement[bool]) -> Reservati
     return None if row is None else _row(row)
 
 
-def _row(row: RowMapping) -> Reservation:
-    values = dict(row)
+def _row(row: RowMapping | dict[str, Any]) -> Reservation:
+    values = {name: value for name, value in row.items() if not name.startswith("tenant")}
     values["state"] = State(values["state"])
     values["request"] = manager_pb2.ReserveRequest.FromString(values["request"])
     values["grant"] = common_pb2.SignedDocument.FromString(values["grant"])

@@ -5,9 +5,8 @@ transaction, so one of them wins and the other sees it. Room is counted before i
 the transaction that promises it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 from sqlalchemy.engine import Connection
 
@@ -16,20 +15,19 @@ from manager import (
     audit,
     capacity,
     grants,
-    inventory,
     outbox,
     ownership,
     quotes,
     reservation_rows,
-    traits,
-    vms,
 )
 from manager import store as stores
 from manager.accounting.price_sheet import PriceSheet
+from manager.admitting import Admissions, Answer, Asked, Cloud, Confirm, Reserve
+from manager.groups import Group
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservation_rows import LIVE, Reservation, State
-from manager.settings import AgentSettings, ClassSettings, Settings
+from manager.settings import AgentSettings, Settings
 from watari import errors, failpoint
 from watari.clock import Clock
 from watari.identity import Identity, SpiffeId
@@ -58,7 +56,6 @@ class Reservations:
         sheet: Callable[[], PriceSheet],
     ) -> None:
         """`sheet` is the price sheet in effect."""
-        self._quotas = quotas
         self._manager_of = manager_of
         self._store = store
         self._clock = clock
@@ -67,7 +64,15 @@ class Reservations:
         self._limits = settings.reservations
         self._sheet = sheet
         self._agents: Mapping[str, AgentSettings] = settings.agents
-        self._pool: Mapping[str, ClassSettings] = settings.pool
+        self._cloud = Cloud(
+            settings.cloud_id,
+            settings.agents,
+            settings.pool,
+            self._limits.pending_max,
+            quotas,
+            self._new,
+        )
+        self._group = Group(store.write, self.together, settings.store.writes_at_once_max)
 
     def reserve(
         self, request: manager_pb2.ReserveRequest, caller: SpiffeId
@@ -86,22 +91,14 @@ class Reservations:
             known=self._manager_of(request.from_cloud),
         )
         failpoint.hit(BEFORE_RESERVE)
-        with self._write() as connection:
-            row = reservation_rows.get(connection, request.reservation_id)
-            if row is None:
-                row = self._admit(connection, request, caller)
-            elif row.request != request or row.requested_by != str(caller):
-                raise admission.reused("reservation_id", request.reservation_id)
-            data = capacity.data_endpoint(connection, row.host_id)
-            tenant = ownership.tenant_of_arrival(request, caller)
-            warnings = self._quotas.warnings(connection, tenant)
+        answer = self._group.do(Reserve(request, caller))
         failpoint.hit(AFTER_RESERVE)
         return manager_pb2.ReserveResponse(
-            reservation=row.message(),
-            grant=row.grant,
-            agent_control=self._control(row.host_id),
-            agent_data=data,
-            warnings=warnings,
+            reservation=answer.row.message(),
+            grant=answer.row.grant,
+            agent_control=self._control(answer.row.host_id),
+            agent_data=answer.data,
+            warnings=answer.warnings,
         )
 
     def get(self, reservation_id: str, caller: SpiffeId) -> Reservation:
@@ -143,17 +140,9 @@ class Reservations:
         Raises NotFound, FailedPrecondition RESERVATION_EXPIRED and RESERVATION_STATE.
         """
         failpoint.hit(BEFORE_CONFIRM)
-        with self._write() as connection:
-            row = self._of_caller(connection, reservation_id, caller)
-            admission.require_not_expired(row)
-            if row.state in (State.RELEASED, State.RELINQUISHED):
-                raise admission.wrong_state(row, State.PENDING)
-            if row.state is State.PENDING:
-                admission.require_swapped(reservation_rows.move(connection, row, State.CONFIRMED))
-                self._note(connection, "reservation.confirmed", row, caller)
-                row = replace(row, state=State.CONFIRMED)
+        answer = self._group.do(Confirm(reservation_id, caller))
         failpoint.hit(AFTER_CONFIRM)
-        return row
+        return answer.row
 
     def release(self, reservation_id: str, caller: SpiffeId) -> Reservation | None:
         """Give a reservation back; None when it is unknown. What has arrived is owed to be deleted.
@@ -203,50 +192,39 @@ class Reservations:
             self._note(connection, "reservation.expired", row, self._identity.spiffe_id)
         return len(ended)
 
-    def _admit(
-        self, connection: Connection, request: manager_pb2.ReserveRequest, caller: SpiffeId
-    ) -> Reservation:
-        if reservation_rows.of_migration(connection, request.migration_id) is not None:
-            raise admission.reused("migration_id", request.migration_id)
-        known = vms.get(connection, request.vm_id)
-        admission.require_foreign(request, known, self._cloud_id)
-        admission.require_below(self._limits.pending_max, reservation_rows.live_count(connection))
-        asked = inventory.of_machine(request.resources, request.disks)
-        tenant = ownership.tenant_of_arrival(request, caller)
-        beyond_soft = self._quotas.require(connection, tenant, asked)
-        pool = capacity.pool(connection, self._pool)
-        own, pooled = inventory.split(asked, pool.total)
-        hosts = traits.suitable(
-            capacity.views(connection, self._agents),
-            request.required_traits,
-            request.forbidden_traits,
-        )
-        host = inventory.choose(hosts, own)
-        row = self._new(request, caller, host.host_id, self._price(request, tenant))
-        reservation_rows.insert(connection, row)
-        told = {"vm_name": request.vm_name, "tenant": request.tenant, "host_id": row.host_id}
-        if beyond_soft:
-            told["beyond_soft"] = ", ".join(beyond_soft)
-        self._note(connection, "reservation.made", row, caller, **told)
-        grants.note_issued(connection, row.created_at, row.grant)
-        for part, amounts in ((host, own), (pool, pooled)):
-            if amounts:
-                capacity.take(connection, part, capacity.RESERVATION, row.reservation_id, amounts)
-        return row
+    def together(
+        self, connection: Connection, calls: Sequence[Asked]
+    ) -> list[Answer | errors.WatariError]:
+        """What comes of calls that share a write, in their order. Raises Conflict, to be repeated
+        when all of it was taken back.
+        """
+        admissions = Admissions(connection, self._cloud, calls, self._now())
+        if admissions.due:
+            self._expire(connection)
+            admissions = Admissions(connection, self._cloud, calls, self._now())
+        outcomes: list[Answer | errors.WatariError] = []
+        for call in calls:
+            try:
+                if isinstance(call, Reserve):
+                    outcomes.append(admissions.reserve(call))
+                else:
+                    outcomes.append(admissions.confirm(call))
+            except errors.Conflict:
+                raise  # Nothing of the transaction is to be relied on.
+            except errors.WatariError as error:
+                outcomes.append(error)
+        admissions.write()
+        return outcomes
 
-    def _new(
-        self,
-        request: manager_pb2.ReserveRequest,
-        caller: SpiffeId,
-        host_id: str,
-        price_version: int,
-    ) -> Reservation:
+    def _new(self, call: Reserve, host_id: str, tenant: Tenant) -> Reservation:
+        request = call.request
+        price_version = self._price(request, tenant)
         return Reservation(
             reservation_id=request.reservation_id,
             migration_id=request.migration_id,
             vm_id=request.vm_id,
             from_cloud=request.from_cloud,
-            requested_by=str(caller),
+            requested_by=str(call.caller),
             host_id=host_id,
             state=State.PENDING,
             expires_at=self._expiry(request.ttl_seconds),
@@ -258,7 +236,7 @@ class Reservations:
                 self._clock,
                 self._limits,
                 request,
-                source_manager=str(caller),
+                source_manager=str(call.caller),
                 destination_agent=self._agents[host_id].spiffe_id,
             ),
         )

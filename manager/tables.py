@@ -4,7 +4,7 @@ A change of a table needs a module in `manager/schema/versions`; a test compares
 
 Moments are whole microseconds since 1970 UTC. Columns hold what is asked for or compared; the rest
 of an object is a serialized message of the contract in a blob. Consumption is one row per consumer,
-host and resource class in `allocations`, so that capacity is one sum whoever consumes.
+host and resource class in `allocations`, and what these add up to is in `taken`.
 """
 
 from sqlalchemy import (
@@ -75,6 +75,19 @@ allocations = Table(
     Index("allocations_by_host", "host_id"),
 )
 
+# What allocations add up to, kept in the transaction that changes them: an admission reads a few
+# rows, however many machines and reservations there are. The audit of allocations compares them,
+# and a manager that starts counts anew.
+taken = Table(
+    "taken",
+    metadata,
+    Column("host_id", String(128), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("resource_class", String(64), primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    CheckConstraint("amount >= 0", name="taken_amount_positive"),
+)
+
 reservations = Table(
     "reservations",
     metadata,
@@ -83,6 +96,8 @@ reservations = Table(
     Column("vm_id", String(36), nullable=False),
     Column("from_cloud", String(63), nullable=False),
     Column("requested_by", String(512), nullable=False),
+    Column("tenant_domain", String(180), nullable=False, server_default=""),
+    Column("tenant", String(256), nullable=False, server_default=""),
     Column("host_id", String(128), nullable=False),
     Column("state", String(16), nullable=False),
     Column("expires_at", BigInteger, nullable=False),
@@ -98,6 +113,7 @@ reservations = Table(
     UniqueConstraint("migration_id", name="reservations_one_per_migration"),
     Index("reservations_by_state", "state", "expires_at"),
     Index("reservations_by_vm", "vm_id"),
+    Index("reservations_by_tenant", "tenant_domain", "tenant", "state"),
 )
 
 migrations = Table(

@@ -3,7 +3,9 @@
 Every function runs in the caller's transaction; none decides.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,11 +13,13 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from manager import capacity, inventory, store, tables
 from manager.ownership import View
+from manager.statements import Ask, Statement, Told, padded
 from manager.within import within
 from watari import errors
 from watari.v1 import agent_pb2, manager_pb2
 
 _VMS = tables.vms.c
+_NAMES = [column.name for column in _VMS]
 
 Position = tuple[str, str]
 """Name and UUID of the last machine of a page."""
@@ -58,6 +62,18 @@ class VmRow:
 def get(connection: Connection, vm_id: str) -> VmRow | None:
     """The row of a machine, whoever owns it now."""
     return _one(connection, sa.select(tables.vms).where(_VMS.vm_id == vm_id))
+
+
+def finding(vm_ids: Collection[str]) -> Ask:
+    """Reads the rows of machines; `found` tells them."""
+    keys = padded(vm_ids)
+    return Ask(_find(len(keys)), {f"key{number}": key for number, key in enumerate(keys)})
+
+
+def found(told: Told) -> dict[str, VmRow]:
+    """What `finding` read, by id, where there is any."""
+    rows = [_row(dict(zip(_NAMES, row, strict=True))) for row in told.rows]
+    return {row.vm_id: row for row in rows}
 
 
 def find(connection: Connection, cloud_id: str, key: str, view: View) -> VmRow:
@@ -204,7 +220,13 @@ def _one(connection: Connection, query: "sa.Select[Any]") -> VmRow | None:
     return None if row is None else _row(row)
 
 
-def _row(row: RowMapping) -> VmRow:
+@cache
+def _find(keys: int) -> Statement:
+    wanted: list[Any] = [sa.bindparam(f"key{each}") for each in range(keys)]
+    return Statement(sa.select(tables.vms).where(_VMS.vm_id.in_(wanted)))
+
+
+def _row(row: RowMapping | dict[str, Any]) -> VmRow:
     values = dict(row)
     values["body"] = manager_pb2.Vm.FromString(values["body"])
     return VmRow(**values)

@@ -1,6 +1,6 @@
 """The quotas of one cloud: set by its operators, seen by tenants, asked by whatever admits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from sqlalchemy.engine import Connection
@@ -10,9 +10,11 @@ from manager import store as stores
 from manager.inventory import Amounts
 from manager.ownership import Tenant, View
 from manager.quotas import budgets, consumption, limits, rows
+from manager.quotas.admitting import Admitting
 from manager.quotas.budgets import Budget, Spending
 from manager.quotas.limits import Limits
 from manager.quotas.rows import QuotaRow
+from manager.statements import Ask, Told
 from watari import errors, money
 from watari.clock import Clock
 from watari.identity import SpiffeId
@@ -42,23 +44,15 @@ class Quotas:
         self._cloud_id = cloud_id
         self._own_domain = own_domain
 
-    def require(self, connection: Connection, tenant: Tenant, amounts: Amounts) -> list[str]:
-        """Let a machine of a tenant in, in the transaction that admits it and before it is counted;
-        returns the classes of which the tenant is then beyond a soft limit.
+    @staticmethod
+    def reading(tenants: Collection[Tenant]) -> Ask:
+        """Reads every quota that may hold for one of these tenants; for `admitting`."""
+        scopes = {scope for tenant in tenants for scope in limits.scopes(tenant)}
+        return rows.finding(limits.ordered(scopes))
 
-        Raises Exhausted QUOTA_EXCEEDED and BUDGET_EXCEEDED; Conflict GENERATION_CONFLICT, to be
-        repeated.
-        """
-        found, budget = self._holding(connection, tenant)
-        if found == Limits() and budget == Budget():
-            return []
-        rows.admit(connection, tenant)
-        budgets.require_left(tenant, budget, self._spent(connection, tenant))
-        used = consumption.of_tenant(connection, self._cloud_id, tenant)
-        more = limits.asked(amounts)
-        limits.require_within(tenant, found, used, more)
-        over = limits.beyond(found.soft, {}, inventory.total((used, more)))
-        return [each.name for each in over]
+    def admitting(self, connection: Connection, told: Told) -> Admitting:
+        """For the admissions of one write transaction."""
+        return Admitting(connection, self._cloud_id, rows.found(told), _holding, self._spent)
 
     def look(
         self, connection: Connection, tenant: Tenant, amounts: Amounts
@@ -75,17 +69,6 @@ class Quotas:
         warnings = limits.warnings(tenant, found, inventory.total((used, more)))
         warnings += budgets.warnings(tenant, budget, spent)
         return [problem for check in checks for problem in _finding(check)], warnings
-
-    def warnings(self, connection: Connection, tenant: Tenant) -> list[common_pb2.Problem]:
-        """The soft limits that a tenant is beyond now."""
-        found, budget = self._holding(connection, tenant)
-        warnings: list[common_pb2.Problem] = []
-        if found.soft:
-            used = consumption.of_tenant(connection, self._cloud_id, tenant)
-            warnings += limits.warnings(tenant, found, used)
-        if budget.soft is not None:
-            warnings += budgets.warnings(tenant, budget, self._spent(connection, tenant))
-        return warnings
 
     def put(self, quota: manager_pb2.Quota, request_id: str, caller: SpiffeId) -> manager_pb2.Quota:
         """Set a quota in place of all that it said; idempotent by request id.
@@ -152,8 +135,7 @@ class Quotas:
         return Tenant(domain or self._own_domain, name)
 
     def _holding(self, connection: Connection, tenant: Tenant) -> tuple[Limits, Budget]:
-        found = [rows.get(connection, scope) for scope in limits.scopes(tenant)]
-        return _effective([each for each in found if each is not None])
+        return _holding(rows.those(connection, limits.scopes(tenant)), tenant)
 
     def _spent(self, connection: Connection, tenant: Tenant) -> common_pb2.Money | None:
         if self._spending.currency is None:
@@ -202,9 +184,7 @@ class Quotas:
         used: Amounts,
     ) -> manager_pb2.Quota:
         own = quotas.get(tenant) or QuotaRow(tenant, None, "", 0)
-        found, budget = _effective(
-            [quotas[scope] for scope in limits.scopes(tenant) if scope in quotas]
-        )
+        found, budget = _holding(quotas, tenant)
         return manager_pb2.Quota(
             tenant_domain=tenant.domain,
             tenant=tenant.name,
@@ -239,7 +219,9 @@ class Quotas:
         )
 
 
-def _effective(holding: Sequence[QuotaRow]) -> tuple[Limits, Budget]:
+def _holding(quotas: Mapping[Tenant, QuotaRow], tenant: Tenant) -> tuple[Limits, Budget]:
+    """What holds for a tenant."""
+    holding = [quotas[scope] for scope in limits.scopes(tenant) if scope in quotas]
     return (
         limits.effective(each.limits for each in holding),
         budgets.effective(each.budget for each in holding),

@@ -4,67 +4,52 @@ A machine that arrives is a reservation until the one transaction that makes it 
 that leaves is a machine until the one that gives it away: it counts once at each moment.
 """
 
-from collections.abc import Iterable
-
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import capacity, inventory, reservation_rows, tables
+from manager import capacity, inventory, tables
 from manager.inventory import Amounts
 from manager.ownership import Tenant
 from manager.quotas.limits import MACHINES
+from manager.reservation_rows import LIVE
 
 _ALLOCATIONS = tables.allocations.c
 _VMS = tables.vms.c
+_RESERVATIONS = tables.reservations.c
 
 
 def of_tenant(connection: Connection, cloud_id: str, tenant: Tenant) -> Amounts:
     """What one tenant consumes."""
-    mine = (_VMS.tenant_domain == tenant.domain) & (_VMS.tenant == tenant.name)
-    return _by_tenant(connection, cloud_id, mine, tenant).get(tenant, {})
+    return _by_tenant(connection, cloud_id, tenant).get(tenant, {})
 
 
 def by_tenant(connection: Connection, cloud_id: str) -> dict[Tenant, Amounts]:
     """What every tenant consumes that consumes anything."""
-    return _by_tenant(connection, cloud_id, sa.true(), None)
+    return _by_tenant(connection, cloud_id, None)
 
 
-def _by_tenant(
-    connection: Connection,
-    cloud_id: str,
-    mine: sa.ColumnElement[bool],
-    only: Tenant | None,
-) -> dict[Tenant, Amounts]:
+def _by_tenant(connection: Connection, cloud_id: str, only: Tenant | None) -> dict[Tenant, Amounts]:
     parts: dict[Tenant, list[Amounts]] = {}
-    columns = (_VMS.tenant_domain, _VMS.tenant)
-    for domain, name, resource_class, amount in connection.execute(
-        sa.select(*columns, _ALLOCATIONS.resource_class, sa.func.sum(_ALLOCATIONS.amount))
-        .join(tables.allocations, _ALLOCATIONS.consumer_id == _VMS.vm_id)
-        .where(_ALLOCATIONS.kind == capacity.VM, mine)
-        .group_by(*columns, _ALLOCATIONS.resource_class)
-    ):
-        parts.setdefault(Tenant(domain, name), []).append({resource_class: int(amount)})
-    for domain, name, machines in connection.execute(
-        sa.select(*columns, sa.func.count())
-        .where(_VMS.cloud_id == cloud_id, mine)
-        .group_by(*columns)
-    ):
-        parts.setdefault(Tenant(domain, name), []).append({MACHINES: machines})
-    for tenant, amounts in _arriving(connection, only):
-        parts.setdefault(tenant, []).append(amounts)
-    return {tenant: inventory.total(each) for tenant, each in parts.items()}
-
-
-def _arriving(connection: Connection, only: Tenant | None) -> Iterable[tuple[Tenant, Amounts]]:
-    """What live reservations hold, each with its tenant, which stands in its request."""
-    held: dict[str, Amounts] = {}
-    for consumer_id, resource_class, amount in connection.execute(
-        sa.select(_ALLOCATIONS.consumer_id, _ALLOCATIONS.resource_class, _ALLOCATIONS.amount).where(
-            _ALLOCATIONS.kind == capacity.RESERVATION,
-            _ALLOCATIONS.resource_class != inventory.STORAGE,
+    live = _RESERVATIONS.state.in_([state.value for state in LIVE])
+    counted = (
+        (capacity.VM, _VMS, _VMS.vm_id, sa.true(), _VMS.cloud_id == cloud_id),
+        (capacity.RESERVATION, _RESERVATIONS, _RESERVATIONS.reservation_id, live, live),
+    )
+    for kind, rows, key, taking, there in counted:
+        whose = (rows.tenant_domain, rows.tenant)
+        mine: sa.ColumnElement[bool] = sa.true()
+        if only is not None:
+            mine = (rows.tenant_domain == only.domain) & (rows.tenant == only.name)
+        takes = (
+            sa.select(*whose, _ALLOCATIONS.resource_class, sa.func.sum(_ALLOCATIONS.amount))
+            .join(tables.allocations, _ALLOCATIONS.consumer_id == key)
+            .where(_ALLOCATIONS.kind == kind, taking, mine)
+            .group_by(*whose, _ALLOCATIONS.resource_class)
         )
-    ):
-        held.setdefault(consumer_id, {})[resource_class] = amount
-    for reservation_id, tenant in reservation_rows.live_tenants(connection):
-        if only is None or tenant == only:
-            yield tenant, held.get(reservation_id, {}) | {MACHINES: 1}
+        number = sa.select(*whose, sa.literal(MACHINES), sa.func.count()).where(there, mine)
+        for query in (takes, number.group_by(*whose)):
+            for domain, name, resource_class, amount in connection.execute(query):
+                if resource_class != inventory.STORAGE:
+                    part = {resource_class: int(amount)}
+                    parts.setdefault(Tenant(domain, name), []).append(part)
+    return {tenant: inventory.total(each) for tenant, each in parts.items()}

@@ -1,6 +1,9 @@
 """The rows of quotas. Runs in the caller's transaction; decides nothing."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -10,10 +13,12 @@ from manager.ownership import Tenant
 from manager.quotas import budgets
 from manager.quotas.budgets import Budget
 from manager.quotas.limits import Limits, of_quota
+from manager.statements import Ask, Statement, Told, padded, run
 from watari import errors
 from watari.v1 import manager_pb2
 
 _ROWS = tables.quotas.c
+_NAMES = [column.name for column in _ROWS]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,25 @@ def get(connection: Connection, tenant: Tenant) -> QuotaRow | None:
     query = sa.select(tables.quotas).where(_is(tenant))
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else _row(row)
+
+
+def finding(tenants: Collection[Tenant]) -> Ask:
+    """Reads the rows of these tenants; `found` tells them."""
+    wanted = padded(tenants)
+    values = {f"domain{number}": each.domain for number, each in enumerate(wanted)}
+    values |= {f"name{number}": each.name for number, each in enumerate(wanted)}
+    return Ask(_find(len(wanted)), values)
+
+
+def found(told: Told) -> dict[Tenant, QuotaRow]:
+    """What `finding` read, where there is any."""
+    rows = [_row(dict(zip(_NAMES, row, strict=True))) for row in told.rows]
+    return {row.tenant: row for row in rows}
+
+
+def those(connection: Connection, tenants: Collection[Tenant]) -> dict[Tenant, QuotaRow]:
+    """The rows of these tenants, where there are any."""
+    return found(run(connection, [finding(tenants)])[0])
 
 
 def every(connection: Connection) -> dict[Tenant, QuotaRow]:
@@ -120,7 +144,19 @@ def _is(tenant: Tenant) -> sa.ColumnElement[bool]:
     return sa.and_(_ROWS.tenant_domain == tenant.domain, _ROWS.tenant == tenant.name)
 
 
-def _row(row: RowMapping) -> QuotaRow:
+@cache
+def _find(count: int) -> Statement:
+    wanted = [
+        sa.and_(
+            _ROWS.tenant_domain == sa.bindparam(f"domain{each}"),
+            _ROWS.tenant == sa.bindparam(f"name{each}"),
+        )
+        for each in range(count)
+    ]
+    return Statement(sa.select(tables.quotas).where(sa.or_(*wanted)))
+
+
+def _row(row: RowMapping | dict[str, Any]) -> QuotaRow:
     blob = row["quota"]
     return QuotaRow(
         tenant=Tenant(row["tenant_domain"], row["tenant"]),

@@ -66,13 +66,30 @@ def test_allocations_that_are_wrong_missing_or_nobodys_are_found_and_repaired(pa
         )
     expected = [("ALLOCATION_ORPHAN", nobody), ("ALLOCATION_WRONG", VM)]
     assert kinds(audit(tokyo)) == expected
-    assert tokyo.inventory().allocated.vcpus == 7, "nothing is changed by looking"
+    with tokyo.database() as rows:
+        found = rows.execute("SELECT amount FROM allocations WHERE kind = 'vm'").fetchall()
+    assert (7,) in found, "nothing is changed by looking"
     assert all(each.repaired for each in audit(tokyo, repair=True))
     assert audit(tokyo) == []
     assert tokyo.inventory().allocated == before
     assert not tokyo.inventory().held.vcpus
     told = [each for each in tokyo.audit() if each.action == "allocations.repaired"]
     assert {each.subject for each in told} == {VM, nobody}
+
+
+def test_what_is_counted_beside_the_allocations_is_found_and_counted_anew(pair):
+    tokyo, _ = pair
+    before = tokyo.inventory().allocated
+    with tokyo.database() as rows:
+        rows.execute("UPDATE taken SET amount = amount + 1 WHERE resource_class = 'vcpus'")
+    (drift,) = audit(tokyo)
+    assert kinds([drift]) == [("ALLOCATION_WRONG", "host1")]
+    assert f"{before.vcpus + 1} of vcpus by vms" in drift.found
+    assert f"{before.vcpus} of vcpus by vms" in drift.expected
+    (drift,) = audit(tokyo, repair=True)
+    assert drift.repaired
+    assert audit(tokyo) == []
+    assert tokyo.inventory().allocated == before
 
 
 def test_the_allocation_of_a_live_reservation_is_written_anew(pair):

@@ -1,6 +1,7 @@
 """The reservations of one cloud on a real database, and requests for them."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from manager import capacity, outbox, tables, vms
 from manager.accounting.price_sheet import PriceSheet
 from manager.accounting.sheet_documents import from_settings
+from manager.admitting import Answer, Asked
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservations import Reservations
@@ -97,6 +99,11 @@ class Rig:
     def manager_of(self, cloud_id: str) -> EndpointSettings | None:
         """What is known of other clouds."""
         return {"tokyo": EndpointSettings("127.0.0.1:1", str(TOKYO))}.get(cloud_id)
+
+    def together(self, calls: Sequence[Asked]) -> list[Answer | errors.WatariError]:
+        """The outcomes of calls that share a write, in their order."""
+        with self.store.write() as connection:
+            return self.reservations.together(connection, calls)
 
     def held(self) -> int:
         """CPUs held by reservations."""

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from manager import capacity, inventory, reservation_rows, tables, vms
+from manager.admitting import Asked, Confirm, Reserve
 from manager.ownership import EVERYTHING, Tenant
 from manager.reservation_rows import LIVE, TRANSITIONS, State
 from tests.conftest import Federation
 from tests.support.reservations import OSAKA, TOKYO, VCPUS, Rig, reason_of, request
+from watari import errors
 from watari.identity import Identity, SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
@@ -80,6 +82,30 @@ class Model(RuleBasedStateMachine):
         else:
             assert reason_of(self.rig.reservations.reserve, asked, TOKYO) == refused
         return asked.reservation_id
+
+    @rule(data=st.data(), count=st.integers(2, 6))
+    def several_call_at_once(self, data: st.DataObject, count: int) -> None:
+        """In one write: each is decided as if it were the next one to call, and none of them is
+        answered for what another one did.
+        """
+        calls: list[Asked] = []
+        expected: list[str | State] = []
+        for _ in range(count):
+            tenant, vcpus = data.draw(tenants), data.draw(st.integers(1, 5))
+            asked = request(vcpus=vcpus, ttl_seconds=50, tenant=tenant)
+            key = asked.reservation_id
+            refused = self.refusal(tenant, vcpus)
+            calls += [Reserve(asked, TOKYO), Confirm(key, TOKYO)]
+            if refused is None:
+                ends = self.rig.clock.monotonic() + 50
+                self.made[key] = Held(asked, State.CONFIRMED, ends)
+                expected += [State.PENDING, State.CONFIRMED]
+            else:
+                expected += [refused, "RESERVATION_NOT_FOUND"]
+        told = self.rig.together(calls)
+        assert [
+            each.reason if isinstance(each, errors.WatariError) else each.row.state for each in told
+        ] == expected
 
     @rule(key=keys)
     def reserve_the_same_again(self, key: str) -> None:
@@ -210,6 +236,11 @@ class Model(RuleBasedStateMachine):
         assert host.held.get("vcpus", 0) == sum(map(self.held, TENANTS))
         assert host.allocated.get("vcpus", 0) == sum(map(self.running, TENANTS))
         assert host.free["vcpus"] == max(0, VCPUS - sum(map(self.used, TENANTS)))
+
+    @invariant()
+    def what_is_counted_is_what_the_allocations_add_up_to(self) -> None:
+        with self.rig.store.read() as connection:
+            assert capacity.miscounted(connection) == {}
 
     @invariant()
     def each_tenant_is_told_what_it_uses(self) -> None:

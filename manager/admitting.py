@@ -1,0 +1,226 @@
+"""What one transaction admits and confirms: read once, decided in memory, written in bulk.
+
+Several calls share the transaction (`manager.groups`). Each is decided on what was read and on what
+the calls before it got, and one that is refused leaves no trace. `write` then writes everything, in
+as many statements as it were for one call.
+
+Nothing that was read outlives the transaction: it runs under the lock of writes, and whoever else
+takes or gives back room does so in a transaction before it or after it.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from sqlalchemy.engine import Connection
+
+from manager import (
+    admission,
+    audit,
+    capacity,
+    grants,
+    inventory,
+    ownership,
+    reservation_rows,
+    traits,
+    vms,
+)
+from manager.inventory import POOL, Amounts, HostView
+from manager.ownership import Tenant
+from manager.quotas.book import Quotas
+from manager.reservation_rows import Reservation, State
+from manager.settings import AgentSettings, ClassSettings
+from manager.statements import run
+from watari.identity import SpiffeId
+from watari.v1 import common_pb2, manager_pb2
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """A call that wants room."""
+
+    request: manager_pb2.ReserveRequest
+    caller: SpiffeId
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """A call that makes a reservation firm."""
+
+    reservation_id: str
+    caller: SpiffeId
+
+
+Asked = Reserve | Confirm
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The reservation as it is then; the rest is for who reserves."""
+
+    row: Reservation
+    data: common_pb2.Endpoint | None = None
+    """Where its host takes sealed frames, as it last told."""
+
+    warnings: Collection[common_pb2.Problem] = ()
+    """The soft limits that its tenant is beyond."""
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """What an admission needs to know of its cloud."""
+
+    cloud_id: str
+    agents: Mapping[str, AgentSettings]
+    pool: Mapping[str, ClassSettings]
+    live_max: int
+    """Reservations that hold room, at a time."""
+
+    quotas: Quotas
+    made: Callable[[Reserve, str, Tenant], Reservation]
+    """A new reservation on a host, with its grant and its price."""
+
+
+class Admissions:
+    """The admissions and confirmations of one write transaction, at the moment `now`."""
+
+    def __init__(
+        self, connection: Connection, cloud: Cloud, calls: Collection[Asked], now: int
+    ) -> None:
+        self._connection = connection
+        self._cloud = cloud
+        self._now = now
+        self._new: list[Reservation] = []
+        self._confirmed: list[Reservation] = []
+        self._taken: dict[str, dict[str, Amounts]] = {}
+        self._notes: list[audit.Note] = []
+        wanted = [call for call in calls if isinstance(call, Reserve)]
+        migrations = [call.request.migration_id for call in wanted]
+        keys = [call.request.reservation_id for call in wanted]
+        keys += [call.reservation_id for call in calls if isinstance(call, Confirm)]
+        asked = [
+            reservation_rows.due_any(now),
+            audit.asking_head(),
+            reservation_rows.finding(keys, migrations),
+        ]
+        if wanted:
+            tenants = {ownership.tenant_of_arrival(call.request, call.caller) for call in wanted}
+            asked += [
+                reservation_rows.counting(),
+                vms.finding([call.request.vm_id for call in wanted]),
+                cloud.quotas.reading(tenants),
+                *capacity.reading(),
+            ]
+        due, head, known, *told = run(connection, asked)
+        self.due = bool(due.rows)
+        """Whether something has to expire first: then nothing may be decided on this."""
+
+        self._head = audit.end(connection, head)
+        self._rows = {row.reservation_id: row for row in reservation_rows.found(known)}
+        self._of_migration = {row.migration_id: row for row in self._rows.values()}
+        if wanted:
+            live, machines, quotas, *room = told
+            self._live = int(live.rows[0][0])
+            self._machines = vms.found(machines)
+            self._quotas = cloud.quotas.admitting(connection, quotas)
+            self._room = capacity.room(room, cloud.agents, cloud.pool)
+            self._views = {view.host_id: view for view in (*self._room.hosts, self._room.pool)}
+
+    def reserve(self, call: Reserve) -> Answer:
+        """Hold room; idempotent by reservation id. What is raised has changed nothing."""
+        request = call.request
+        row = self._rows.get(request.reservation_id)
+        if row is None:
+            row = self._admit(call)
+        elif row.request != request or row.requested_by != str(call.caller):
+            raise admission.reused("reservation_id", request.reservation_id)
+        return Answer(row, self._room.data.get(row.host_id), self._quotas.warnings(row.owner))
+
+    def confirm(self, call: Confirm) -> Answer:
+        """Make a pending reservation firm; idempotent. What is raised has changed nothing."""
+        row = self._rows.get(call.reservation_id)
+        if row is None or row.requested_by != str(call.caller):
+            raise admission.not_found(call.reservation_id)
+        admission.require_not_expired(row)
+        if row.state in (State.RELEASED, State.RELINQUISHED):
+            raise admission.wrong_state(row, State.PENDING)
+        if row.state is State.PENDING:
+            self._confirmed.append(row)
+            self._note("reservation.confirmed", row, call.caller)
+            row = self._rows[row.reservation_id] = replace(row, state=State.CONFIRMED)
+        return Answer(row)
+
+    def write(self) -> None:
+        """Write all that was decided. Raises Conflict GENERATION_CONFLICT, to be repeated."""
+        asked = []
+        if self._new:
+            asked.append(reservation_rows.inserting(self._new))
+        swaps: dict[str, int] = {}
+        before = {view.host_id: view for view in self._read()} if self._taken else {}
+        for host_id, taken in self._taken.items():
+            asked += capacity.taking(before[host_id], capacity.RESERVATION, taken)
+            swaps[host_id] = len(asked) - 1
+        if self._confirmed:
+            asked.append(reservation_rows.confirming(self._confirmed))
+            confirmation = len(asked) - 1
+        if self._notes:
+            entries = audit.chained(self._head, self._notes)
+            asked.append(audit.appending(self._connection, entries))
+        told = run(self._connection, asked)
+        for host_id, position in swaps.items():
+            capacity.require_unchanged(before[host_id], told[position])
+        if self._confirmed:
+            admission.require_swapped(told[confirmation].changed == len(self._confirmed))
+
+    def _read(self) -> list[HostView]:
+        """Everything that gives room, as it was read."""
+        return [*self._room.hosts, self._room.pool]
+
+    def _admit(self, call: Reserve) -> Reservation:
+        request = call.request
+        if request.migration_id in self._of_migration:
+            raise admission.reused("migration_id", request.migration_id)
+        known = self._machines.get(request.vm_id)
+        admission.require_foreign(request, known, self._cloud.cloud_id)
+        admission.require_below(self._cloud.live_max, self._live)
+        asked = inventory.of_machine(request.resources, request.disks)
+        tenant = ownership.tenant_of_arrival(request, call.caller)
+        beyond_soft = self._quotas.require(tenant, asked)
+        host, taken = self._place(request, asked)
+        row = self._cloud.made(call, host.host_id, tenant)
+        # Nothing fails from here on.
+        for host_id, amounts in taken.items():
+            self._views[host_id] = self._views[host_id].holding(amounts)
+            self._taken.setdefault(host_id, {})[row.reservation_id] = amounts
+        self._quotas.count(tenant, asked)
+        self._live += 1
+        self._rows[row.reservation_id] = self._of_migration[row.migration_id] = row
+        self._new.append(row)
+        told = {"vm_name": request.vm_name, "tenant": request.tenant, "host_id": row.host_id}
+        if beyond_soft:
+            told["beyond_soft"] = ", ".join(beyond_soft)
+        self._note("reservation.made", row, call.caller, **told)
+        self._notes.append(grants.issued(row.created_at, row.grant))
+        return row
+
+    def _place(
+        self, request: manager_pb2.ReserveRequest, asked: Amounts
+    ) -> tuple[HostView, dict[str, Amounts]]:
+        """The host for a machine, and what it takes of it and of the pool."""
+        pool = self._views[POOL]
+        own, pooled = inventory.split(asked, pool.total)
+        hosts = traits.suitable(
+            [view for view in self._views.values() if view is not pool],
+            request.required_traits,
+            request.forbidden_traits,
+        )
+        host = inventory.choose(hosts, own)
+        if pooled:
+            inventory.choose([pool], pooled)
+        parts = {host.host_id: own, POOL: pooled}
+        return host, {host_id: amounts for host_id, amounts in parts.items() if amounts}
+
+    def _note(self, action: str, row: Reservation, actor: SpiffeId, **more: str) -> None:
+        details = reservation_rows.told(row) | more
+        self._notes.append(
+            audit.Note(self._now, str(actor), action, row.reservation_id, details=details)
+        )
