@@ -176,6 +176,25 @@ def _reserve(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{reserve.text(found)}{file}\n")
 
 
+def _batch(arguments: argparse.Namespace) -> None:
+    from bench import batch  # noqa: PLC0415 - HiGHS, which only this needs
+
+    size = batch.Size(
+        arguments.seed,
+        arguments.machines,
+        arguments.clouds,
+        arguments.tightness,
+        arguments.distinct,
+        arguments.limit_seconds,
+        not arguments.short,
+    )
+    kept = record.new(vars(size))
+    kept["rows"]["batch"] = found = batch.run(size)
+    if arguments.output:
+        record.save(arguments.output, kept)
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+
+
 def _running(arguments: argparse.Namespace) -> None:
     from bench.running import experiment as machines  # noqa: PLC0415 - the lab, which needs libvirt
     from bench.running import figures, report  # noqa: PLC0415 - Matplotlib, which only this needs
@@ -275,6 +294,15 @@ def _parser() -> argparse.ArgumentParser:
     reserving.add_argument("--clients", type=int, default=16)
     reserving.add_argument("--seconds", type=float, default=20)
     reserving.set_defaults(run=_reserve)
+    batch = commands.add_parser("batch", help="many machines placed at once; prints JSON")
+    batch.add_argument("--seed", type=int, default=1)
+    batch.add_argument("--machines", type=int, default=1000)
+    batch.add_argument("--clouds", type=int, default=100)
+    batch.add_argument("--tightness", type=float, default=0.95, help="of all room that all need")
+    batch.add_argument("--distinct", type=float, default=0.2, help="share with sizes of their own")
+    batch.add_argument("--limit-seconds", type=float, default=10.0)
+    batch.add_argument("--short", action="store_true", help="without the run of ten times as long")
+    batch.set_defaults(run=_batch)
     _add_experiment(commands)
     machines = _add_running(commands)
     for command, rate, rtt in ((once, 100, 20), (killing, 200, 20), (machines, 100, 120)):
@@ -285,7 +313,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--congestion", default="", help="TCP's; default is the kernel's")
     for command in (table, once):
         command.add_argument("--repeat", type=int, default=0, metavar="N")
-    for command in (table, killing, catalogue, reserving):
+    for command in (table, killing, catalogue, reserving, batch):
         command.add_argument("-o", "--output", type=Path, metavar="FILE")
     commands.add_parser("rows", help="what `engine` can measure").set_defaults(run=_rows)
     commands.add_parser("images", help="makes the images").set_defaults(run=_images)

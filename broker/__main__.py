@@ -4,6 +4,7 @@ from functools import partial
 
 import grpc
 
+from broker.batch.batcher import Batcher
 from broker.catalogue import Catalogue
 from broker.migrate import Migrator
 from broker.peers import Peers
@@ -35,7 +36,8 @@ def assemble(settings: Settings, context: service.Context) -> rpc.Server:
         clock=context.clock,
         submissions_max=settings.submissions_max,
     )
-    servicer = BrokerServicer(catalogue, migrator, context.clock)
+    batcher = Batcher(catalogue, context.clock, settings.batch_runs_max)
+    servicer = BrokerServicer(catalogue, migrator, batcher, context.clock)
     metrics.expose(settings.metrics, context.stack)
 
     def register(server: grpc.Server) -> None:

@@ -113,6 +113,33 @@ def of_migrate(
     )
 
 
+def of_batch(
+    wanted: broker_pb2.Requirements, request: broker_pb2.PlaceBatchRequest, current_cloud: str
+) -> Criteria:
+    """What one machine of a batch asks for; `current_cloud` is empty for one that is new.
+
+    Raises InvalidArgument INVALID_FIELD.
+    """
+    if not wanted.HasField("resources"):
+        raise validate.invalid_field(
+            "requirements.resources", "must be set", "say what the machine needs"
+        )
+    if wanted.rtt_ms_max and not current_cloud:
+        raise validate.invalid_field(
+            "requirements.rtt_ms_max",
+            "there is no current cloud to measure from",
+            "leave it out, or name current_cloud",
+        )
+    return _criteria(
+        wanted,
+        request.weights,
+        request.preferred_regions,
+        needed=_needed(wanted.resources),
+        source_cloud=current_cloud or None,
+        candidates_max=CANDIDATES_DEFAULT,
+    )
+
+
 def _criteria(
     wanted: broker_pb2.Requirements,
     weights: broker_pb2.Weights,

@@ -24,6 +24,7 @@ REASONS = frozenset(
         "NO_CANDIDATE",
         "PEER_ERROR",
         "PEER_UNAVAILABLE",
+        "TOO_MANY_BATCHES",
         "VM_ALREADY_THERE",
         "VM_BUSY",
         "VM_NOT_FOUND",

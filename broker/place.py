@@ -34,17 +34,18 @@ def place(snapshot: Snapshot, criteria: Criteria, now: datetime) -> Placement:
 def response(placement: Placement, candidates_max: int) -> broker_pb2.PlaceResponse:
     """The placement as it travels, with at most `candidates_max` candidates."""
     answer = broker_pb2.PlaceResponse(
-        candidates=[_candidate(one) for one in placement.candidates[:candidates_max]],
-        rejections=[_rejection(one) for one in _bounded(placement.rejections)],
+        candidates=[candidate(one) for one in placement.candidates[:candidates_max]],
+        rejections=[rejection_message(one) for one in _bounded(placement.rejections)],
         directory_revision=placement.snapshot.revision,
     )
     answer.snapshot_at.FromDatetime(placement.snapshot.taken_at)
     return answer
 
 
-def _candidate(ranked: Ranked) -> broker_pb2.Candidate:
+def candidate(ranked: Ranked) -> broker_pb2.Candidate:
+    """A candidate as it travels."""
     fit = ranked.fit
-    candidate = broker_pb2.Candidate(
+    told = broker_pb2.Candidate(
         cloud_id=fit.cloud.cloud_id,
         offer=fit.offer.name,
         region=fit.offer.region,
@@ -60,12 +61,13 @@ def _candidate(ranked: Ranked) -> broker_pb2.Candidate:
         ],
     )
     if fit.offer.prices is not None and fit.hourly is not None:
-        candidate.hourly_price.CopyFrom(fit.hourly.message())
-        candidate.price_version = fit.offer.prices.version
-    return candidate
+        told.hourly_price.CopyFrom(fit.hourly.message())
+        told.price_version = fit.offer.prices.version
+    return told
 
 
-def _rejection(rejection: Rejection) -> broker_pb2.Rejection:
+def rejection_message(rejection: Rejection) -> broker_pb2.Rejection:
+    """A rejection as it travels."""
     return broker_pb2.Rejection(
         cloud_id=rejection.cloud_id,
         offer=rejection.offer,

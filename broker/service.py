@@ -3,6 +3,7 @@
 import grpc
 
 from broker import criteria, metrics, place
+from broker.batch.batcher import Batcher
 from broker.catalogue import Catalogue
 from broker.migrate import Migrator
 from watari import rpc, validate
@@ -16,9 +17,12 @@ VM_BYTES_MAX = 256
 class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     """Placement."""
 
-    def __init__(self, catalogue: Catalogue, migrator: Migrator, clock: Clock) -> None:
+    def __init__(
+        self, catalogue: Catalogue, migrator: Migrator, batcher: Batcher, clock: Clock
+    ) -> None:
         self._catalogue = catalogue
         self._migrator = migrator
+        self._batcher = batcher
         self._clock = clock
 
     def Place(
@@ -38,3 +42,10 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
             validate.require_text(request.vm, "vm", bytes_max=VM_BYTES_MAX, empty=False)
             criteria.of_migrate(request)
             return self._migrator.migrate(request, rpc.current_peer())
+
+    def PlaceBatch(
+        self, request: broker_pb2.PlaceBatchRequest, context: grpc.ServicerContext
+    ) -> broker_pb2.PlaceBatchResponse:
+        with metrics.asked("PlaceBatch"):
+            validate.require_uuid(request.request_id, "request_id")
+            return self._batcher.place(request, context.time_remaining())

@@ -55,6 +55,10 @@ class Settings:
     submissions_max: int = field(default=5, metadata={"min": 1, "max": 100})
     """Candidates that the source's manager is asked to migrate to before the broker gives up."""
 
+    batch_runs_max: int = field(default=1, metadata={"min": 1, "max": 16})
+    """Batches that are solved at once; further ones are refused. Each keeps one processor busy
+    for up to its time limit, and all else that the broker answers shares the others."""
+
     metrics: MetricsSettings = MetricsSettings()
     """Where Prometheus fetches."""
 

@@ -118,7 +118,9 @@ TABLE = MappingProxyType(
     | _rules("watari.v1.AccountingService", _OPERATORS | _FOREIGN_MANAGERS, "GetSettlement")
     # Anyone's people may ask where to go, and have a machine placed that they may move; policies
     # and plans are the broker's own provider's.
-    | _rules("watari.v1.BrokerService", _TENANTS | _ANY_OPERATORS | _MANAGERS, "Place")
+    | _rules(
+        "watari.v1.BrokerService", _TENANTS | _ANY_OPERATORS | _MANAGERS, "Place", "PlaceBatch"
+    )
     | _rules("watari.v1.BrokerService", _TENANTS | _ANY_OPERATORS, "Migrate")
     | _rules(
         "watari.v1.BrokerService",

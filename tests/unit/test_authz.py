@@ -65,7 +65,7 @@ EXPECTED = {
         "IssueQuote": {*USERS, *OPERATOR, *MANAGERS},
     },
     "BrokerService": {
-        "Place": {*USERS, *OPERATORS, *MANAGERS},
+        "Place PlaceBatch": {*USERS, *OPERATORS, *MANAGERS},
         "Migrate": {*USERS, *OPERATORS},
         "PutPolicy ListPolicies DeletePolicy ListPlans GetPlan WatchPlan ApprovePlan CancelPlan": (
             HOST

@@ -29,6 +29,7 @@ COMMANDS: list[tuple[str, ...]] = [
     ("status",),
     ("demo",),
     ("place",),
+    ("place-batch",),
     ("migrate",),
     ("usage",),
     ("quota", "list"),

@@ -272,6 +272,12 @@ class Broker:
         """Where a machine fits."""
         return self._peer.read(self._stub.Place, request)
 
+    def place_batch(
+        self, request: broker_pb2.PlaceBatchRequest, seconds_max: float
+    ) -> broker_pb2.PlaceBatchResponse:
+        """Where many machines go. Not repeated: a broker solves few at a time."""
+        return self._peer.patient(seconds_max).change(self._stub.PlaceBatch, request)
+
     def migrate(self, request: broker_pb2.MigrateRequest) -> broker_pb2.MigrateResponse:
         """Places a machine and has it migrated there; repeating it with the same id is safe."""
         return self._peer.change(self._stub.Migrate, request)

@@ -65,7 +65,7 @@ class Constraints:
             required_traits=self.traits or (),
             forbidden_traits=self.forbidden or (),
             labels=dict(_pair(label, "--label") for label in self.labels or ()),
-            hourly_price_max=_money(self.price_max) if self.price_max else None,
+            hourly_price_max=parse_money(self.price_max) if self.price_max else None,
             rtt_ms_max=rtt_ms,
         )
 
@@ -94,7 +94,8 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
-def _money(text: str) -> common_pb2.Money:
+def parse_money(text: str) -> common_pb2.Money:
+    """Of text such as "12.5 JPY". Raises InvalidArgument INVALID_FIELD."""
     amount, _, currency = text.strip().partition(" ")
     try:
         return money.from_decimal(Decimal(amount), currency.strip().upper())

@@ -24,6 +24,7 @@ from watari.cli import (
     migration,
     offer,
     place,
+    place_batch,
     providers,
     quota,
     quote,
@@ -52,6 +53,7 @@ directory.add(app)
 offer.add(app)
 vm.add(app)
 place.add(app)
+place_batch.add(app)
 migrate.add(app)
 migration.add(app)
 evacuate.add(app)

@@ -92,6 +92,65 @@ PLAN_STATE_SUPERSEDED: PlanState.ValueType  # 6
 """Final: a newer plan replaced it, or it was cancelled."""
 Global___PlanState: _TypeAlias = PlanState  # noqa: Y015
 
+class _BatchSolver:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BatchSolverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchSolver.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BATCH_SOLVER_UNSPECIFIED: _BatchSolver.ValueType  # 0
+    """MILP."""
+    BATCH_SOLVER_GREEDY: _BatchSolver.ValueType  # 1
+    """Whoever would lose most by waiting goes first."""
+    BATCH_SOLVER_MILP: _BatchSolver.ValueType  # 2
+    """Least cost: as near to the optimum as the time limit allows, with a proven gap."""
+    BATCH_SOLVER_STABLE: _BatchSolver.ValueType  # 3
+    """Stable matching of machines' and clouds' preferences."""
+
+class BatchSolver(_BatchSolver, metaclass=_BatchSolverEnumTypeWrapper):
+    """Batch placement: docs/batch-placement.md.
+
+    How a batch is solved.
+    """
+
+BATCH_SOLVER_UNSPECIFIED: BatchSolver.ValueType  # 0
+"""MILP."""
+BATCH_SOLVER_GREEDY: BatchSolver.ValueType  # 1
+"""Whoever would lose most by waiting goes first."""
+BATCH_SOLVER_MILP: BatchSolver.ValueType  # 2
+"""Least cost: as near to the optimum as the time limit allows, with a proven gap."""
+BATCH_SOLVER_STABLE: BatchSolver.ValueType  # 3
+"""Stable matching of machines' and clouds' preferences."""
+Global___BatchSolver: _TypeAlias = BatchSolver  # noqa: Y015
+
+class _BatchAffinity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BatchAffinityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchAffinity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BATCH_AFFINITY_UNSPECIFIED: _BatchAffinity.ValueType  # 0
+    """Nothing."""
+    BATCH_AFFINITY_CLOUD: _BatchAffinity.ValueType  # 1
+    """The cloud."""
+    BATCH_AFFINITY_REGION: _BatchAffinity.ValueType  # 2
+    """The region."""
+    BATCH_AFFINITY_JURISDICTION: _BatchAffinity.ValueType  # 3
+    """The jurisdiction."""
+
+class BatchAffinity(_BatchAffinity, metaclass=_BatchAffinityEnumTypeWrapper):
+    """What members of a group share."""
+
+BATCH_AFFINITY_UNSPECIFIED: BatchAffinity.ValueType  # 0
+"""Nothing."""
+BATCH_AFFINITY_CLOUD: BatchAffinity.ValueType  # 1
+"""The cloud."""
+BATCH_AFFINITY_REGION: BatchAffinity.ValueType  # 2
+"""The region."""
+BATCH_AFFINITY_JURISDICTION: BatchAffinity.ValueType  # 3
+"""The jurisdiction."""
+Global___BatchAffinity: _TypeAlias = BatchAffinity  # noqa: Y015
+
 @_typing.final
 class Requirements(_message.Message):
     """What a machine needs and where it may be. All set constraints must hold."""
@@ -1058,3 +1117,267 @@ class CancelPlanResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelPlanResponse: _TypeAlias = CancelPlanResponse  # noqa: Y015
+
+@_typing.final
+class BatchGroup(_message.Message):
+    """A rule about those machines of a group that are placed, and what they have in common."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AFFINITY_FIELD_NUMBER: _builtins.int
+    PER_CLOUD_MAX_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, unique in the request."""
+    affinity: Global___BatchAffinity.ValueType
+    """What they share."""
+    per_cloud_max: _builtins.int
+    """At most so many of them in one cloud; 1 is all in different clouds, 0 is no limit."""
+    @_builtins.property
+    def requirements(self) -> Global___Requirements:
+        """For machines that have no requirements of their own."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        affinity: Global___BatchAffinity.ValueType = ...,
+        per_cloud_max: _builtins.int = ...,
+        requirements: Global___Requirements | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinity", b"affinity", "name", b"name", "per_cloud_max", b"per_cloud_max", "requirements", b"requirements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGroup: _TypeAlias = BatchGroup  # noqa: Y015
+
+@_typing.final
+class BatchMachine(_message.Message):
+    """One machine, or several equal ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    CURRENT_CLOUD_FIELD_NUMBER: _builtins.int
+    MOVE_COST_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, unique in the request."""
+    group: _builtins.str
+    """Its group; empty is none."""
+    count: _builtins.int
+    """How many of them; 0 is 1. With more they are called name-1, name-2, ..."""
+    current_cloud: _builtins.str
+    """The cloud that it is in; empty when it is new. To stay takes no further room."""
+    weight: _builtins.float
+    """Importance where not all fit, over 0 to 1,000; 0 is 1."""
+    @_builtins.property
+    def requirements(self) -> Global___Requirements:
+        """What it needs; unset takes the group's. `rtt_ms_max` needs `current_cloud`."""
+
+    @_builtins.property
+    def move_cost(self) -> _common_pb2.Money:
+        """What moving it costs, once, in the batch's currency; unset is nothing."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        group: _builtins.str = ...,
+        requirements: Global___Requirements | None = ...,
+        count: _builtins.int = ...,
+        current_cloud: _builtins.str = ...,
+        move_cost: _common_pb2.Money | None = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["move_cost", b"move_cost", "requirements", b"requirements"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "current_cloud", b"current_cloud", "group", b"group", "move_cost", b"move_cost", "name", b"name", "requirements", b"requirements", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchMachine: _TypeAlias = BatchMachine  # noqa: Y015
+
+@_typing.final
+class PlaceBatchRequest(_message.Message):
+    """Request of BrokerService.PlaceBatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    PREFERRED_REGIONS_FIELD_NUMBER: _builtins.int
+    SOLVER_FIELD_NUMBER: _builtins.int
+    LIMIT_SECONDS_FIELD_NUMBER: _builtins.int
+    HORIZON_HOURS_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Made by the caller (UUID); for logs."""
+    solver: Global___BatchSolver.ValueType
+    """How to solve."""
+    limit_seconds: _builtins.float
+    """At most so many seconds of solving, 0.1 to 60; 0 is 5. A nearer deadline holds."""
+    horizon_hours: _builtins.float
+    """Hours that costs count, 1 to 87,600; 0 is 720."""
+    currency: _builtins.str
+    """ISO 4217; only offers in it count. Empty is that of most offers."""
+    @_builtins.property
+    def machines(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchMachine]:
+        """At most 2,000 with their counts."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGroup]:
+        """At most 500."""
+
+    @_builtins.property
+    def weights(self) -> Global___Weights:
+        """How to rank: the scores of candidates, and what machines prefer in STABLE."""
+
+    @_builtins.property
+    def preferred_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Best first."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        machines: _abc.Iterable[Global___BatchMachine] | None = ...,
+        groups: _abc.Iterable[Global___BatchGroup] | None = ...,
+        weights: Global___Weights | None = ...,
+        preferred_regions: _abc.Iterable[_builtins.str] | None = ...,
+        solver: Global___BatchSolver.ValueType = ...,
+        limit_seconds: _builtins.float = ...,
+        horizon_hours: _builtins.float = ...,
+        currency: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["weights", b"weights"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "groups", b"groups", "horizon_hours", b"horizon_hours", "limit_seconds", b"limit_seconds", "machines", b"machines", "preferred_regions", b"preferred_regions", "request_id", b"request_id", "solver", b"solver", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceBatchRequest: _TypeAlias = PlaceBatchRequest  # noqa: Y015
+
+@_typing.final
+class BatchPlacement(_message.Message):
+    """What came of one machine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    STAYS_FIELD_NUMBER: _builtins.int
+    UNPLACED_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    """The machine's name."""
+    stays: _builtins.bool
+    """Whether that is the cloud that it is in."""
+    unplaced: _builtins.str
+    """Why it is left out: "nowhere_allowed", "group", "room", "not_worth_it"; else empty."""
+    @_builtins.property
+    def candidate(self) -> Global___Candidate:
+        """Where it goes; unset when it is left out."""
+
+    @_builtins.property
+    def rejections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]:
+        """For "nowhere_allowed": the misses of the offers that are nearest to fitting, at most 3."""
+
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        candidate: Global___Candidate | None = ...,
+        stays: _builtins.bool = ...,
+        unplaced: _builtins.str = ...,
+        rejections: _abc.Iterable[Global___Rejection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "machine", b"machine", "rejections", b"rejections", "stays", b"stays", "unplaced", b"unplaced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchPlacement: _TypeAlias = BatchPlacement  # noqa: Y015
+
+@_typing.final
+class PlaceBatchResponse(_message.Message):
+    """Response of BrokerService.PlaceBatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    OBJECTIVE_FIELD_NUMBER: _builtins.int
+    BOUND_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    WALL_SECONDS_FIELD_NUMBER: _builtins.int
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    BLOCKING_PAIRS_FIELD_NUMBER: _builtins.int
+    RANK_SUM_FIELD_NUMBER: _builtins.int
+    RANK_MAX_FIELD_NUMBER: _builtins.int
+    DIRECTORY_REVISION_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_AT_FIELD_NUMBER: _builtins.int
+    currency: _builtins.str
+    """Of all costs."""
+    cost: _builtins.float
+    """Prices over the horizon and costs of moves, of those that are placed."""
+    objective: _builtins.float
+    """`cost` and a penalty for each one left out that had a place allowed."""
+    bound: _builtins.float
+    """No solution has a lower objective."""
+    gap: _builtins.float
+    """(objective - bound) / objective."""
+    wall_seconds: _builtins.float
+    """Spent on solving, by the clock."""
+    cpu_seconds: _builtins.float
+    """Spent on solving, by the processor."""
+    blocking_pairs: _builtins.int
+    """STABLE: pairs of machine and place that would both rather have each other."""
+    rank_sum: _builtins.int
+    """STABLE: sum of both sides' ranks over the pairs matched."""
+    rank_max: _builtins.int
+    """STABLE: the worst of them."""
+    directory_revision: _builtins.int
+    """The directory's revision that this was decided from."""
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchPlacement]:
+        """In the request's order."""
+
+    @_builtins.property
+    def snapshot_at(self) -> _timestamp_pb2.Timestamp:
+        """When that snapshot was taken."""
+
+    def __init__(
+        self,
+        *,
+        placements: _abc.Iterable[Global___BatchPlacement] | None = ...,
+        currency: _builtins.str = ...,
+        cost: _builtins.float = ...,
+        objective: _builtins.float = ...,
+        bound: _builtins.float = ...,
+        gap: _builtins.float = ...,
+        wall_seconds: _builtins.float = ...,
+        cpu_seconds: _builtins.float = ...,
+        blocking_pairs: _builtins.int = ...,
+        rank_sum: _builtins.int = ...,
+        rank_max: _builtins.int = ...,
+        directory_revision: _builtins.int = ...,
+        snapshot_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot_at", b"snapshot_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocking_pairs", b"blocking_pairs", "bound", b"bound", "cost", b"cost", "cpu_seconds", b"cpu_seconds", "currency", b"currency", "directory_revision", b"directory_revision", "gap", b"gap", "objective", b"objective", "placements", b"placements", "rank_max", b"rank_max", "rank_sum", b"rank_sum", "snapshot_at", b"snapshot_at", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceBatchResponse: _TypeAlias = PlaceBatchResponse  # noqa: Y015

@@ -46,6 +46,11 @@ class BrokerServiceStub:
                 request_serializer=watari_dot_v1_dot_broker__pb2.MigrateRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_broker__pb2.MigrateResponse.FromString,
                 _registered_method=True)
+        self.PlaceBatch = channel.unary_unary(
+                '/watari.v1.BrokerService/PlaceBatch',
+                request_serializer=watari_dot_v1_dot_broker__pb2.PlaceBatchRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_broker__pb2.PlaceBatchResponse.FromString,
+                _registered_method=True)
         self.PutPolicy = channel.unary_unary(
                 '/watari.v1.BrokerService/PutPolicy',
                 request_serializer=watari_dot_v1_dot_broker__pb2.PutPolicyRequest.SerializeToString,
@@ -106,6 +111,16 @@ class BrokerServiceServicer:
         """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
         when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
         the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlaceBatch(self, request, context):
+        """Places many machines at once; moves and reserves nothing. Machines that are left out are no error:
+        each says why. RESOURCE_EXHAUSTED (TOO_MANY_BATCHES) while as many runs are going on as this broker
+        allows; DEADLINE_EXCEEDED when the deadline leaves no time to solve in; UNAVAILABLE
+        (PEER_UNAVAILABLE) as for Place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +195,11 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.Migrate,
                     request_deserializer=watari_dot_v1_dot_broker__pb2.MigrateRequest.FromString,
                     response_serializer=watari_dot_v1_dot_broker__pb2.MigrateResponse.SerializeToString,
+            ),
+            'PlaceBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlaceBatch,
+                    request_deserializer=watari_dot_v1_dot_broker__pb2.PlaceBatchRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_broker__pb2.PlaceBatchResponse.SerializeToString,
             ),
             'PutPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.PutPolicy,
@@ -278,6 +298,33 @@ class BrokerService:
             '/watari.v1.BrokerService/Migrate',
             watari_dot_v1_dot_broker__pb2.MigrateRequest.SerializeToString,
             watari_dot_v1_dot_broker__pb2.MigrateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlaceBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.BrokerService/PlaceBatch',
+            watari_dot_v1_dot_broker__pb2.PlaceBatchRequest.SerializeToString,
+            watari_dot_v1_dot_broker__pb2.PlaceBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

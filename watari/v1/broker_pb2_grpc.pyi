@@ -47,6 +47,12 @@ class BrokerServiceStub:
     when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
     the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
     """
+    PlaceBatch: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PlaceBatchRequest, _broker_pb2.PlaceBatchResponse]
+    """Places many machines at once; moves and reserves nothing. Machines that are left out are no error:
+    each says why. RESOURCE_EXHAUSTED (TOO_MANY_BATCHES) while as many runs are going on as this broker
+    allows; DEADLINE_EXCEEDED when the deadline leaves no time to solve in; UNAVAILABLE
+    (PEER_UNAVAILABLE) as for Place.
+    """
     PutPolicy: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PutPolicyRequest, _broker_pb2.PutPolicyResponse]
     """Sets a policy of automatic placement. ABORTED (GENERATION_CONFLICT)."""
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListPoliciesRequest, _broker_pb2.ListPoliciesResponse]
@@ -82,6 +88,12 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
     when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
     the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
+    """
+    PlaceBatch: _aio.UnaryUnaryMultiCallable[_broker_pb2.PlaceBatchRequest, _broker_pb2.PlaceBatchResponse]  # type: ignore[assignment]
+    """Places many machines at once; moves and reserves nothing. Machines that are left out are no error:
+    each says why. RESOURCE_EXHAUSTED (TOO_MANY_BATCHES) while as many runs are going on as this broker
+    allows; DEADLINE_EXCEEDED when the deadline leaves no time to solve in; UNAVAILABLE
+    (PEER_UNAVAILABLE) as for Place.
     """
     PutPolicy: _aio.UnaryUnaryMultiCallable[_broker_pb2.PutPolicyRequest, _broker_pb2.PutPolicyResponse]  # type: ignore[assignment]
     """Sets a policy of automatic placement. ABORTED (GENERATION_CONFLICT)."""
@@ -125,6 +137,17 @@ class BrokerServiceServicer:
         """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
         when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
         the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
+        """
+
+    def PlaceBatch(
+        self,
+        request: _broker_pb2.PlaceBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.PlaceBatchResponse, _abc.Awaitable[_broker_pb2.PlaceBatchResponse]]:
+        """Places many machines at once; moves and reserves nothing. Machines that are left out are no error:
+        each says why. RESOURCE_EXHAUSTED (TOO_MANY_BATCHES) while as many runs are going on as this broker
+        allows; DEADLINE_EXCEEDED when the deadline leaves no time to solve in; UNAVAILABLE
+        (PEER_UNAVAILABLE) as for Place.
         """
 
     def PutPolicy(

@@ -166,6 +166,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The tenant has spent its budget for the month; metadata `limit` and `spent`."""
     ERROR_REASON_QUOTE_INVALID: _ErrorReason.ValueType  # 97
     """The quote has expired, or is for another machine, tenant or cloud; metadata `field`."""
+    ERROR_REASON_TOO_MANY_BATCHES: _ErrorReason.ValueType  # 105
+    """The broker solves as many batches as it may at once; try later."""
     ERROR_REASON_MIGRATION_NOT_FOUND: _ErrorReason.ValueType  # 110
     """The migration is unknown."""
     ERROR_REASON_MIGRATION_STATE: _ErrorReason.ValueType  # 111
@@ -336,6 +338,8 @@ ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 96
 """The tenant has spent its budget for the month; metadata `limit` and `spent`."""
 ERROR_REASON_QUOTE_INVALID: ErrorReason.ValueType  # 97
 """The quote has expired, or is for another machine, tenant or cloud; metadata `field`."""
+ERROR_REASON_TOO_MANY_BATCHES: ErrorReason.ValueType  # 105
+"""The broker solves as many batches as it may at once; try later."""
 ERROR_REASON_MIGRATION_NOT_FOUND: ErrorReason.ValueType  # 110
 """The migration is unknown."""
 ERROR_REASON_MIGRATION_STATE: ErrorReason.ValueType  # 111
