@@ -28,14 +28,20 @@ STAYING_IGNORES = frozenset({"source", "rtt", "taint", "capacity"})
 CURRENCY = "currency"
 """Name of the one constraint that is the batch's own: costs of one sum are in one currency."""
 
+PAIRS_MAX = 4_000_000
+"""Machines times places of a problem: it bounds its memory, at about 100 bytes a pair."""
+
 _NOTHING: dict[str, int] = {}
+
+Place = tuple[str, str]
+"""Cloud and region."""
 
 
 @dataclass(frozen=True)
 class Look:
     """One set of requirements, judged."""
 
-    options: dict[int, Ranked]
+    options: dict[Place, Ranked]
     """The offer that it takes in each place."""
     rejections: tuple[Rejection, ...]
 
@@ -48,12 +54,12 @@ class Built:
     currency: str
     looks: Sequence[Look]
     items: Sequence[Item]
-    clouds: Sequence[str]
-    """The cloud of each place."""
+    places: Sequence[Place]
+    """Those that some machine may be in."""
 
     def option(self, machine: int, place: int) -> Ranked:
         """The offer that a machine takes in a place."""
-        return self.looks[self.items[machine].look].options[place]
+        return self.looks[self.items[machine].look].options[self.places[place]]
 
 
 def build(snapshot: Snapshot, batch: Batch, now: datetime, running: Callable[[], bool]) -> Built:
@@ -66,14 +72,6 @@ def build(snapshot: Snapshot, batch: Batch, now: datetime, running: Callable[[],
             raise validate.invalid_field(
                 "machines.move_cost", f"is in {item.move_currency}", f"this batch is in {currency}"
             )
-    places = sorted(
-        {
-            (cloud.cloud_id, offer.region)
-            for cloud in snapshot.clouds.values()
-            for offer in cloud.offers
-        }
-    )
-    number = {place: at for at, place in enumerate(places)}
     wants = {item.look: item for item in batch.items}
     looks = []
     for look in range(len(wants)):
@@ -83,9 +81,16 @@ def build(snapshot: Snapshot, batch: Batch, now: datetime, running: Callable[[],
                 f"{look} of {len(wants)} sets of requirements were judged in time",
                 hint="allow more time, or ask for fewer different ones",
             )
-        looks.append(_judged(snapshot, wants[look], currency, now, number))
+        looks.append(_judged(snapshot, wants[look], currency, now))
+    places = sorted({place for look in looks for place in look.options})
+    if len(places) * len(batch.items) > PAIRS_MAX:
+        raise validate.invalid_field(
+            "machines",
+            f"{len(batch.items)} machines and {len(places)} places are too many together",
+            f"at most {PAIRS_MAX} pairs; ask for fewer machines, or name clouds or regions",
+        )
     problem = _problem(snapshot, batch, places, looks)
-    return Built(problem, currency, looks, batch.items, [cloud for cloud, _ in places])
+    return Built(problem, currency, looks, batch.items, places)
 
 
 def _judged(
@@ -93,7 +98,6 @@ def _judged(
     item: Item,
     currency: str,
     now: datetime,
-    number: dict[tuple[str, str], int],
 ) -> Look:
     verdict = feasible.judge(Question(item.criteria, snapshot, now))
     fits = [*verdict.fits, *_staying(snapshot, item, verdict.rejections)]
@@ -112,10 +116,10 @@ def _judged(
                     "",
                 )
             )
-    options: dict[int, Ranked] = {}
+    options: dict[Place, Ranked] = {}
     # Best score first, so that of two equally cheap ones the better is kept.
     for ranked in rank.rank(usable, item.criteria):
-        place = number[ranked.fit.cloud.cloud_id, ranked.fit.offer.region]
+        place = (ranked.fit.cloud.cloud_id, ranked.fit.offer.region)
         if place not in options or _hourly(ranked) < _hourly(options[place]):
             options[place] = ranked
     return Look(options, tuple(rejections))
@@ -144,12 +148,11 @@ def _staying(snapshot: Snapshot, item: Item, rejections: Sequence[Rejection]) ->
     ]
 
 
-def _problem(
-    snapshot: Snapshot, batch: Batch, places: list[tuple[str, str]], looks: list[Look]
-) -> Problem:
+def _problem(snapshot: Snapshot, batch: Batch, places: list[Place], looks: list[Look]) -> Problem:
     items, count = batch.items, (len(batch.items), len(places))
     kinds = sorted({kind for item in items for kind, n in item.criteria.needed.items() if n})
     clouds = {cloud: at for at, cloud in enumerate(snapshot.clouds)}
+    number = {place: at for at, place in enumerate(places)}
     free, largest = [], []
     for cloud_id, region in places:
         capacity = snapshot.clouds[cloud_id].capacities.get(region)
@@ -160,8 +163,8 @@ def _problem(
     may, cost, score = np.zeros(count, np.bool_), np.zeros(count), np.zeros(count)
     earned = np.zeros(count)
     for row, item in enumerate(items):
-        for place, ranked in looks[item.look].options.items():
-            stays = places[place][0] == item.criteria.source_cloud
+        for at, ranked in looks[item.look].options.items():
+            place, stays = number[at], at[0] == item.criteria.source_cloud
             hourly = float(_hourly(ranked))
             moving = 0.0 if stays or not item.criteria.source_cloud else float(item.move_cost)
             may[row, place] = True
@@ -198,7 +201,7 @@ def _with_wishes(problem: Problem, earned: "np.typing.NDArray[np.float64]") -> P
 
 
 def _domains(
-    snapshot: Snapshot, places: list[tuple[str, str]], clouds: dict[str, int]
+    snapshot: Snapshot, places: list[Place], clouds: dict[str, int]
 ) -> "np.typing.NDArray[np.int64]":
     regions = {region: at for at, region in enumerate(sorted({region for _, region in places}))}
     laws = sorted({cloud.jurisdiction for cloud in snapshot.clouds.values()})

@@ -103,7 +103,7 @@ def _placements(
         if machine not in solution.unplaced:
             at = int(solution.assignment[machine])
             one.candidate.CopyFrom(place.candidate(built.option(machine, at)))
-            one.stays = built.clouds[at] == item.criteria.source_cloud
+            one.stays = built.places[at][0] == item.criteria.source_cloud
         else:
             one.unplaced = solution.unplaced[machine].value
             if solution.unplaced[machine] is Unplaced.NOWHERE_ALLOWED and explained < EXPLAINED_MAX:

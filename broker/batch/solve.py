@@ -76,7 +76,7 @@ def solve(problem: Problem, solver: Solver, limit_seconds: float, seed: int = 0)
             found = large.solve(problem, limit_seconds, seed)
             assignment, bound = found.assignment, found.bound
         case Solver.STABLE:
-            matching = stable.solve(problem, running)
+            matching = stable.solve(problem, running, limit_seconds)
             assignment = matching.assignment
     rows = np.flatnonzero(assignment != NOWHERE)
     return Solution(

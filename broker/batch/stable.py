@@ -11,6 +11,7 @@ likes less. With machines of one size and no rules a stable matching always exis
 not, and the pairs that still block are counted.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,13 +61,17 @@ def place_scores(problem: Problem) -> Floats:
     return scores
 
 
-def solve(problem: Problem, running: Callable[[], bool] = lambda: True) -> Matching:
+def solve(
+    problem: Problem,
+    running: Callable[[], bool] = lambda: True,
+    limit_seconds: float = math.inf,
+) -> Matching:
     """The best of the matchings found: least blocking pairs, then least sum of ranks."""
     likes = Preferences(problem)
     found = [_machines_propose(problem, likes, running), _places_propose(problem, likes, running)]
     if equal_sizes(problem):
         if problem.machines * problem.places <= PAIRS_EXACT_MAX:
-            found.append(_egalitarian(problem, likes))
+            found += _egalitarian(problem, likes, limit_seconds)
     else:
         found = [_repaired(problem, likes, one, running) for one in found]
     return min(
@@ -201,13 +206,13 @@ def _places_propose(problem: Problem, likes: Preferences, running: Callable[[], 
                     waiting.append(now)
             elif now != NOWHERE:
                 state.put(machine, now)
-            if state.assignment[machine] != place and equal_full(state, place):
+            if state.assignment[machine] != place and _full(state, place):
                 break
             asked[place] += 1
     return state.assignment
 
 
-def equal_full(state: State, place: int) -> bool:
+def _full(state: State, place: int) -> bool:
     """Whether no machine at all has room in a place: it asks again once one has left."""
     return bool((state.problem.need.min(axis=0, initial=0) > state.free[place]).any())
 
@@ -248,8 +253,10 @@ def _put_back(state: State, machine: int, before: int) -> None:
         state.put(machine, before)
 
 
-def _egalitarian(problem: Problem, likes: Preferences) -> Ints:
+def _egalitarian(problem: Problem, likes: Preferences, limit_seconds: float) -> list[Ints]:
     """The stable matching with the least sum of ranks, of equal machines: an integer program.
+
+    Empty when that takes longer than the limit.
 
     A place with q slots does not block with a machine that is at least as well off elsewhere, or
     that finds q machines there which it likes more:
@@ -264,6 +271,7 @@ def _egalitarian(problem: Problem, likes: Preferences) -> Ints:
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
     solver.setOptionValue("mip_rel_gap", 0.0)
+    solver.setOptionValue("time_limit", limit_seconds)
     pairs = [(int(i), int(m)) for i, m in np.argwhere(problem.allowed)]
     x = {
         (i, m): solver.addBinary(obj=float(likes.of_machine[i, m] + likes.of_place[i, m]))
@@ -290,9 +298,11 @@ def _egalitarian(problem: Problem, likes: Preferences) -> Ints:
         ]
         solver.addConstr(solver.qsum([*better, *liked]) >= int(slots[m]))
     solver.run()
+    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        return []
     values = np.array(solver.getSolution().col_value)
     assignment: Ints = np.full(problem.machines, NOWHERE, np.int64)
     for number, (i, m) in enumerate(pairs):
         if values[number] > 1 / 2:
             assignment[i] = m
-    return assignment
+    return [assignment]
