@@ -187,6 +187,7 @@ def _batch(arguments: argparse.Namespace) -> None:
         arguments.distinct,
         arguments.limit_seconds,
         not arguments.short,
+        arguments.by_processor,
     )
     kept = record.new(vars(size))
     kept["rows"]["batch"] = found = batch.run(size)
@@ -302,6 +303,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--distinct", type=float, default=0.2, help="share with sizes of their own")
     batch.add_argument("--limit-seconds", type=float, default=10.0)
     batch.add_argument("--short", action="store_true", help="without the run of ten times as long")
+    batch.add_argument("--by-processor", action="store_true", help="limits of processor time")
     batch.set_defaults(run=_batch)
     _add_experiment(commands)
     machines = _add_running(commands)

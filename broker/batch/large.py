@@ -52,12 +52,17 @@ class Bettered:
     bound: float
 
 
-def solve(problem: Problem, limit_seconds: float, seed: int = 0) -> Bettered:
+def solve(
+    problem: Problem,
+    limit_seconds: float,
+    seed: int = 0,
+    now: Callable[[], float] = time.monotonic,
+) -> Bettered:
     """The best assignment found within about `limit_seconds`, at least as good as greedy's."""
-    begin = time.monotonic()
+    begin = now()
 
     def within(share: float) -> Callable[[], bool]:
-        return lambda: time.monotonic() - begin < share * limit_seconds
+        return lambda: now() - begin < share * limit_seconds
 
     best = greedy.solve(problem, within(1.0))
     same = kinds.kinds(problem)
@@ -68,13 +73,13 @@ def solve(problem: Problem, limit_seconds: float, seed: int = 0) -> Bettered:
     best = polish.better(problem, best, within(POLISH_SHARE))
     columns = int(np.isfinite(bounds.reduced).sum())
     bound = max(bounds.bound, problem.simple_bound())
-    left = limit_seconds - (time.monotonic() - begin)
+    left = limit_seconds - (now() - begin)
     if left > 0 and columns <= COLUMNS_EXACT_MAX:
         found = milp.Model(problem, same, np.isfinite(bounds.reduced)).solve(best, left)
         bound = max(bound, found.bound)
         best = _better(problem, best, found.assignment)
     elif left > 0:
-        best = _pieces(problem, priced, best, bound, within(1.0), begin + limit_seconds, seed)
+        best = _pieces(problem, priced, best, bound, lambda: begin + limit_seconds - now(), seed)
     return Bettered(best, min(bound, problem.objective(best)))
 
 
@@ -99,16 +104,15 @@ def _pieces(
     priced: Floats,
     best: Ints,
     bound: float,
-    running: Callable[[], bool],
-    end: float,
+    left: Callable[[], float],
     seed: int,
 ) -> Ints:
     rng, size, idle = np.random.default_rng(seed), PIECE_FIRST, 0
-    while running() and idle < IDLE_MAX:
+    while left() > 0 and idle < IDLE_MAX:
         if problem.objective(best) - bound <= milp.GAP_MIN * abs(bound):
             break
         chosen = _chosen(problem, priced, best, size, rng)
-        seconds = min(PIECE_SECONDS_MAX, end - time.monotonic())
+        seconds = min(PIECE_SECONDS_MAX, left())
         if seconds <= 0 or not chosen.size:
             break
         trial, optimal = _piece(problem, priced, best, chosen, seconds)

@@ -41,7 +41,7 @@ def problems(draw: Any, machines_max: int = 6, places_max: int = 4) -> Problem:
         current=table(1, machines, st.integers(-1, 2))[0],
         group=table(1, machines, st.integers(-1, len(groups) - 1))[0],
         weight=table(1, machines, st.sampled_from([1.0, 3.0]))[0],
-        feasible=table(machines, places, st.booleans()),
+        feasible=table(machines, places, st.sampled_from([True, True, True, False])),
         cost=table(machines, places, st.integers(0, 9).map(float)),
         free=table(places, 2, st.integers(0, 8)),
         largest=table(places, 2, st.integers(0, 6)),
@@ -128,9 +128,12 @@ def test_many_equal_machines_are_matched_stably(seed: int) -> None:
     assert stable.solve(problem).blocking_pairs == 0
 
 
-@given(problem=problems(machines_max=5, places_max=3), data=st.data())
+@settings(max_examples=300)
+@given(problem=problems(machines_max=5, places_max=2), data=st.data())
 def test_a_pair_blocks_as_the_definition_says(problem: Problem, data: Any) -> None:
-    assignment = data.draw(st.sampled_from(assignments(problem)))
+    # The fullest first: those are where somebody has to go.
+    valid = sorted(assignments(problem), key=lambda one: int((one == NOWHERE).sum()))
+    assignment = data.draw(st.sampled_from(valid))
     likes = stable.Preferences(problem)
     blocked = stable.blocking(problem, likes, assignment)
     for machine, place in np.argwhere(problem.allowed):
