@@ -170,3 +170,23 @@ def test_who_is_left_out_is_told_why() -> None:
             Unplaced.NOWHERE_ALLOWED,
             Unplaced.ROOM,
         ]
+
+
+@pytest.mark.parametrize(("liked", "blocks"), [(2.5, True), (1.5, True), (0.5, False)])
+def test_only_who_is_liked_less_makes_way(liked: float, blocks: bool) -> None:
+    """Two machines fill a place; a third comes by."""
+    problem = Problem(
+        need=np.array([[1], [3], [2]]),
+        current=np.full(3, NOWHERE),
+        group=np.full(3, NOWHERE),
+        weight=np.ones(3),
+        feasible=np.ones((3, 1), bool),
+        cost=np.ones((3, 1)),
+        free=np.array([[4]]),
+        largest=np.array([[4]]),
+        domains=np.zeros((3, 1), np.int64),
+        place_score=np.array([[2.0], [1.0], [liked]]),
+    )
+    likes = stable.Preferences(problem)
+    blocked = stable.blocking(problem, likes, np.array([0, 0, NOWHERE]))
+    assert blocked.ravel().tolist() == [False, False, blocks]
