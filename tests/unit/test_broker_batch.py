@@ -172,11 +172,14 @@ def test_who_is_left_out_is_told_why() -> None:
         ]
 
 
-@pytest.mark.parametrize(("liked", "blocks"), [(2.5, True), (1.5, True), (0.5, False)])
-def test_only_who_is_liked_less_makes_way(liked: float, blocks: bool) -> None:
+@pytest.mark.parametrize(
+    ("liked", "needed", "blocks"),
+    [(2.5, 4, True), (1.5, 3, True), (1.5, 4, False), (0.5, 1, False)],
+)
+def test_only_who_is_liked_less_makes_way(liked: float, needed: int, blocks: bool) -> None:
     """Two machines fill a place; a third comes by."""
     problem = Problem(
-        need=np.array([[1], [3], [2]]),
+        need=np.array([[1], [3], [needed]]),
         current=np.full(3, NOWHERE),
         group=np.full(3, NOWHERE),
         weight=np.ones(3),
