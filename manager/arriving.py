@@ -174,6 +174,7 @@ class Arriving:
             self.require_latest(connection, row)
             now = micros(self._clock.now())
             admission.require_swapped(reservation_rows.move(connection, current, State.USED))
+            capacity.settle_storage(connection, row.host_id, row.reservation_id)
             capacity.give_back(connection, capacity.RESERVATION, row.reservation_id)
             vms.put(connection, machine, counted=True)
             if hand_over.run:

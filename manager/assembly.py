@@ -34,7 +34,7 @@ from manager.janitor import Janitor
 from manager.lease import Lease
 from manager.lifecycle import Lifecycle
 from manager.links.measuring import Links
-from manager.metering.reading import Metering
+from manager.metering.reading import THIN_SECONDS, Metering
 from manager.migrations import Migrations
 from manager.owed import OwedCalls
 from manager.peer_service import AccountingServicer, ReservationServicer
@@ -133,10 +133,12 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     hosts.poll()
     audit.tell_head(store)
     recurring = _recurring(settings, members, refused, store, hosts, janitor)
-    metering = Metering(settings.cloud_id, own.spiffe_id, store, clock, agents)
     books = Books(settings.accounts, cloud, store, clock)
     recurring["accounts"] = settings.accounts.book_seconds, books.book
+    kept_days = settings.hosts.usage_events_days
+    metering = Metering(settings.cloud_id, own.spiffe_id, store, clock, agents, kept_days)
     recurring["metering"] = settings.hosts.events_seconds, metering.read
+    recurring["thinning"] = THIN_SECONDS, metering.thin
     recurring["evacuations"] = settings.evacuations.check_seconds, evacuations.check
     if directories.configured:
         recurring["publish"] = settings.publish.check_seconds, publisher.check

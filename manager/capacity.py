@@ -316,6 +316,25 @@ def _pool(shared: Mapping[str, ClassSettings], generation: int, sums: "_Sums") -
     )
 
 
+def settle_storage(connection: Connection, host_id: str, reservation_id: str) -> None:
+    """What a reservation was to write is written by now. The host said how much storage it has free
+    before that, perhaps: until it is looked at again, so much less is taken to be.
+    """
+    _, written = _current(connection, RESERVATION, reservation_id).get(
+        inventory.STORAGE, (host_id, 0)
+    )
+    blob = connection.scalar(sa.select(_HOSTS.host).where(_HOSTS.host_id == host_id))
+    if not written or blob is None:
+        return
+    host = agent_pb2.Host.FromString(blob)
+    host.storage_free_bytes -= min(written, host.storage_free_bytes)
+    connection.execute(
+        tables.hosts.update()
+        .where(_HOSTS.host_id == host_id)
+        .values(host=host.SerializeToString(deterministic=True), generation=_HOSTS.generation + 1)
+    )
+
+
 def _shared(connection: Connection) -> frozenset[str]:
     """The classes of the pool."""
     return _classes_of(connection.scalar(sa.select(_HOSTS.host).where(_HOSTS.host_id == POOL)))

@@ -115,6 +115,10 @@ class Drifts:
             for row in vms.on_host(connection, self._cloud_id, host_id):
                 taken = capacity.placed(connection, host_id, vms.consumed(row.body))
                 expected[capacity.VM, row.vm_id] = host_id, taken
+        for row in vms.handed_over(connection):
+            # It may still be given back, and then it needs its room.
+            taken = capacity.placed(connection, row.host_id, vms.consumed(row.body))
+            expected[capacity.VM, row.vm_id] = row.host_id, taken
         for held in reservation_rows.live(connection):
             asked = inventory.of_machine(held.request.resources, held.request.disks)
             taken = capacity.placed(connection, held.host_id, asked)

@@ -129,6 +129,10 @@ class HostSettings:
     events_seconds: float = field(default=10.0, metadata={"min": 0.05})
     """Between two readings of every host's event log."""
 
+    usage_events_days: int = field(default=400, metadata={"min": 62, "max": 36_500})
+    """Recorded events of hosts stay for this many days, whatever becomes of them: longer than the
+    month that they are charged in stays open, and than anybody disputes an invoice."""
+
     guests_max: int = field(default=10_000, metadata={"min": 1})
     """Machines that are read from one host at most; more is an error of the host."""
 

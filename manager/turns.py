@@ -20,8 +20,17 @@ class Turns:
                 return True
             mine = threading.Event()
             self._waiting.append(mine)
-        if mine.wait(seconds_max):
-            return True
+        try:
+            if mine.wait(seconds_max):
+                return True
+        except BaseException:
+            # An interrupt: whoever does not wait any more must neither get the turn nor keep it.
+            with self._lock:
+                if mine.is_set():
+                    self._taken = self._pass()
+                else:
+                    self._waiting.remove(mine)
+            raise
         with self._lock:
             if mine.is_set():
                 return True  # It came this very moment.

@@ -21,6 +21,9 @@ from watari.v1 import agent_pb2, manager_pb2
 _VMS = tables.vms.c
 _NAMES = [column.name for column in _VMS]
 
+HANDED_OVER = "HANDED_OVER"
+"""As `manager.saga.states.State`, which is above this module."""
+
 Position = tuple[str, str]
 """Name and UUID of the last machine of a page."""
 
@@ -121,6 +124,16 @@ def on_host(connection: Connection, cloud_id: str, host_id: str) -> list[VmRow]:
     return [_row(row) for row in connection.execute(query).mappings()]
 
 
+def handed_over(connection: Connection) -> list[VmRow]:
+    """Machines that were given away, to a cloud that has not said yet that it keeps them."""
+    moved = tables.migrations.c
+    query = sa.select(tables.vms).join(
+        tables.migrations, (moved.vm_id == _VMS.vm_id) & (moved.migration_id == _VMS.migration_id)
+    )
+    rows = connection.execute(query.where(moved.state == HANDED_OVER))
+    return [_row(row) for row in rows.mappings()]
+
+
 def put(connection: Connection, vm: VmRow, *, counted: bool) -> None:
     """Write a row in place of any other of the machine; `counted` machines consume their host."""
     connection.execute(tables.vms.delete().where(_VMS.vm_id == vm.vm_id))
@@ -173,22 +186,30 @@ def give_away(
 ) -> bool:
     """Record another cloud as the owner, at `epoch`; False when this one does not hold epoch - 1.
 
-    The machine stops consuming its host.
+    The machine goes on consuming its host until `vacate`: the other cloud may still give it back.
     """
     changed = connection.execute(
         tables.vms.update()
         .where(_VMS.vm_id == vm_id, _VMS.cloud_id == from_cloud, _VMS.epoch == epoch - 1)
         .values(cloud_id=to_cloud, epoch=epoch)
     )
-    capacity.give_back(connection, capacity.VM, vm_id)
     return changed.rowcount == 1
+
+
+def vacate(connection: Connection, vm_id: str, cloud_id: str) -> None:
+    """A machine that was given away does not come back: it stops consuming its host, unless it is
+    this cloud's again by another migration.
+    """
+    row = get(connection, vm_id)
+    if row is None or row.cloud_id != cloud_id:
+        capacity.give_back(connection, capacity.VM, vm_id)
 
 
 def take_back(
     connection: Connection, vm_id: str, *, to_cloud: str, from_cloud: str, epoch: int
 ) -> bool:
     """Record this cloud (`to_cloud`) as the owner again, at `epoch`; False when `from_cloud` does
-    not hold epoch - 1. The machine consumes its host again.
+    not hold epoch - 1. The machine consumes its host as before.
     """
     changed = connection.execute(
         tables.vms.update()

@@ -9,6 +9,7 @@ lacks what its reader has seen already: it was set back, and its numbers would b
 
 import contextlib
 import datetime
+import errno
 import json
 import sqlite3
 import threading
@@ -168,17 +169,18 @@ class EventLog:
         try:
             self._load()
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
-            if isinstance(error, sqlite3.OperationalError):  # the file system, not the content
-                raise
+            if isinstance(error, sqlite3.OperationalError) and not _is_unreadable(error):
+                raise  # the file system, not the content
             _log.error("the event log cannot be read", error=str(error), aside=ASIDE)
             self._begin_anew()
 
     def _begin_anew(self) -> None:
         with contextlib.suppress(AttributeError):
             self._database.close()
-        for suffix in ("-wal", "-shm"):
-            self._path.with_name(FILE + suffix).unlink(missing_ok=True)
-        self._path.replace(self._path.with_name(ASIDE))
+        # What was committed last may be in the WAL only: it stays with its file, under its name.
+        for suffix in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                self._path.with_name(FILE + suffix).replace(self._path.with_name(ASIDE + suffix))
         self._load()
 
     def _load(self) -> None:
@@ -219,12 +221,21 @@ def _micros(moment: datetime.datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
+def _is_unreadable(error: sqlite3.Error) -> bool:
+    """Whether the storage under the file does not give it back. Another file may lie on better."""
+    return _name(error).startswith("SQLITE_IOERR")
+
+
+def _name(error: Exception) -> str:
+    return str(getattr(error, "sqlite_errorname", ""))
+
+
 @contextlib.contextmanager
 def _mapped(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+    except (sqlite3.Error, OSError) as error:
+        if _name(error) == "SQLITE_FULL" or getattr(error, "errno", None) == errno.ENOSPC:
             raise errors.Exhausted(
                 "DISK_FULL",
                 f"{path}: no space is left for the event log",

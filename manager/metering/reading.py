@@ -5,6 +5,7 @@ between, the next reading begins where the last one that was written ended.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 from sqlalchemy.engine import Connection
 
@@ -31,6 +32,12 @@ EVENTS_MAX = 200
 PAGES_MAX = 50
 """Pages of one host at a time: a host that has much to tell keeps the others waiting no longer."""
 
+THINNED_MAX = 1000
+"""Old events that one transaction drops."""
+
+THIN_SECONDS = 3600.0
+"""Between two looks for old events."""
+
 _log = logs.get(__name__)
 
 
@@ -38,19 +45,37 @@ class Metering:
     """Reads every configured host."""
 
     def __init__(
-        self, cloud_id: str, own: SpiffeId, store: Store, clock: Clock, agents: Agents
+        self,
+        cloud_id: str,
+        own: SpiffeId,
+        store: Store,
+        clock: Clock,
+        agents: Agents,
+        kept_days: int,
     ) -> None:
         self._cloud_id = cloud_id
         self._own = own
         self._store = store
         self._clock = clock
         self._agents = agents
+        self._kept_days = kept_days
         self._problems: dict[str, str] = {}
 
     def read(self) -> None:
         """Record what every host has to tell."""
         with ThreadPoolExecutor(READS_CONCURRENT_MAX, thread_name_prefix="metering") as pool:
             list(pool.map(self.read_one, self._agents.host_ids))
+
+    def thin(self) -> None:
+        """Drop recorded events that are older than they have to be."""
+        before = self._clock.now() - timedelta(days=self._kept_days)
+        while True:
+            with self._store.write() as connection:
+                gone = rows.thin(connection, before, THINNED_MAX)
+            if gone:
+                _log.info("old usage events dropped", count=gone)
+            if gone < THINNED_MAX:
+                return
 
     def read_one(self, host_id: str) -> None:
         """Record what one host has to tell; one that cannot be read now is read later."""

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -65,6 +66,23 @@ def write(connection: Connection, recorded: manager_pb2.UsageEvent) -> None:
             event=recorded.SerializeToString(deterministic=True),
         )
     )
+
+
+def thin(connection: Connection, before: datetime, limit: int) -> int:
+    """Drop the events that were recorded first, as long as they happened before; at most `limit`.
+    How many went. How far each log was read stays, so none of them is recorded again.
+    """
+    rows = connection.execute(
+        sa.select(_EVENTS.position, _EVENTS.event).order_by(_EVENTS.position).limit(limit)
+    )
+    old = 0, 0
+    for position_, blob in rows:
+        happened = manager_pb2.UsageEvent.FromString(blob).event.occurred_at
+        if happened.ToDatetime(UTC) >= before:
+            break
+        old = old[0] + 1, position_
+    connection.execute(tables.usage_events.delete().where(_EVENTS.position <= old[1]))
+    return old[0]
 
 
 def payer(connection: Connection, event: agent_pb2.HostEvent, own_domain: str) -> Tenant:

@@ -141,12 +141,15 @@ class HandingOver:
 
 
 def leave(connection: Connection, record: Record, recorder: Recorder, **values: object) -> Record:
-    """HANDED_OVER becomes RETIRING: the machine lives at the destination, and that is metered."""
+    """HANDED_OVER becomes RETIRING: the machine lives at the destination for good. Its room here is
+    free from now on, and that it left is metered.
+    """
     assert record.hand_over is not None  # noqa: S101 - written with HANDED_OVER
     handed = common_pb2.HandOver.FromString(record.hand_over.payload)
     retiring = records.advance(
         connection, record, State.RETIRING, recorder.now(), actor=recorder.actor, **values
     )
+    vms.vacate(connection, record.vm_id, recorder.cloud_id)
     left = documents.usage_left(record, handed, recorder.cloud_id)
     usage.write(connection, left, record.tenant_domain)
     return retiring

@@ -59,7 +59,7 @@ def take_back(
     **values: object,
 ) -> Record:
     """HANDED_OVER becomes TAKING_BACK: the machine is this cloud's at the epoch after the
-    destination's, and consumes its host again.
+    destination's. Its room was kept for it.
 
     Raises Conflict GENERATION_CONFLICT when the migration changed meanwhile, StepFailed when the
     machine is not the destination's.

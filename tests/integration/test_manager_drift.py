@@ -55,6 +55,20 @@ def test_a_cloud_in_order_has_no_drift_also_while_a_machine_crosses(pair):
     tokyo.wait_state(migration_id, "CANCELLED")
 
 
+def test_the_room_of_a_machine_is_kept_until_the_destination_keeps_the_machine(pair):
+    tokyo, osaka = pair
+    before = tokyo.inventory().allocated
+    osaka.agent.refuse("ActivateIncoming", *[errors.Unavailable("PEER_UNAVAILABLE", "away")] * 20)
+    migration_id = tokyo.migrate("web-1", "osaka").migration_id
+    tokyo.wait_state(migration_id, "HANDED_OVER")
+    assert not tokyo.vms()
+    assert tokyo.inventory().allocated == before
+    assert audit(tokyo) == []
+    tokyo.wait_state(migration_id, "SUCCEEDED")
+    assert not tokyo.inventory().allocated.vcpus
+    assert audit(tokyo) == []
+
+
 def test_allocations_that_are_wrong_missing_or_nobodys_are_found_and_repaired(pair):
     tokyo, _ = pair
     before, nobody = tokyo.inventory().allocated, str(uuid.uuid4())

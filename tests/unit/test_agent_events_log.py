@@ -160,6 +160,24 @@ def test_a_log_that_cannot_be_read_is_put_aside_and_another_begun(
     assert page.last == 0
 
 
+def test_a_log_whose_storage_fails_is_put_aside_and_another_begun(tmp_path: Path) -> None:
+    # The kernel answers EIO to whoever reads or writes there: there is no memory at address 0.
+    (tmp_path / FILE).symlink_to("/proc/self/mem")
+    log = opened(tmp_path)
+    log.append([event()], {})
+    assert sequences(log) == [1]
+    assert (tmp_path / ASIDE).is_symlink()
+    assert not (tmp_path / FILE).is_symlink()
+
+
+def test_a_log_that_cannot_be_put_aside_says_that_the_storage_is_at_fault(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database at all")
+    (tmp_path / ASIDE / "in the way").mkdir(parents=True)
+    with pytest.raises(errors.DataLoss) as caught:
+        opened(tmp_path)
+    assert caught.value.reason == "DISK_IO"
+
+
 def test_a_reader_waits_for_an_entry_and_gets_it_at_once(tmp_path: Path) -> None:
     log = opened(tmp_path)
     log.append([event()], {})

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from manager import outbox, reservation_rows, vms
+from manager import capacity, inventory, outbox, reservation_rows, vms
 from manager.arriving import Arriving
 from manager.owed import OwedCalls
 from manager.relinquishing import Relinquishing
 from manager.reservation_rows import State
 from manager.store import micros
 from tests.conftest import Federation
-from tests.support.reservations import OSAKA, TOKYO, Rig, request
+from tests.support.reservations import GIB, OSAKA, TOKYO, Rig, request
 from watari import errors
 from watari.v1 import agent_pb2, common_pb2, manager_pb2
 
@@ -127,6 +127,20 @@ def test_a_machine_is_owned_before_it_is_started_and_owes_nothing_then(arrival: 
     assert arrival.owes() == []
     assert arrival.finish().accepted == expected
     assert arrival.host.activations == len(arrival.host.started) == 1
+
+
+def test_what_a_machine_wrote_is_not_free_again_before_its_host_is_looked_at(
+    arrival: Arrival,
+) -> None:
+    def free() -> int:
+        with arrival.store.read() as connection:
+            (host,) = capacity.views(connection, arrival.settings.agents)
+        return host.free[inventory.STORAGE]
+
+    before = free()
+    assert before < 1000 * GIB, "nothing is to be written"
+    arrival.finish()
+    assert free() == before
 
 
 def test_a_machine_that_was_given_back_meanwhile_is_not_owned_though_it_became_ready(

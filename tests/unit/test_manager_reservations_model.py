@@ -200,6 +200,7 @@ class Model(RuleBasedStateMachine):
                 assert vms.give_away(
                     connection, vm_id, from_cloud="osaka", to_cloud="tokyo", epoch=2
                 )
+                vms.vacate(connection, vm_id, "osaka")
             del self.here[vm_id]
 
     @rule(tenant=tenants, vcpus=st.integers(1, 10))
