@@ -2,10 +2,12 @@
 
 from datetime import datetime
 
+from manager.bookings import Span
 from manager.reservation_rows import Reservation, State
+from manager.settings import ReservationSettings
 from manager.store import moment
 from manager.vms import VmRow
-from watari import errors
+from watari import errors, validate
 from watari.identity import SpiffeId
 from watari.settings import EndpointSettings
 from watari.v1 import common_pb2, manager_pb2
@@ -84,6 +86,32 @@ def require_below(limit: int, live: int) -> None:
         raise errors.Exhausted(
             "INSUFFICIENT_CAPACITY",
             f"{limit} reservations are open already",
+            hint="try again when some have ended",
+            retryable=True,
+            resource="reservations",
+            asked=1,
+            free=0,
+        )
+
+
+def require_bookable(span: Span, now: int, limits: ReservationSettings, booked: int) -> None:
+    """Raises InvalidArgument INVALID_FIELD for a time that no reservation in advance may be for,
+    Exhausted INSUFFICIENT_CAPACITY when there are as many of them as may be.
+    """
+    ahead = (span.start - now) / 1_000_000
+    seconds = ((span.end or span.start) - span.start) / 1_000_000
+    if ahead <= 0:
+        raise validate.invalid_field("starts_at", "is over", "leave both unset to reserve now")
+    if ahead > limits.ahead_seconds_max:
+        hint = f"at most {limits.ahead_seconds_max} s ahead"
+        raise validate.invalid_field("starts_at", "is too far ahead", hint)
+    if not 0 < seconds <= limits.booked_seconds_max:
+        hint = f"after starts_at, by at most {limits.booked_seconds_max} s"
+        raise validate.invalid_field("ends_at", f"is {seconds:.0f} s after starts_at", hint)
+    if booked >= limits.booked_max:
+        raise errors.Exhausted(
+            "INSUFFICIENT_CAPACITY",
+            f"{limits.booked_max} reservations in advance are open already",
             hint="try again when some have ended",
             retryable=True,
             resource="reservations",

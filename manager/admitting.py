@@ -21,14 +21,17 @@ from manager import (
     inventory,
     ownership,
     reservation_rows,
+    store,
     traits,
     vms,
 )
+from manager.bookings import Booking, Span, of_tenant
 from manager.inventory import POOL, Amounts, HostView
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
+from manager.quotas.limits import MACHINES
 from manager.reservation_rows import Reservation, State
-from manager.settings import AgentSettings, ClassSettings
+from manager.settings import AgentSettings, ClassSettings, ReservationSettings
 from manager.statements import run
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
@@ -72,8 +75,7 @@ class Cloud:
     cloud_id: str
     agents: Mapping[str, AgentSettings]
     pool: Mapping[str, ClassSettings]
-    live_max: int
-    """Reservations that hold room, at a time."""
+    limits: ReservationSettings
 
     quotas: Quotas
     made: Callable[[Reserve, str, Tenant], Reservation]
@@ -91,7 +93,8 @@ class Admissions:
         self._now = now
         self._new: list[Reservation] = []
         self._confirmed: list[Reservation] = []
-        self._taken: dict[str, dict[str, Amounts]] = {}
+        self._taken: dict[str, dict[str, dict[str, Amounts]]] = {}
+        self._bookings: list[Booking] = []
         self._notes: list[audit.Note] = []
         wanted = [call for call in calls if isinstance(call, Reserve)]
         migrations = [call.request.migration_id for call in wanted]
@@ -124,6 +127,8 @@ class Admissions:
             self._quotas = cloud.quotas.admitting(connection, quotas)
             self._room = capacity.room(room, cloud.agents, cloud.pool)
             self._views = {view.host_id: view for view in (*self._room.hosts, self._room.pool)}
+            if self._room.any_booked:
+                self._bookings = capacity.booked(connection)
 
     def reserve(self, call: Reserve) -> Answer:
         """Hold room; idempotent by reservation id. What is raised has changed nothing."""
@@ -133,7 +138,16 @@ class Admissions:
             row = self._admit(call)
         elif row.request != request or row.requested_by != str(call.caller):
             raise admission.reused("reservation_id", request.reservation_id)
-        return Answer(row, self._room.data.get(row.host_id), self._quotas.warnings(row.owner))
+        warnings = self._quotas.warnings(row.owner, self._booked_by(row.owner, self._ever()))
+        return Answer(row, self._room.data.get(row.host_id), warnings)
+
+    def claimable(self) -> list[Reservation]:
+        """Booked ones that are asked for, and whose time has come."""
+        return [
+            row
+            for row in self._rows.values()
+            if row.state is State.BOOKED and (row.starts_at or 0) <= self._now
+        ]
 
     def confirm(self, call: Confirm) -> Answer:
         """Make a pending reservation firm; idempotent. What is raised has changed nothing."""
@@ -141,7 +155,7 @@ class Admissions:
         if row is None or row.requested_by != str(call.caller):
             raise admission.not_found(call.reservation_id)
         admission.require_not_expired(row)
-        if row.state in (State.RELEASED, State.RELINQUISHED):
+        if row.state in (State.BOOKED, State.RELEASED, State.RELINQUISHED):
             raise admission.wrong_state(row, State.PENDING)
         if row.state is State.PENDING:
             self._confirmed.append(row)
@@ -157,7 +171,7 @@ class Admissions:
         swaps: dict[str, int] = {}
         before = {view.host_id: view for view in self._read()} if self._taken else {}
         for host_id, taken in self._taken.items():
-            asked += capacity.taking(before[host_id], capacity.RESERVATION, taken)
+            asked += capacity.taking(before[host_id], taken)
             swaps[host_id] = len(asked) - 1
         if self._confirmed:
             asked.append(reservation_rows.confirming(self._confirmed))
@@ -181,46 +195,82 @@ class Admissions:
             raise admission.reused("migration_id", request.migration_id)
         known = self._machines.get(request.vm_id)
         admission.require_foreign(request, known, self._cloud.cloud_id)
-        admission.require_below(self._cloud.live_max, self._live)
+        span = span_of(request) or self._ever()
+        if span.end is None:
+            admission.require_below(self._cloud.limits.pending_max, self._live)
+        else:
+            booked = len(self._bookings)
+            admission.require_bookable(span, self._now, self._cloud.limits, booked)
         asked = inventory.of_machine(request.resources, request.disks)
         tenant = ownership.tenant_of_arrival(request, call.caller)
-        beyond_soft = self._quotas.require(tenant, asked)
-        host, taken = self._place(request, asked)
+        beyond_soft = self._quotas.require(tenant, asked, self._booked_by(tenant, span))
+        views = capacity.with_bookings([*self._views.values()], self._bookings, span)
+        host, taken = place(views, request, asked)
         row = self._cloud.made(call, host.host_id, tenant)
         # Nothing fails from here on.
+        kind = capacity.RESERVATION if span.end is None else capacity.BOOKING
         for host_id, amounts in taken.items():
-            self._views[host_id] = self._views[host_id].holding(amounts)
-            self._taken.setdefault(host_id, {})[row.reservation_id] = amounts
-        self._quotas.count(tenant, asked)
-        self._live += 1
+            of_kind = self._taken.setdefault(host_id, {}).setdefault(kind, {})
+            of_kind[row.reservation_id] = amounts
+        if span.end is None:
+            for host_id, amounts in taken.items():
+                self._views[host_id] = self._views[host_id].holding(amounts)
+            self._quotas.count(tenant, asked)
+            self._live += 1
+        else:
+            self._bookings.append(Booking(row.reservation_id, tenant, span, taken))
         self._rows[row.reservation_id] = self._of_migration[row.migration_id] = row
         self._new.append(row)
         told = {"vm_name": request.vm_name, "tenant": request.tenant, "host_id": row.host_id}
         if beyond_soft:
             told["beyond_soft"] = ", ".join(beyond_soft)
-        self._note("reservation.made", row, call.caller, **told)
-        self._notes.append(grants.issued(row.created_at, row.grant))
+        if span.end is None:
+            self._note("reservation.made", row, call.caller, **told)
+            self._notes.append(grants.issued(row.created_at, row.grant))
+        else:
+            told |= {"starts_at": _shown(span.start), "ends_at": _shown(span.end)}
+            self._note("reservation.booked", row, call.caller, **told)
         return row
 
-    def _place(
-        self, request: manager_pb2.ReserveRequest, asked: Amounts
-    ) -> tuple[HostView, dict[str, Amounts]]:
-        """The host for a machine, and what it takes of it and of the pool."""
-        pool = self._views[POOL]
-        own, pooled = inventory.split(asked, pool.total)
-        hosts = traits.suitable(
-            [view for view in self._views.values() if view is not pool],
-            request.required_traits,
-            request.forbidden_traits,
-        )
-        host = inventory.choose(hosts, own)
-        if pooled:
-            inventory.choose([pool], pooled)
-        parts = {host.host_id: own, POOL: pooled}
-        return host, {host_id: amounts for host_id, amounts in parts.items() if amounts}
+    def _ever(self) -> Span:
+        """From now on, without an end."""
+        return Span(self._now)
+
+    def _booked_by(self, tenant: Tenant, span: Span) -> Amounts:
+        """What a tenant has booked for a time."""
+        return of_tenant(self._bookings, tenant, span, MACHINES) if self._bookings else {}
 
     def _note(self, action: str, row: Reservation, actor: SpiffeId, **more: str) -> None:
         details = reservation_rows.told(row) | more
         self._notes.append(
             audit.Note(self._now, str(actor), action, row.reservation_id, details=details)
         )
+
+
+def place(
+    views: Collection[HostView], request: manager_pb2.ReserveRequest, asked: Amounts
+) -> tuple[HostView, dict[str, Amounts]]:
+    """The host for a machine, and what it takes of it and of the pool, of hosts and the pool."""
+    pool = next(view for view in views if view.host_id == POOL)
+    own, pooled = inventory.split(asked, pool.total)
+    hosts = traits.suitable(
+        [view for view in views if view is not pool],
+        request.required_traits,
+        request.forbidden_traits,
+    )
+    host = inventory.choose(hosts, own)
+    if pooled:
+        inventory.choose([pool], pooled)
+    parts = {host.host_id: own, POOL: pooled}
+    return host, {host_id: amounts for host_id, amounts in parts.items() if amounts}
+
+
+def span_of(request: manager_pb2.ReserveRequest) -> Span | None:
+    """The time that a reservation in advance is for; None is from now on."""
+    if not request.HasField("starts_at"):
+        return None
+    return Span(request.starts_at.ToMicroseconds(), request.ends_at.ToMicroseconds())
+
+
+def _shown(moment: int) -> str:
+    return store.moment(moment).isoformat()

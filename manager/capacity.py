@@ -6,14 +6,16 @@ between: on SQLite transactions are serial anyway, on other databases this is wh
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manager import classes, inventory, tables
+from manager.bookings import ALWAYS, Booking, Span, of_host
 from manager.inventory import POOL, Amounts, HostView
+from manager.ownership import Tenant
 from manager.settings import AgentSettings, ClassSettings
 from manager.statements import Ask, Statement, Told, run
 from watari import errors
@@ -21,9 +23,12 @@ from watari.v1 import agent_pb2, common_pb2
 
 VM = "vm"
 RESERVATION = "reservation"
+BOOKING = "booking"
+"""Of a reservation in advance, as long as it is not claimed: taken for its time only."""
 
 _HOSTS = tables.hosts.c
 _ALLOCATIONS = tables.allocations.c
+_RESERVATIONS = tables.reservations.c
 _TAKEN = tables.taken.c
 
 _READ_TAKEN = Statement(sa.select(tables.taken).where(_TAKEN.amount != 0))
@@ -41,6 +46,15 @@ _TAKE = Statement(
         " ON CONFLICT (host_id, kind, resource_class)"
         " DO UPDATE SET amount = taken.amount + excluded.amount"
     )
+)
+_READ_BOOKINGS = Statement(
+    sa.select(
+        *(_ALLOCATIONS.consumer_id, _ALLOCATIONS.host_id, _ALLOCATIONS.resource_class),
+        *(_ALLOCATIONS.amount, _RESERVATIONS.starts_at, _RESERVATIONS.ends_at),
+        *(_RESERVATIONS.tenant_domain, _RESERVATIONS.tenant),
+    )
+    .join(tables.reservations, _RESERVATIONS.reservation_id == _ALLOCATIONS.consumer_id)
+    .where(_ALLOCATIONS.kind == BOOKING)
 )
 _SWAP = Statement(
     tables.hosts.update()
@@ -74,6 +88,9 @@ class Room:
     data: Mapping[str, common_pb2.Endpoint]
     """Where a host takes sealed frames, as it last told; left out while that is not known."""
 
+    any_booked: bool
+    """Whether anything is booked for later: then `bookings` has to be read, and tells what."""
+
 
 def reading() -> list[Ask]:
     """Reads everything that an admission looks at; `room` tells it."""
@@ -99,18 +116,43 @@ def room(
         ],
         pool=_pool(shared, 0 if pooled is None else pooled.generation, sums),
         data={host_id: host.data for host_id, host in hosts.items() if host.data.address},
+        any_booked=any(kind == BOOKING for _, kind in sums),
     )
+
+
+def booked(connection: Connection) -> list[Booking]:
+    """Everything that is booked for later."""
+    found: dict[str, Booking] = {}
+    (told,) = run(connection, [Ask(_READ_BOOKINGS)])
+    for key, host_id, name, amount, starts_at, ends_at, *whose in told.rows:
+        if key not in found:
+            found[key] = Booking(key, Tenant(*whose), Span(starts_at, ends_at), {})
+        found[key].taken.setdefault(host_id, {})[name] = amount
+    return list(found.values())
 
 
 def views(connection: Connection, agents: Mapping[str, AgentSettings]) -> list[HostView]:
     """Every host that is configured and was ever reached, by host id."""
-    return room(run(connection, reading()), agents, {}).hosts
+    found = room(run(connection, reading()), agents, {})
+    return with_bookings(found.hosts, booked(connection) if found.any_booked else [])
 
 
 def pool(connection: Connection, shared: Mapping[str, ClassSettings]) -> HostView:
     """What the cloud has and no host owns, in the shape of a host that always answers."""
     generation = connection.scalar(sa.select(_HOSTS.generation).where(_HOSTS.host_id == POOL))
-    return _pool(shared, generation or 0, _sums(connection))
+    sums = _sums(connection)
+    found = _pool(shared, generation or 0, sums)
+    (found,) = with_bookings([found], booked(connection) if (POOL, BOOKING) in sums else [])
+    return found
+
+
+def with_bookings(
+    views: Sequence[HostView], bookings: Sequence[Booking], within: Span = ALWAYS
+) -> list[HostView]:
+    """What is left for who takes room within a time; for ever is what a machine takes."""
+    if not bookings:
+        return list(views)
+    return [replace(view, booked=of_host(bookings, view.host_id, within)) for view in views]
 
 
 def open_pool(connection: Connection, shared: Mapping[str, ClassSettings]) -> None:
@@ -144,7 +186,8 @@ def open_pool(connection: Connection, shared: Mapping[str, ClassSettings]) -> No
         .values(host_id=POOL)
     )
     gone = (_ALLOCATIONS.host_id == POOL) & _ALLOCATIONS.resource_class.not_in(list(shared))
-    for kind, rows in ((VM, tables.vms), (RESERVATION, tables.reservations)):
+    homes = ((VM, tables.vms), (RESERVATION, tables.reservations), (BOOKING, tables.reservations))
+    for kind, rows in homes:
         key = rows.c.vm_id if kind == VM else rows.c.reservation_id
         home = sa.select(rows.c.host_id).where(key == _ALLOCATIONS.consumer_id).scalar_subquery()
         connection.execute(
@@ -178,17 +221,19 @@ def take_all(
     """Consume on a host what several consumers were found to fit for, by their ids, in the
     transaction in which its view was read. Raises Conflict GENERATION_CONFLICT.
     """
-    require_unchanged(host, run(connection, taking(host, kind, taken))[-1])
+    require_unchanged(host, run(connection, taking(host, {kind: taken}))[-1])
 
 
-def taking(host: HostView, kind: str, taken: Mapping[str, Amounts]) -> list[Ask]:
-    """Writes that; what the last one tells is for `require_unchanged`."""
-    asked = inventory.total(taken.values())
+def taking(host: HostView, taken: Mapping[str, Mapping[str, Amounts]]) -> list[Ask]:
+    """Writes that, by kind; what the last one tells is for `require_unchanged`."""
+    lasting = [part for kind, each in taken.items() if kind != BOOKING for part in each.values()]
+    asked = inventory.total(lasting)
     short = [name for name, amount in asked.items() if amount > host.free.get(name, 0)]
     if short:
         raise AssertionError(f"more was admitted on {host.host_id} than there is: {short}")
     known = {"known_host": host.host_id, "known_generation": host.generation}
-    return [*_inserting(host.host_id, kind, taken), Ask(_SWAP, known)]
+    inserts = [ask for kind in taken for ask in _inserting(host.host_id, kind, taken[kind])]
+    return [*inserts, Ask(_SWAP, known)]
 
 
 def require_unchanged(host: HostView, told: Told) -> None:

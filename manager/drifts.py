@@ -123,11 +123,15 @@ class Drifts:
             asked = inventory.of_machine(held.request.resources, held.request.disks)
             taken = capacity.placed(connection, held.host_id, asked)
             expected[capacity.RESERVATION, held.reservation_id] = held.host_id, taken
+        for held in reservation_rows.booked(connection):
+            asked = inventory.of_machine(held.request.resources, held.request.disks)
+            taken = capacity.placed(connection, held.host_id, asked)
+            expected[capacity.BOOKING, held.reservation_id] = held.host_id, taken
         return expected
 
     @staticmethod
     def _repair(connection: Connection, each: manager_pb2.Drift, expected: _Placed) -> None:
-        for kind in (capacity.VM, capacity.RESERVATION):
+        for kind in (capacity.VM, capacity.RESERVATION, capacity.BOOKING):
             host_id, taken = expected.get((kind, each.subject_id), ("", {}))
             amounts = {name: amount for name, (_, amount) in taken.items()}
             # Also where it is right by now: written again, it is the same.

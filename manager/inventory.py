@@ -60,6 +60,9 @@ class HostView:
     storage_free_bytes: int
     allocated: Amounts = field(default_factory=dict)
     held: Amounts = field(default_factory=dict)
+    booked: Amounts = field(default_factory=dict)
+    """What is promised to others for later, at most at one moment of the time that matters."""
+
     generation: int = 0
     reachable: bool = True
     units: Mapping[str, Units] = field(default_factory=dict)
@@ -78,10 +81,10 @@ class HostView:
     @cached_property
     def free(self) -> Amounts:
         """What is left. Zero where more is consumed than there is, as after a disk was removed."""
-        return {
-            name: max(0, amount - self.allocated.get(name, 0) - self.held.get(name, 0))
-            for name, amount in self.capacity.items()
-        }
+        return {name: max(0, amount - self._taken(name)) for name, amount in self.capacity.items()}
+
+    def _taken(self, name: str) -> int:
+        return self.allocated.get(name, 0) + self.held.get(name, 0) + self.booked.get(name, 0)
 
     def holding(self, more: Amounts) -> "HostView":
         """The same host once that is held too."""

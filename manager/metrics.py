@@ -61,7 +61,7 @@ def collector(
                     "reservations",
                     tables.reservations,
                     reservation_rows.State,
-                    frozenset(reservation_rows.State) - reservation_rows.LIVE,
+                    frozenset(reservation_rows.State) - reservation_rows.OPEN,
                 ),
                 *_owed(connection, micros(clock.now())),
                 *_capacity(connection, agents),

@@ -27,6 +27,7 @@ EVACUATION_CONCURRENCY = (1, 32)
 TO_CLOUDS_MAX = 16
 FIRST_MAX = 1000
 STOP_SECONDS_MAX = 3600
+MOMENT_SECONDS_MAX = 4_102_444_800  # 2100-01-01
 JUSTIFICATION_BYTES_MAX = 512
 STATE_DISKS = {
     common_pb2.DISK_KIND_MEMORY: "memory",
@@ -135,6 +136,11 @@ def reserve(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
     """Checks Reserve."""
     validate.require_uuid(request.reservation_id, "reservation_id")
     validate.require_range(request.ttl_seconds, "ttl_seconds", *TTL_SECONDS)
+    if request.HasField("starts_at") != request.HasField("ends_at"):
+        raise validate.invalid_field("ends_at", "is set without the other", "set both, or none")
+    for field in ("starts_at", "ends_at"):
+        if not 0 <= getattr(request, field).seconds < MOMENT_SECONDS_MAX:
+            raise validate.invalid_field(field, "is no moment to come", "a time of this century")
     return _arrival(request)
 
 
@@ -153,7 +159,7 @@ def grant_estimate(
 ) -> manager_pb2.ReserveRequest:
     """Checks GrantEstimate; the reservation that it asks about."""
     asked = request.reserve
-    for field in ("reservation_id", "ttl_seconds", "quote"):
+    for field in ("reservation_id", "ttl_seconds", "quote", "starts_at", "ends_at"):
         if any(each.name == field for each, _ in asked.ListFields()):
             raise validate.invalid_field(
                 f"reserve.{field}", "an estimate reserves nothing", "leave it unset"

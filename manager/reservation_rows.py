@@ -1,5 +1,7 @@
 """The rows of reservations and their states. Runs in the caller's transaction; decides nothing.
 
+BOOKED --(claimed)--> PENDING; BOOKED ---> RELEASED, EXPIRED
+
 PENDING ---> CONFIRMED ---> USED
    |             |
    |             +--------> RELINQUISHED (handed over, and given back without having run)
@@ -32,6 +34,7 @@ Position = tuple[int, str]
 class State(StrEnum):
     """Where a reservation stands."""
 
+    BOOKED = "BOOKED"
     PENDING = "PENDING"
     CONFIRMED = "CONFIRMED"
     USED = "USED"
@@ -41,9 +44,13 @@ class State(StrEnum):
 
 
 LIVE = frozenset({State.PENDING, State.CONFIRMED})
-"""States that hold room."""
+"""States that hold room now, and without an end."""
+
+OPEN = LIVE | {State.BOOKED}
+"""States that have not ended: booked ones hold room for a time to come."""
 
 TRANSITIONS: dict[State, frozenset[State]] = {
+    State.BOOKED: frozenset({State.PENDING, State.RELEASED, State.EXPIRED}),
     State.PENDING: frozenset({State.CONFIRMED, State.RELEASED, State.EXPIRED}),
     State.CONFIRMED: frozenset({State.USED, State.RELEASED, State.RELINQUISHED}),
     State.USED: frozenset(),
@@ -55,19 +62,18 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 _NAMES = [column.name for column in _ROWS]
 _LIVE = _ROWS.state.in_([state.value for state in LIVE])
+_WAITS = (_ROWS.state == State.PENDING.value) | (_ROWS.state == State.BOOKED.value)
 _COUNT_LIVE = Statement(sa.select(sa.func.count()).select_from(tables.reservations).where(_LIVE))
 _INSERT = Statement(
     tables.reservations.insert(),
     [
         *("reservation_id", "migration_id", "vm_id", "from_cloud", "requested_by"),
         *("tenant_domain", "tenant", "host_id", "state", "expires_at", "created_at"),
-        *("price_version", "request", "grant"),
+        *("price_version", "request", "grant", "starts_at", "ends_at"),
     ],
 )
 _DUE_ANY = Statement(
-    sa.select(_ROWS.reservation_id)
-    .where(_ROWS.state == State.PENDING.value, _ROWS.expires_at <= sa.bindparam("now"))
-    .limit(1)
+    sa.select(_ROWS.reservation_id).where(_WAITS, _ROWS.expires_at <= sa.bindparam("now")).limit(1)
 )
 _CONFIRM = Statement(
     tables.reservations.update()
@@ -111,6 +117,11 @@ class Reservation:
     resolution: int | None = None
     """What an operator decided: a Resolution of the contract."""
 
+    starts_at: int | None = None
+    """Of one that was made in advance, and until when it holds room unless it is claimed."""
+
+    ends_at: int | None = None
+
     @property
     def kept(self) -> bool:
         """Whether an operator decided that the machine lives here."""
@@ -149,6 +160,9 @@ class Reservation:
         )
         shown.expires_at.FromDatetime(store.moment(self.expires_at))
         shown.created_at.FromDatetime(store.moment(self.created_at))
+        if self.starts_at is not None and self.ends_at is not None:
+            shown.starts_at.FromDatetime(store.moment(self.starts_at))
+            shown.ends_at.FromDatetime(store.moment(self.ends_at))
         return shown
 
 
@@ -182,6 +196,8 @@ def inserting(new: Sequence[Reservation]) -> Ask:
                 "price_version": each.price_version,
                 "request": each.request.SerializeToString(deterministic=True),
                 "grant": each.grant.SerializeToString(deterministic=True),
+                "starts_at": each.starts_at,
+                "ends_at": each.ends_at,
             }
             for each in new
         ],
@@ -242,7 +258,7 @@ def page(
     """Reservations, newest first, after a position."""
     query = sa.select(tables.reservations)
     if active_only:
-        query = query.where(_ROWS.state.in_([state.value for state in LIVE]))
+        query = query.where(_ROWS.state.in_([state.value for state in OPEN]))
     if after is not None:
         query = query.where(
             (_ROWS.created_at < after[0])
@@ -255,10 +271,8 @@ def page(
 
 
 def due(connection: Connection, now: int) -> list[Reservation]:
-    """Pending reservations whose time has run out."""
-    query = sa.select(tables.reservations).where(
-        _ROWS.state == State.PENDING.value, _ROWS.expires_at <= now
-    )
+    """Pending and booked reservations whose time has run out."""
+    query = sa.select(tables.reservations).where(_WAITS, _ROWS.expires_at <= now)
     return [_row(row) for row in connection.execute(query).mappings()]
 
 
@@ -276,6 +290,12 @@ def live(connection: Connection) -> list[Reservation]:
     states = [state.value for state in LIVE]
     rows = connection.execute(sa.select(tables.reservations).where(_ROWS.state.in_(states)))
     return [_row(row) for row in rows.mappings()]
+
+
+def booked(connection: Connection) -> list[Reservation]:
+    """Every one that was made in advance and is not claimed."""
+    query = sa.select(tables.reservations).where(_ROWS.state == State.BOOKED.value)
+    return [_row(row) for row in connection.execute(query).mappings()]
 
 
 def live_count(connection: Connection) -> int:
@@ -307,6 +327,19 @@ def confirming(rows: Sequence[Reservation]) -> Ask:
             for row in rows
         ],
     )
+
+
+def claim(
+    connection: Connection,
+    row: Reservation,
+    *,
+    host_id: str,
+    expires_at: int,
+    grant: common_pb2.SignedDocument,
+) -> bool:
+    """Make a booked one pending, with its grant, unless it changed meanwhile."""
+    values = {"host_id": host_id, "expires_at": expires_at, "grant": _bytes(grant)}
+    return move(connection, row, State.PENDING, **values)
 
 
 def resolve(connection: Connection, row: Reservation, resolution: int | None) -> bool:

@@ -14,6 +14,7 @@ from manager import (
     admission,
     audit,
     capacity,
+    claiming,
     grants,
     outbox,
     ownership,
@@ -22,11 +23,11 @@ from manager import (
 )
 from manager import store as stores
 from manager.accounting.price_sheet import PriceSheet
-from manager.admitting import Admissions, Answer, Asked, Cloud, Confirm, Reserve
+from manager.admitting import Admissions, Answer, Asked, Cloud, Confirm, Reserve, span_of
 from manager.groups import Group
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
-from manager.reservation_rows import LIVE, Reservation, State
+from manager.reservation_rows import OPEN, Reservation, State
 from manager.settings import AgentSettings, Settings
 from watari import errors, failpoint
 from watari.clock import Clock
@@ -68,7 +69,7 @@ class Reservations:
             settings.cloud_id,
             settings.agents,
             settings.pool,
-            self._limits.pending_max,
+            self._limits,
             quotas,
             self._new,
         )
@@ -77,7 +78,8 @@ class Reservations:
     def reserve(
         self, request: manager_pb2.ReserveRequest, caller: SpiffeId
     ) -> manager_pb2.ReserveResponse:
-        """Hold room for a machine and grant its migration; idempotent by reservation id.
+        """Hold room for a machine and grant its migration; idempotent by reservation id. In
+        advance: promise room for a time, and claim and grant it when that has come.
 
         Raises Exhausted INSUFFICIENT_CAPACITY and QUOTA_EXCEEDED, FailedPrecondition
         VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE and QUOTE_INVALID, Unauthenticated
@@ -93,6 +95,10 @@ class Reservations:
         failpoint.hit(BEFORE_RESERVE)
         answer = self._group.do(Reserve(request, caller))
         failpoint.hit(AFTER_RESERVE)
+        if answer.row.state is State.BOOKED or not answer.row.grant.payload:
+            # Not before its time: its host may be another one then.
+            shown = answer.row.message()
+            return manager_pb2.ReserveResponse(reservation=shown, warnings=answer.warnings)
         return manager_pb2.ReserveResponse(
             reservation=answer.row.message(),
             grant=answer.row.grant,
@@ -156,7 +162,7 @@ class Reservations:
                 return None
             if row.committed:
                 raise admission.committed(row)
-            if row.state in LIVE:
+            if row.state in OPEN:
                 admission.require_swapped(self._end(connection, row, State.RELEASED))
                 self._note(connection, "reservation.released", row, caller)
             released = self._reread(connection, row)
@@ -202,10 +208,16 @@ class Reservations:
         if admissions.due:
             self._expire(connection)
             admissions = Admissions(connection, self._cloud, calls, self._now())
+        refused: dict[str, errors.WatariError] = {}
+        if booked := admissions.claimable():
+            refused = self._claim(connection, calls, booked)
+            admissions = Admissions(connection, self._cloud, calls, self._now())
         outcomes: list[Answer | errors.WatariError] = []
         for call in calls:
             try:
-                if isinstance(call, Reserve):
+                if isinstance(call, Reserve) and call.request.reservation_id in refused:
+                    outcomes.append(refused[call.request.reservation_id])
+                elif isinstance(call, Reserve):
                     outcomes.append(admissions.reserve(call))
                 else:
                     outcomes.append(admissions.confirm(call))
@@ -216,9 +228,35 @@ class Reservations:
         admissions.write()
         return outcomes
 
+    def _claim(
+        self, connection: Connection, calls: Sequence[Asked], booked: Sequence[Reservation]
+    ) -> dict[str, errors.WatariError]:
+        """Claim what is booked and asked for by its caller, word for word; why it could not be."""
+        rows = {row.reservation_id: row for row in booked}
+        refused: dict[str, errors.WatariError] = {}
+        for call in calls:
+            if not isinstance(call, Reserve):
+                continue
+            row = rows.pop(call.request.reservation_id, None)
+            if row is None or row.request != call.request or not self._made(row, call.caller):
+                continue
+            expires_at = self._expiry(call.request.ttl_seconds)
+            try:
+                claiming.claim(
+                    connection, self._cloud, call, row, self._now(), expires_at, self._grant
+                )
+            except errors.Conflict:
+                raise
+            except errors.WatariError as error:
+                refused[row.reservation_id] = error
+        return refused
+
     def _new(self, call: Reserve, host_id: str, tenant: Tenant) -> Reservation:
-        request = call.request
+        request, span = call.request, span_of(call.request)
         price_version = self._price(request, tenant)
+        expires_at = self._expiry(request.ttl_seconds)
+        if span is not None and span.end is not None:
+            expires_at = span.end
         return Reservation(
             reservation_id=request.reservation_id,
             migration_id=request.migration_id,
@@ -226,19 +264,24 @@ class Reservations:
             from_cloud=request.from_cloud,
             requested_by=str(call.caller),
             host_id=host_id,
-            state=State.PENDING,
-            expires_at=self._expiry(request.ttl_seconds),
+            state=State.PENDING if span is None else State.BOOKED,
+            expires_at=expires_at,
             created_at=self._now(),
             price_version=price_version,
             request=request,
-            grant=grants.issue(
-                self._identity,
-                self._clock,
-                self._limits,
-                request,
-                source_manager=str(call.caller),
-                destination_agent=self._agents[host_id].spiffe_id,
-            ),
+            grant=self._grant(call, host_id) if span is None else common_pb2.SignedDocument(),
+            starts_at=None if span is None else span.start,
+            ends_at=None if span is None else span.end,
+        )
+
+    def _grant(self, call: Reserve, host_id: str) -> common_pb2.SignedDocument:
+        return grants.issue(
+            self._identity,
+            self._clock,
+            self._limits,
+            call.request,
+            source_manager=str(call.caller),
+            destination_agent=self._agents[host_id].spiffe_id,
         )
 
     def _price(self, request: manager_pb2.ReserveRequest, tenant: Tenant) -> int:
@@ -260,6 +303,9 @@ class Reservations:
     def _end(self, connection: Connection, row: Reservation, state: State) -> bool:
         if not reservation_rows.move(connection, row, state):
             return False
+        if row.state is State.BOOKED:
+            capacity.give_back(connection, capacity.BOOKING, row.reservation_id)
+            return True  # It was never granted: nothing can have arrived.
         capacity.give_back(connection, capacity.RESERVATION, row.reservation_id)
         owed = outbox.OwedCall(outbox.Kind.DISCARD, row.migration_id, row.host_id, row.vm_id)
         outbox.owe(connection, owed, self._now())

@@ -164,6 +164,15 @@ class ReservationSettings:
     pending_max: int = field(default=1000, metadata={"min": 1})
     """Pending and confirmed reservations at a time."""
 
+    booked_max: int = field(default=1000, metadata={"min": 0})
+    """Reservations in advance at a time; 0 admits none. Each admission looks at all of them."""
+
+    ahead_seconds_max: int = field(default=30 * 86_400, metadata={"min": 1})
+    """How far ahead in seconds a reservation in advance may start."""
+
+    booked_seconds_max: int = field(default=7 * 86_400, metadata={"min": 1})
+    """How long in seconds a reservation in advance may hold room."""
+
 
 @dataclass(frozen=True)
 class MigrationSettings:

@@ -67,7 +67,7 @@ allocations = Table(
     "allocations",
     metadata,
     Column("consumer_id", String(36), primary_key=True),  # machine or reservation
-    Column("kind", String(16), primary_key=True),  # "vm", "reservation"
+    Column("kind", String(16), primary_key=True),  # "vm", "reservation", "booking"
     Column("resource_class", String(64), primary_key=True),
     Column("host_id", String(128), nullable=False),
     Column("amount", BigInteger, nullable=False),
@@ -104,12 +104,15 @@ reservations = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("price_version", BigInteger, nullable=False),
     Column("request", LargeBinary, nullable=False),  # manager.ReserveRequest
-    Column("grant", LargeBinary, nullable=False),  # common.SignedDocument of a Grant
+    # common.SignedDocument of a Grant; empty as long as it is booked for later.
+    Column("grant", LargeBinary, nullable=False),
     # common.SignedDocument: from then on it ends as USED or RELINQUISHED only.
     Column("hand_over", LargeBinary),
     Column("hand_over_at", BigInteger),  # when that was recorded
     Column("relinquishment", LargeBinary),  # common.SignedDocument: ours, never to be taken back
     Column("resolution", Integer),  # manager.Resolution: what an operator decided
+    Column("starts_at", BigInteger),  # of one that was made in advance
+    Column("ends_at", BigInteger),
     UniqueConstraint("migration_id", name="reservations_one_per_migration"),
     Index("reservations_by_state", "state", "expires_at"),
     Index("reservations_by_vm", "vm_id"),

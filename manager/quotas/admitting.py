@@ -53,9 +53,10 @@ class Admitting:
         self._spent = spent
         self._accounts: dict[Tenant, _Account] = {}
 
-    def require(self, tenant: Tenant, amounts: Amounts) -> list[str]:
-        """Whether a machine of a tenant may be let in; returns the classes of which the tenant is
-        then beyond a soft limit. `count` it once it is let in.
+    def require(self, tenant: Tenant, amounts: Amounts, booked: Amounts) -> list[str]:
+        """Whether a machine of a tenant may be let in, who has `booked` so much for the time that
+        matters; returns the classes of which the tenant is then beyond a soft limit. `count` it
+        once it is let in.
 
         Raises Exhausted QUOTA_EXCEEDED and BUDGET_EXCEEDED; Conflict GENERATION_CONFLICT, to be
         repeated.
@@ -69,8 +70,9 @@ class Admitting:
             account.used = self._read(tenant)
         budgets.require_left(tenant, account.budget, self._spent(self._connection, tenant))
         more = limits.asked(amounts)
-        limits.require_within(tenant, account.limits, account.used, more)
-        over = limits.beyond(account.limits.soft, {}, inventory.total((account.used, more)))
+        used = inventory.total((account.used, booked))
+        limits.require_within(tenant, account.limits, used, more)
+        over = limits.beyond(account.limits.soft, {}, inventory.total((used, more)))
         return [each.name for each in over]
 
     def count(self, tenant: Tenant, amounts: Amounts) -> None:
@@ -79,14 +81,15 @@ class Admitting:
         if account.used is not None:
             account.used = inventory.total((account.used, limits.asked(amounts)))
 
-    def warnings(self, tenant: Tenant) -> list[common_pb2.Problem]:
-        """The soft limits that a tenant is beyond now."""
+    def warnings(self, tenant: Tenant, booked: Amounts) -> list[common_pb2.Problem]:
+        """The soft limits that a tenant is beyond, who has `booked` so much."""
         account = self._account(tenant)
         warnings: list[common_pb2.Problem] = []
         if account.limits.soft:
             if account.used is None:
                 account.used = self._read(tenant)
-            warnings += limits.warnings(tenant, account.limits, account.used)
+            used = inventory.total((account.used, booked))
+            warnings += limits.warnings(tenant, account.limits, used)
         if account.budget.soft is not None:
             spent = self._spent(self._connection, tenant)
             warnings += budgets.warnings(tenant, account.budget, spent)

@@ -5,8 +5,9 @@ from collections.abc import Set as AbstractSet
 
 from sqlalchemy.engine import Connection
 
-from manager import audit, inventory
+from manager import audit, capacity, inventory
 from manager import store as stores
+from manager.bookings import ALWAYS, of_tenant
 from manager.inventory import Amounts
 from manager.ownership import Tenant, View
 from manager.quotas import budgets, consumption, limits, rows
@@ -59,7 +60,12 @@ class Quotas:
     ) -> tuple[list[common_pb2.Problem], list[common_pb2.Problem]]:
         """What would keep a machine from being let in, and what would be worth knowing."""
         found, budget = self._holding(connection, tenant)
-        used = consumption.of_tenant(connection, self._cloud_id, tenant)
+        used = inventory.total(
+            (
+                consumption.of_tenant(connection, self._cloud_id, tenant),
+                of_tenant(capacity.booked(connection), tenant, ALWAYS, limits.MACHINES),
+            )
+        )
         more = limits.asked(amounts)
         spent = self._spent(connection, tenant)
         checks: list[Callable[[], None]] = [

@@ -8,20 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from manager import capacity, outbox, tables, vms
+from manager import audit, capacity, outbox, tables, vms
 from manager.accounting.price_sheet import PriceSheet
 from manager.accounting.sheet_documents import from_settings
 from manager.admitting import Answer, Asked
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservations import Reservations
-from manager.settings import AgentSettings, ClassSettings, Settings, StoreSettings
+from manager.settings import (
+    AgentSettings,
+    ClassSettings,
+    ReservationSettings,
+    Settings,
+    StoreSettings,
+)
 from manager.store import Store, micros
 from watari import errors
 from watari.clock import FakeClock
 from watari.identity import Identity, SpiffeId
 from watari.settings import EndpointSettings, IdentitySettings
-from watari.v1 import agent_pb2, common_pb2, manager_pb2
+from watari.v1 import agent_pb2, audit_pb2, common_pb2, manager_pb2
 
 GIB = 1024**3
 VCPUS = 8
@@ -53,6 +59,7 @@ class Rig:
         store: StoreSettings | None = None,
         pool: dict[str, ClassSettings] | None = None,
         start: datetime | None = None,
+        booked_max: int = 1000,
         **of_host: object,
     ) -> None:
         self.clock = FakeClock(start)
@@ -68,6 +75,7 @@ class Rig:
             },
             pool=pool or {},
             store=store or StoreSettings(path=folder / "db.sqlite"),
+            reservations=ReservationSettings(booked_max=booked_max),
         )
         self.store = Store(self.settings.store)
         self.spending = Spent()
@@ -110,6 +118,11 @@ class Rig:
         with self.store.read() as connection:
             (host,) = capacity.views(connection, self.settings.agents)
         return host.held.get("vcpus", 0)
+
+    def audit(self) -> list[audit_pb2.AuditEntry]:
+        """The whole log."""
+        with self.store.read() as connection:
+            return audit.page(connection, after=0, limit=1000)
 
     def owed(self) -> int:
         """Arrivals that are still to be discarded."""

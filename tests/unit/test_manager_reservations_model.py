@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from manager import capacity, inventory, reservation_rows, tables, vms
 from manager.admitting import Asked, Confirm, Reserve
 from manager.ownership import EVERYTHING, Tenant
-from manager.reservation_rows import LIVE, TRANSITIONS, State
+from manager.reservation_rows import LIVE, OPEN, TRANSITIONS, State
 from tests.conftest import Federation
 from tests.support.reservations import OSAKA, TOKYO, VCPUS, Rig, reason_of, request
 from watari import errors
@@ -332,7 +332,8 @@ def test_allocation_behaves_like_its_model(federation: Federation) -> None:
 
 def test_no_state_follows_a_final_one_and_used_comes_from_confirmed_only() -> None:
     assert set(TRANSITIONS) == set(State)
-    for state in set(State) - LIVE:
+    for state in set(State) - OPEN:
         late = {State.RELINQUISHED} if state in (State.RELEASED, State.EXPIRED) else set()
         assert TRANSITIONS[state] == late, "a hand-over that comes too late is given back"
+    assert State.CONFIRMED not in TRANSITIONS[State.BOOKED], "it is claimed first"
     assert [state for state in State if State.USED in TRANSITIONS[state]] == [State.CONFIRMED]

@@ -111,6 +111,10 @@ class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rese
     """Final: its time ran out."""
     RESERVATION_STATE_RELINQUISHED: _ReservationState.ValueType  # 6
     """Final: handed over, and given back without having run."""
+    RESERVATION_STATE_BOOKED: _ReservationState.ValueType  # 7
+    """Holds room from `starts_at` to `ends_at`, in advance; ends at `ends_at` unless it is claimed
+    before, by repeating Reserve from `starts_at` on: then it is PENDING.
+    """
 
 class ReservationState(_ReservationState, metaclass=_ReservationStateEnumTypeWrapper):
     """States of a reservation."""
@@ -129,6 +133,10 @@ RESERVATION_STATE_EXPIRED: ReservationState.ValueType  # 5
 """Final: its time ran out."""
 RESERVATION_STATE_RELINQUISHED: ReservationState.ValueType  # 6
 """Final: handed over, and given back without having run."""
+RESERVATION_STATE_BOOKED: ReservationState.ValueType  # 7
+"""Holds room from `starts_at` to `ends_at`, in advance; ends at `ends_at` unless it is claimed
+before, by repeating Reserve from `starts_at` on: then it is PENDING.
+"""
 Global___ReservationState: _TypeAlias = ReservationState  # noqa: Y015
 
 class _UsageKind:
@@ -623,6 +631,8 @@ class Reservation(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """Made by the caller (UUID)."""
     migration_id: _builtins.str
@@ -655,6 +665,14 @@ class Reservation(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on it holds room, if it was made in advance."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when it holds room as long as it is BOOKED; what was claimed holds it without an end."""
+
     def __init__(
         self,
         *,
@@ -671,10 +689,12 @@ class Reservation(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         price_version: _builtins.int = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ends_at", b"ends_at", "expires_at", b"expires_at", "resources", b"resources", "starts_at", b"starts_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "from_cloud", b"from_cloud", "host_id", b"host_id", "migration_id", b"migration_id", "price_version", b"price_version", "requested_by", b"requested_by", "reservation_id", b"reservation_id", "resources", b"resources", "state", b"state", "tenant", b"tenant", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ends_at", b"ends_at", "expires_at", b"expires_at", "from_cloud", b"from_cloud", "host_id", b"host_id", "migration_id", b"migration_id", "price_version", b"price_version", "requested_by", b"requested_by", "reservation_id", b"reservation_id", "resources", b"resources", "starts_at", b"starts_at", "state", b"state", "tenant", b"tenant", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2616,6 +2636,8 @@ class ReserveRequest(_message.Message):
     TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
     REQUIRED_TRAITS_FIELD_NUMBER: _builtins.int
     FORBIDDEN_TRAITS_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """Made by the caller (UUID)."""
     migration_id: _builtins.str
@@ -2658,6 +2680,21 @@ class ReserveRequest(_message.Message):
     def forbidden_traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Traits that it must not have. At most 32 of 64 bytes."""
 
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp:
+        """Set together with `ends_at` to reserve in advance: room is held from then on, not before. Later
+        than now, and not further ahead than the cloud allows: INVALID_ARGUMENT (INVALID_FIELD).
+        """
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when room is held, that moment not included, unless the reservation is claimed before:
+        the same request, repeated from `starts_at` on, makes it PENDING for `ttl_seconds`, with a
+        grant and without an end. That is admitted like a new one, as a machine that arrives stays:
+        RESOURCE_EXHAUSTED (INSUFFICIENT_CAPACITY) where the room is promised to others for later; it
+        stays BOOKED then.
+        """
+
     def __init__(
         self,
         *,
@@ -2676,10 +2713,12 @@ class ReserveRequest(_message.Message):
         tenant_domain: _builtins.str = ...,
         required_traits: _abc.Iterable[_builtins.str] | None = ...,
         forbidden_traits: _abc.Iterable[_builtins.str] | None = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "quote", b"quote", "resources", b"resources", "starts_at", b"starts_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disks", b"disks", "forbidden_traits", b"forbidden_traits", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "quote", b"quote", "required_traits", b"required_traits", "reservation_id", b"reservation_id", "resources", b"resources", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "ttl_seconds", b"ttl_seconds", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disks", b"disks", "ends_at", b"ends_at", "forbidden_traits", b"forbidden_traits", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "quote", b"quote", "required_traits", b"required_traits", "reservation_id", b"reservation_id", "resources", b"resources", "source_agent", b"source_agent", "source_epoch", b"source_epoch", "starts_at", b"starts_at", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "ttl_seconds", b"ttl_seconds", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2702,7 +2741,9 @@ class ReserveResponse(_message.Message):
 
     @_builtins.property
     def grant(self) -> _common_pb2.SignedDocument:
-        """The grant, signed by this manager (purpose "grant"), to be countersigned by the caller."""
+        """The grant, signed by this manager (purpose "grant"), to be countersigned by the caller. Unset
+        while the reservation is BOOKED, and so is what follows: its host may be another one then.
+        """
 
     @_builtins.property
     def agent_control(self) -> _common_pb2.Endpoint:

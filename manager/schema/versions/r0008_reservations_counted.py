@@ -1,4 +1,4 @@
-"""What is taken is counted all along, and reservations know whose machine they are for."""
+"""What is taken is counted all along; reservations know for whom and for when they are."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -34,6 +34,8 @@ def upgrade() -> None:
     for name, length in (("tenant_domain", 180), ("tenant", 256)):
         column = sa.Column(name, sa.String(length), nullable=False, server_default="")
         op.add_column("reservations", column)
+    for name in ("starts_at", "ends_at"):
+        op.add_column("reservations", sa.Column(name, sa.BigInteger()))
     _name_tenants(op.get_bind())
     op.create_index("reservations_by_tenant", "reservations", ["tenant_domain", "tenant", "state"])
 
