@@ -59,6 +59,9 @@ COMMANDS: list[tuple[str, ...]] = [
     ("evacuation", "show"),
     ("evacuation", "watch"),
     ("evacuation", "cancel"),
+    ("reservation", "list"),
+    ("reservation", "show"),
+    ("reservation", "release"),
 ]
 
 
@@ -91,6 +94,7 @@ READING: list[tuple[str, ...]] = [
     ("vm", "retained"),
     ("evacuate", "host-1", "--to", "osaka"),
     ("evacuation", "show", "c5b0a6d4-8d0f-4c5b-9f43-1fd3e25c3ad4"),
+    ("reservation", "list"),
 ]
 
 

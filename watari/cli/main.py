@@ -28,6 +28,7 @@ from watari.cli import (
     providers,
     quota,
     quote,
+    reservation,
     usage,
     vm,
 )
@@ -61,6 +62,7 @@ evacuation.add(app)
 manager.add(app)
 quota.add(app)
 quote.add(app)
+reservation.add(app)
 usage.add(app)
 audit.add(app)
 demo.add(app)

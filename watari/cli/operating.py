@@ -61,16 +61,40 @@ class Operating:
         peer = self._peer.patient(HOSTS_SECONDS_MAX)
         return peer.change(self._stub.ResolveMigration, request)
 
-    def reservations(self) -> list[manager_pb2.Reservation]:
+    def reservations(self, *, active_only: bool = False) -> list[manager_pb2.Reservation]:
         """What arrives or has arrived in the cloud, newest first."""
         stub = manager_pb2_grpc.ReservationServiceStub(self._peer.channel)
         return pages(
             lambda token: self._peer.read(
                 stub.ListReservations,
-                manager_pb2.ListReservationsRequest(page_size=PAGE_SIZE, page_token=token),
+                manager_pb2.ListReservationsRequest(
+                    page_size=PAGE_SIZE, page_token=token, active_only=active_only
+                ),
             ),
             lambda page: page.reservations,
         )
+
+    def reservation(self, reservation_id: str) -> manager_pb2.Reservation:
+        """One of the cloud's. Raises NotFound RESERVATION_NOT_FOUND."""
+        stub = manager_pb2_grpc.ReservationServiceStub(self._peer.channel)
+        request = manager_pb2.GetReservationRequest(reservation_id=reservation_id)
+        return self._peer.read(stub.GetReservation, request).reservation
+
+    def release(self, reservation_id: str) -> manager_pb2.Reservation:
+        """Gives one back, as it is then. Raises NotFound RESERVATION_NOT_FOUND for one that this
+        caller may not give back, or that is not there.
+        """
+        stub = manager_pb2_grpc.ReservationServiceStub(self._peer.channel)
+        request = manager_pb2.ReleaseReservationRequest(reservation_id=reservation_id)
+        answer = self._peer.change(stub.ReleaseReservation, request)
+        if not answer.HasField("reservation"):
+            raise errors.NotFound(
+                "RESERVATION_NOT_FOUND",
+                f"no reservation {reservation_id} that can be given back from here",
+                hint="what is confirmed is given back by the cloud that asked for it",
+                reservation_id=reservation_id,
+            )
+        return answer.reservation
 
     def evacuate(self, request: manager_pb2.StartEvacuationRequest) -> manager_pb2.Evacuation:
         """Starts an evacuation; repeating it with the same id is safe."""
