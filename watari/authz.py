@@ -106,12 +106,32 @@ TABLE = MappingProxyType(
     | _rules(
         "watari.v1.AccountingService",
         _TENANTS | _OPERATORS,
-        *("ListUsageRecords", "ListUsageEvents", "ListQuotas", "ListInvoices", "GetInvoice"),
+        *("ListUsageRecords", "ListUsageEvents", "ListQuotas", "ListBalances"),
     )
     | _rules(
         "watari.v1.AccountingService",
         _OPERATORS,
-        *("PutQuota", "DeleteQuota", "ListLedgerEntries"),
+        *("PutQuota", "DeleteQuota", "PutPriceSheet", "ListLedgerEntries", "VerifyLedger"),
+        *("IssueInvoices", "CorrectMonth", "DecideDispute", "RecordPayment", "NetSettlement"),
+    )
+    # What a provider's tenants use here is billed to the provider, whose manager may read that.
+    | _rules(
+        "watari.v1.AccountingService",
+        _TENANTS | _OPERATORS | _FOREIGN_MANAGERS,
+        *("ListInvoices", "GetInvoice", "ExportInvoice", "ListDisputes"),
+    )
+    # Who pays disputes, and who runs the cloud decides.
+    | _rules("watari.v1.AccountingService", _TENANTS | _FOREIGN_MANAGERS, "OpenDispute")
+    # Prices are no secret among those who may buy, place or compare.
+    | _rules(
+        "watari.v1.AccountingService",
+        _TENANTS | _ANY_OPERATORS | _MANAGERS | _BROKERS,
+        *("ListPriceSheets", "GetPriceSheet"),
+    )
+    | _rules(
+        "watari.v1.AccountingService",
+        _FOREIGN_MANAGERS,
+        *("ListBilledCharges", "ListBilledEvents", "ListExpectedCharges"),
     )
     # Who may come asks for a price: the tenant, or the manager of the cloud that it leaves.
     | _rules("watari.v1.AccountingService", _TENANTS | _OPERATORS | _MANAGERS, "IssueQuote")

@@ -59,8 +59,17 @@ EXPECTED = {
         "ListReservations": OPERATOR,
     },
     "AccountingService": {
-        "ListUsageRecords ListUsageEvents ListQuotas ListInvoices GetInvoice": {*USERS, *OPERATOR},
-        "PutQuota DeleteQuota ListLedgerEntries": OPERATOR,
+        "ListUsageRecords ListUsageEvents ListQuotas ListBalances": {*USERS, *OPERATOR},
+        "PutQuota DeleteQuota PutPriceSheet ListLedgerEntries VerifyLedger IssueInvoices"
+        " CorrectMonth DecideDispute RecordPayment NetSettlement": OPERATOR,
+        "ListInvoices GetInvoice ExportInvoice ListDisputes": {
+            *USERS,
+            *OPERATOR,
+            "foreign manager",
+        },
+        "OpenDispute": {*USERS, "foreign manager"},
+        "ListPriceSheets GetPriceSheet": {*USERS, *OPERATORS, *MANAGERS, *BROKERS},
+        "ListBilledCharges ListBilledEvents ListExpectedCharges": {"foreign manager"},
         "GetSettlement": {*OPERATOR, "foreign manager"},
         "IssueQuote": {*USERS, *OPERATOR, *MANAGERS},
     },

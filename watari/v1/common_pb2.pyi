@@ -216,6 +216,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A process of the local federation did not become healthy in time."""
     ERROR_REASON_TOOL_MISSING: _ErrorReason.ValueType  # 152
     """An image or a tool that the command needs is missing on this machine."""
+    ERROR_REASON_LEDGER_CHAIN_BROKEN: _ErrorReason.ValueType  # 160
+    """The ledger is not what was written; metadata `sequence` and `fault`."""
+    ERROR_REASON_PERIOD_OPEN: _ErrorReason.ValueType  # 161
+    """The billing month has not ended, or its invoices are not issued, or an earlier month's are not."""
+    ERROR_REASON_DISPUTE_EXCEEDS_CHARGE: _ErrorReason.ValueType  # 162
+    """More is disputed than is left of the charge; metadata `left`."""
+    ERROR_REASON_DISPUTE_STATE: _ErrorReason.ValueType  # 163
+    """The dispute was decided otherwise; metadata `state`."""
+    ERROR_REASON_SETTLEMENT_DIFFERS: _ErrorReason.ValueType  # 164
+    """The other provider has netted other amounts; metadata `ours` and `theirs`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every stable error code of the project. A name, once released, never changes its meaning."""
@@ -388,6 +398,16 @@ ERROR_REASON_START_FAILED: ErrorReason.ValueType  # 151
 """A process of the local federation did not become healthy in time."""
 ERROR_REASON_TOOL_MISSING: ErrorReason.ValueType  # 152
 """An image or a tool that the command needs is missing on this machine."""
+ERROR_REASON_LEDGER_CHAIN_BROKEN: ErrorReason.ValueType  # 160
+"""The ledger is not what was written; metadata `sequence` and `fault`."""
+ERROR_REASON_PERIOD_OPEN: ErrorReason.ValueType  # 161
+"""The billing month has not ended, or its invoices are not issued, or an earlier month's are not."""
+ERROR_REASON_DISPUTE_EXCEEDS_CHARGE: ErrorReason.ValueType  # 162
+"""More is disputed than is left of the charge; metadata `left`."""
+ERROR_REASON_DISPUTE_STATE: ErrorReason.ValueType  # 163
+"""The dispute was decided otherwise; metadata `state`."""
+ERROR_REASON_SETTLEMENT_DIFFERS: ErrorReason.ValueType  # 164
+"""The other provider has netted other amounts; metadata `ours` and `theirs`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _DiskKind:

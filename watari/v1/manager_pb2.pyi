@@ -175,6 +175,70 @@ USAGE_KIND_RESIZED: UsageKind.ValueType  # 5
 """A machine's resources changed."""
 Global___UsageKind: _TypeAlias = UsageKind  # noqa: Y015
 
+class _InvoiceLineKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InvoiceLineKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InvoiceLineKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INVOICE_LINE_KIND_UNSPECIFIED: _InvoiceLineKind.ValueType  # 0
+    """Never sent."""
+    INVOICE_LINE_KIND_CHARGE: _InvoiceLineKind.ValueType  # 1
+    """What was used, or a flat charge."""
+    INVOICE_LINE_KIND_TAX: _InvoiceLineKind.ValueType  # 2
+    """A tax."""
+    INVOICE_LINE_KIND_CORRECTION: _InvoiceLineKind.ValueType  # 3
+    """A correction of an earlier invoice."""
+    INVOICE_LINE_KIND_ROUNDING: _InvoiceLineKind.ValueType  # 4
+    """What makes the total payable in the currency."""
+
+class InvoiceLineKind(_InvoiceLineKind, metaclass=_InvoiceLineKindEnumTypeWrapper):
+    """What a line of an invoice is."""
+
+INVOICE_LINE_KIND_UNSPECIFIED: InvoiceLineKind.ValueType  # 0
+"""Never sent."""
+INVOICE_LINE_KIND_CHARGE: InvoiceLineKind.ValueType  # 1
+"""What was used, or a flat charge."""
+INVOICE_LINE_KIND_TAX: InvoiceLineKind.ValueType  # 2
+"""A tax."""
+INVOICE_LINE_KIND_CORRECTION: InvoiceLineKind.ValueType  # 3
+"""A correction of an earlier invoice."""
+INVOICE_LINE_KIND_ROUNDING: InvoiceLineKind.ValueType  # 4
+"""What makes the total payable in the currency."""
+Global___InvoiceLineKind: _TypeAlias = InvoiceLineKind  # noqa: Y015
+
+class _DisputeState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DisputeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DisputeState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISPUTE_STATE_UNSPECIFIED: _DisputeState.ValueType  # 0
+    """Never sent."""
+    DISPUTE_STATE_OPEN: _DisputeState.ValueType  # 1
+    """Not decided."""
+    DISPUTE_STATE_UPHELD: _DisputeState.ValueType  # 2
+    """Credited as a whole."""
+    DISPUTE_STATE_REJECTED: _DisputeState.ValueType  # 3
+    """Owed again as a whole."""
+    DISPUTE_STATE_PARTLY_UPHELD: _DisputeState.ValueType  # 4
+    """A part was credited, the rest is owed again."""
+
+class DisputeState(_DisputeState, metaclass=_DisputeStateEnumTypeWrapper):
+    """How a dispute stands."""
+
+DISPUTE_STATE_UNSPECIFIED: DisputeState.ValueType  # 0
+"""Never sent."""
+DISPUTE_STATE_OPEN: DisputeState.ValueType  # 1
+"""Not decided."""
+DISPUTE_STATE_UPHELD: DisputeState.ValueType  # 2
+"""Credited as a whole."""
+DISPUTE_STATE_REJECTED: DisputeState.ValueType  # 3
+"""Owed again as a whole."""
+DISPUTE_STATE_PARTLY_UPHELD: DisputeState.ValueType  # 4
+"""A part was credited, the rest is owed again."""
+Global___DisputeState: _TypeAlias = DisputeState  # noqa: Y015
+
 class _DriftKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -256,6 +320,38 @@ RESOLUTION_GIVE_UP_HERE: Resolution.ValueType  # 2
 reservation and what has arrived are given up, which is safe, as a later hand-over is relinquished.
 """
 Global___Resolution: _TypeAlias = Resolution  # noqa: Y015
+
+class _InvoiceFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InvoiceFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InvoiceFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INVOICE_FORMAT_UNSPECIFIED: _InvoiceFormat.ValueType  # 0
+    """Never sent."""
+    INVOICE_FORMAT_JSON: _InvoiceFormat.ValueType  # 1
+    """Everything, exact."""
+    INVOICE_FORMAT_CSV: _InvoiceFormat.ValueType  # 2
+    """A row a line."""
+    INVOICE_FORMAT_HTML: _InvoiceFormat.ValueType  # 3
+    """A page to print."""
+    INVOICE_FORMAT_FOCUS: _InvoiceFormat.ValueType  # 4
+    """CSV in the columns of FOCUS 1.2."""
+
+class InvoiceFormat(_InvoiceFormat, metaclass=_InvoiceFormatEnumTypeWrapper):
+    """How an invoice is written."""
+
+INVOICE_FORMAT_UNSPECIFIED: InvoiceFormat.ValueType  # 0
+"""Never sent."""
+INVOICE_FORMAT_JSON: InvoiceFormat.ValueType  # 1
+"""Everything, exact."""
+INVOICE_FORMAT_CSV: InvoiceFormat.ValueType  # 2
+"""A row a line."""
+INVOICE_FORMAT_HTML: InvoiceFormat.ValueType  # 3
+"""A page to print."""
+INVOICE_FORMAT_FOCUS: InvoiceFormat.ValueType  # 4
+"""CSV in the columns of FOCUS 1.2."""
+Global___InvoiceFormat: _TypeAlias = InvoiceFormat  # noqa: Y015
 
 @_typing.final
 class Vm(_message.Message):
@@ -989,7 +1085,9 @@ Global___Quota: _TypeAlias = Quota  # noqa: Y015
 
 @_typing.final
 class LedgerEntry(_message.Message):
-    """One side of a booking; the sides of a booking add up to zero."""
+    """One booking in the ledger: two postings or more, which add up to zero. docs/accounting.md says which,
+    and over what the hashes are.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1000,23 +1098,56 @@ class LedgerEntry(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     USAGE_ID_FIELD_NUMBER: _builtins.int
     BOOKED_AT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    START_AT_FIELD_NUMBER: _builtins.int
+    END_AT_FIELD_NUMBER: _builtins.int
+    REFERS_TO_FIELD_NUMBER: _builtins.int
+    POSTINGS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_HASH_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows by one with every entry."""
     booking_id: _builtins.str
-    """Groups the sides of one booking (UUID)."""
+    """The entry (UUID); follows from what it records."""
     account: _builtins.str
-    """The account ("tenant:acme:receivable")."""
+    """Never set: `postings` have the accounts."""
     description: _builtins.str
     """What it is for."""
     usage_id: _builtins.str
-    """The usage record behind it, if any."""
+    """Never set: a charge comes from many usage records."""
+    kind: _builtins.str
+    """"charge", "tax", "correction", "dispute", "payment" and so on."""
+    subject: _builtins.str
+    """The charge, invoice, statement or payment that it is about."""
+    period: _builtins.str
+    """The billing month that it belongs to, as in "2026-03"; empty for none."""
+    refers_to: _builtins.str
+    """The entry that it corrects or disputes (UUID), if any."""
+    previous_hash: _builtins.bytes
+    """`hash` of the entry before; 32 zero bytes for the first."""
+    hash: _builtins.bytes
+    """SHA-256, 32 bytes."""
     @_builtins.property
     def amount(self) -> _common_pb2.Money:
-        """Positive is debit."""
+        """Never set: `postings` have the amounts."""
 
     @_builtins.property
     def booked_at(self) -> _timestamp_pb2.Timestamp:
         """When it was booked."""
+
+    @_builtins.property
+    def start_at(self) -> _timestamp_pb2.Timestamp:
+        """Start of the time that it charges for, if any."""
+
+    @_builtins.property
+    def end_at(self) -> _timestamp_pb2.Timestamp:
+        """End of it, exclusive."""
+
+    @_builtins.property
+    def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerPosting]:
+        """Its sides. 2 to 64."""
 
     def __init__(
         self,
@@ -1028,18 +1159,129 @@ class LedgerEntry(_message.Message):
         description: _builtins.str = ...,
         usage_id: _builtins.str = ...,
         booked_at: _timestamp_pb2.Timestamp | None = ...,
+        kind: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        period: _builtins.str = ...,
+        start_at: _timestamp_pb2.Timestamp | None = ...,
+        end_at: _timestamp_pb2.Timestamp | None = ...,
+        refers_to: _builtins.str = ...,
+        postings: _abc.Iterable[Global___LedgerPosting] | None = ...,
+        previous_hash: _builtins.bytes = ...,
+        hash: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "booked_at", b"booked_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "booked_at", b"booked_at", "end_at", b"end_at", "start_at", b"start_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount", "booked_at", b"booked_at", "booking_id", b"booking_id", "description", b"description", "sequence", b"sequence", "usage_id", b"usage_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount", "booked_at", b"booked_at", "booking_id", b"booking_id", "description", b"description", "end_at", b"end_at", "hash", b"hash", "kind", b"kind", "period", b"period", "postings", b"postings", "previous_hash", b"previous_hash", "refers_to", b"refers_to", "sequence", b"sequence", "start_at", b"start_at", "subject", b"subject", "usage_id", b"usage_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LedgerEntry: _TypeAlias = LedgerEntry  # noqa: Y015
 
 @_typing.final
+class LedgerPosting(_message.Message):
+    """One side of a booking."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account, as in "receivable:tenant:acme"."""
+    @_builtins.property
+    def amount(self) -> _common_pb2.Money:
+        """Positive is debit."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        amount: _common_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedgerPosting: _TypeAlias = LedgerPosting  # noqa: Y015
+
+@_typing.final
+class Balance(_message.Message):
+    """What an account holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account."""
+    @_builtins.property
+    def amount(self) -> _common_pb2.Money:
+        """Positive is debit."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        amount: _common_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Balance: _TypeAlias = Balance  # noqa: Y015
+
+@_typing.final
+class PriceSheetVersion(_message.Message):
+    """A version of a cloud's price sheet; never changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    IN_EFFECT_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Its number."""
+    currency_code: _builtins.str
+    """ISO 4217 code of its prices."""
+    document: _builtins.str
+    """The sheet as JSON (docs/accounting.md). Left out in lists."""
+    in_effect: _builtins.bool
+    """Whether it is the one in effect now."""
+    @_builtins.property
+    def effective_from(self) -> _timestamp_pb2.Timestamp:
+        """In effect from then on, until another one is."""
+
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was recorded."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        currency_code: _builtins.str = ...,
+        effective_from: _timestamp_pb2.Timestamp | None = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        document: _builtins.str = ...,
+        in_effect: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "recorded_at", b"recorded_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "document", b"document", "effective_from", b"effective_from", "in_effect", b"in_effect", "recorded_at", b"recorded_at", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceSheetVersion: _TypeAlias = PriceSheetVersion  # noqa: Y015
+
+@_typing.final
 class InvoiceLine(_message.Message):
-    """One line of an invoice."""
+    """One line of an invoice. The amounts of all lines add up to the total."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1049,6 +1291,19 @@ class InvoiceLine(_message.Message):
     UNIT_PRICE_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     VM_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CHARGE_ID_FIELD_NUMBER: _builtins.int
+    VM_NAME_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    START_AT_FIELD_NUMBER: _builtins.int
+    END_AT_FIELD_NUMBER: _builtins.int
+    LIST_AMOUNT_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """What it charges for."""
     quantity: _builtins.str
@@ -1057,13 +1312,45 @@ class InvoiceLine(_message.Message):
     """Unit of the quantity ("GiB-hour")."""
     vm_id: _builtins.str
     """The machine, if it is one's."""
+    kind: Global___InvoiceLineKind.ValueType
+    """What it is."""
+    charge_id: _builtins.str
+    """The charge (UUID), by which it is disputed; a correction's is that of the charge that it corrects."""
+    vm_name: _builtins.str
+    """The machine's name."""
+    tenant: _builtins.str
+    """The tenant."""
+    component: _builtins.str
+    """The component of the price sheet."""
+    price_version: _builtins.int
+    """The price sheet's version."""
+    tier: _builtins.int
+    """The tier of the component, from 1."""
+    minimum: _builtins.bool
+    """Not used, but charged for because a run was shorter than the minimum."""
+    percent: _builtins.str
+    """Discount, or a tax's rate: decimal, in percent."""
+    period: _builtins.str
+    """CORRECTION: the month that it corrects."""
     @_builtins.property
     def unit_price(self) -> _common_pb2.Money:
         """Price of one unit."""
 
     @_builtins.property
     def amount(self) -> _common_pb2.Money:
-        """Quantity times price, rounded to the currency."""
+        """What is owed for it: after the discount, rounded to nanos."""
+
+    @_builtins.property
+    def start_at(self) -> _timestamp_pb2.Timestamp:
+        """Start of what it charges for."""
+
+    @_builtins.property
+    def end_at(self) -> _timestamp_pb2.Timestamp:
+        """End of it, exclusive."""
+
+    @_builtins.property
+    def list_amount(self) -> _common_pb2.Money:
+        """By the list price, before the discount."""
 
     def __init__(
         self,
@@ -1074,10 +1361,23 @@ class InvoiceLine(_message.Message):
         unit_price: _common_pb2.Money | None = ...,
         amount: _common_pb2.Money | None = ...,
         vm_id: _builtins.str = ...,
+        kind: Global___InvoiceLineKind.ValueType = ...,
+        charge_id: _builtins.str = ...,
+        vm_name: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        component: _builtins.str = ...,
+        price_version: _builtins.int = ...,
+        tier: _builtins.int = ...,
+        minimum: _builtins.bool = ...,
+        start_at: _timestamp_pb2.Timestamp | None = ...,
+        end_at: _timestamp_pb2.Timestamp | None = ...,
+        list_amount: _common_pb2.Money | None = ...,
+        percent: _builtins.str = ...,
+        period: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "unit_price", b"unit_price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "end_at", b"end_at", "list_amount", b"list_amount", "start_at", b"start_at", "unit_price", b"unit_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "description", b"description", "quantity", b"quantity", "unit", b"unit", "unit_price", b"unit_price", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "component", b"component", "description", b"description", "end_at", b"end_at", "kind", b"kind", "list_amount", b"list_amount", "minimum", b"minimum", "percent", b"percent", "period", b"period", "price_version", b"price_version", "quantity", b"quantity", "start_at", b"start_at", "tenant", b"tenant", "tier", b"tier", "unit", b"unit", "unit_price", b"unit_price", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1085,7 +1385,7 @@ Global___InvoiceLine: _TypeAlias = InvoiceLine  # noqa: Y015
 
 @_typing.final
 class Invoice(_message.Message):
-    """An invoice."""
+    """An invoice. It is never changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1096,10 +1396,36 @@ class Invoice(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     ISSUED_AT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    CLOUD_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    NET_FIELD_NUMBER: _builtins.int
+    TAX_FIELD_NUMBER: _builtins.int
+    CORRECTION_FIELD_NUMBER: _builtins.int
+    ROUNDING_FIELD_NUMBER: _builtins.int
+    DUE_AT_FIELD_NUMBER: _builtins.int
+    LINES_COUNT_FIELD_NUMBER: _builtins.int
+    ISSUER_NAME_FIELD_NUMBER: _builtins.int
+    CUSTOMER_NAME_FIELD_NUMBER: _builtins.int
     invoice_id: _builtins.str
-    """Unique number."""
+    """UUID; follows from cloud, month and payer."""
     payer: _builtins.str
-    """Who pays: a tenant or a provider's domain."""
+    """Who pays: "tenant:acme" or "peer:osaka.example"."""
+    number: _builtins.str
+    """Its number, for people."""
+    cloud_id: _builtins.str
+    """The cloud."""
+    period: _builtins.str
+    """The billing month, as in "2026-03"."""
+    time_zone: _builtins.str
+    """The time zone in which the month begins and ends."""
+    lines_count: _builtins.int
+    """Number of lines."""
+    issuer_name: _builtins.str
+    """Who issues it."""
+    customer_name: _builtins.str
+    """Who gets it."""
     @_builtins.property
     def period_start(self) -> _timestamp_pb2.Timestamp:
         """Start of the period."""
@@ -1110,15 +1436,35 @@ class Invoice(_message.Message):
 
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceLine]:
-        """Its lines."""
+        """Its lines; a page of them."""
 
     @_builtins.property
     def total(self) -> _common_pb2.Money:
-        """Their sum with taxes."""
+        """What is to be paid, with taxes, corrections and rounding; negative is a credit."""
 
     @_builtins.property
     def issued_at(self) -> _timestamp_pb2.Timestamp:
         """When it was issued."""
+
+    @_builtins.property
+    def net(self) -> _common_pb2.Money:
+        """All charges after discounts."""
+
+    @_builtins.property
+    def tax(self) -> _common_pb2.Money:
+        """All taxes."""
+
+    @_builtins.property
+    def correction(self) -> _common_pb2.Money:
+        """All corrections of earlier invoices, taxes included."""
+
+    @_builtins.property
+    def rounding(self) -> _common_pb2.Money:
+        """What rounds the sum to what can be paid."""
+
+    @_builtins.property
+    def due_at(self) -> _timestamp_pb2.Timestamp:
+        """When it is to be paid."""
 
     def __init__(
         self,
@@ -1130,14 +1476,374 @@ class Invoice(_message.Message):
         lines: _abc.Iterable[Global___InvoiceLine] | None = ...,
         total: _common_pb2.Money | None = ...,
         issued_at: _timestamp_pb2.Timestamp | None = ...,
+        number: _builtins.str = ...,
+        cloud_id: _builtins.str = ...,
+        period: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+        net: _common_pb2.Money | None = ...,
+        tax: _common_pb2.Money | None = ...,
+        correction: _common_pb2.Money | None = ...,
+        rounding: _common_pb2.Money | None = ...,
+        due_at: _timestamp_pb2.Timestamp | None = ...,
+        lines_count: _builtins.int = ...,
+        issuer_name: _builtins.str = ...,
+        customer_name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["issued_at", b"issued_at", "period_end", b"period_end", "period_start", b"period_start", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction", "due_at", b"due_at", "issued_at", b"issued_at", "net", b"net", "period_end", b"period_end", "period_start", b"period_start", "rounding", b"rounding", "tax", b"tax", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice_id", b"invoice_id", "issued_at", b"issued_at", "lines", b"lines", "payer", b"payer", "period_end", b"period_end", "period_start", b"period_start", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "correction", b"correction", "customer_name", b"customer_name", "due_at", b"due_at", "invoice_id", b"invoice_id", "issued_at", b"issued_at", "issuer_name", b"issuer_name", "lines", b"lines", "lines_count", b"lines_count", "net", b"net", "number", b"number", "payer", b"payer", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "rounding", b"rounding", "tax", b"tax", "time_zone", b"time_zone", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Invoice: _TypeAlias = Invoice  # noqa: Y015
+
+@_typing.final
+class Dispute(_message.Message):
+    """A part of a charge that its payer does not accept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    CHARGE_ID_FIELD_NUMBER: _builtins.int
+    PAYER_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPENED_BY_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREDITED_FIELD_NUMBER: _builtins.int
+    DECISION_REASON_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    dispute_id: _builtins.str
+    """Made by who opened it (UUID)."""
+    charge_id: _builtins.str
+    """The charge (UUID)."""
+    payer: _builtins.str
+    """Who pays."""
+    description: _builtins.str
+    """What the charge is for."""
+    period: _builtins.str
+    """The billing month of the charge."""
+    reason: _builtins.str
+    """Why. At most 256 bytes."""
+    opened_by: _builtins.str
+    """SPIFFE id of who opened it."""
+    state: Global___DisputeState.ValueType
+    """How it stands."""
+    decision_reason: _builtins.str
+    """Why it was decided so."""
+    decided_by: _builtins.str
+    """SPIFFE id of who decided."""
+    @_builtins.property
+    def amount(self) -> _common_pb2.Money:
+        """How much of it is disputed."""
+
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def credited(self) -> _common_pb2.Money:
+        """What was credited; unset while it is open."""
+
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        dispute_id: _builtins.str = ...,
+        charge_id: _builtins.str = ...,
+        payer: _builtins.str = ...,
+        description: _builtins.str = ...,
+        period: _builtins.str = ...,
+        amount: _common_pb2.Money | None = ...,
+        reason: _builtins.str = ...,
+        opened_by: _builtins.str = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___DisputeState.ValueType = ...,
+        credited: _common_pb2.Money | None = ...,
+        decision_reason: _builtins.str = ...,
+        decided_by: _builtins.str = ...,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "credited", b"credited", "decided_at", b"decided_at", "opened_at", b"opened_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "credited", b"credited", "decided_at", b"decided_at", "decided_by", b"decided_by", "decision_reason", b"decision_reason", "description", b"description", "dispute_id", b"dispute_id", "opened_at", b"opened_at", "opened_by", b"opened_by", "payer", b"payer", "period", b"period", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dispute: _TypeAlias = Dispute  # noqa: Y015
+
+@_typing.final
+class OwedCharge(_message.Message):
+    """A charge as one side has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARGE_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    charge_id: _builtins.str
+    """The charge (UUID), the same at both sides."""
+    description: _builtins.str
+    """What it is for."""
+    @_builtins.property
+    def amount(self) -> _common_pb2.Money:
+        """What is owed for it, corrections included."""
+
+    def __init__(
+        self,
+        *,
+        charge_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+        amount: _common_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "description", b"description"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwedCharge: _TypeAlias = OwedCharge  # noqa: Y015
+
+@_typing.final
+class MeteredEvent(_message.Message):
+    """What happened to a machine, as the accounting takes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ResourcesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    VM_ID_FIELD_NUMBER: _builtins.int
+    VM_NAME_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    PEER_CLOUD_FIELD_NUMBER: _builtins.int
+    WIRE_BYTES_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """UUID, or derived from one."""
+    sequence: _builtins.int
+    """Orders events of one instant."""
+    kind: _builtins.str
+    """"started", "stopped", "resized", "arrived", "departed" or "deleted"."""
+    vm_id: _builtins.str
+    """The machine."""
+    vm_name: _builtins.str
+    """Its name."""
+    tenant: _builtins.str
+    """Its tenant at home."""
+    running: _builtins.bool
+    """"arrived": whether it runs from then on."""
+    migration_id: _builtins.str
+    """"arrived" and "departed": the migration (UUID)."""
+    peer_cloud: _builtins.str
+    """"arrived" and "departed": the other cloud."""
+    wire_bytes: _builtins.int
+    """"arrived" and "departed": sealed bytes that came or left."""
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def resources(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What it has from then on, by resource class. At most 40 entries."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        vm_id: _builtins.str = ...,
+        vm_name: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        resources: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        running: _builtins.bool = ...,
+        migration_id: _builtins.str = ...,
+        peer_cloud: _builtins.str = ...,
+        wire_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "kind", b"kind", "migration_id", b"migration_id", "occurred_at", b"occurred_at", "peer_cloud", b"peer_cloud", "resources", b"resources", "running", b"running", "sequence", b"sequence", "tenant", b"tenant", "vm_id", b"vm_id", "vm_name", b"vm_name", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeteredEvent: _TypeAlias = MeteredEvent  # noqa: Y015
+
+@_typing.final
+class SettlementDispute(_message.Message):
+    """A charge on which two providers do not agree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARGE_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    BILLED_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    charge_id: _builtins.str
+    """The charge (UUID)."""
+    description: _builtins.str
+    """What it is for."""
+    @_builtins.property
+    def billed(self) -> _common_pb2.Money:
+        """What the creditor billed."""
+
+    @_builtins.property
+    def expected(self) -> _common_pb2.Money:
+        """What the debtor works out."""
+
+    def __init__(
+        self,
+        *,
+        charge_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+        billed: _common_pb2.Money | None = ...,
+        expected: _common_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["billed", b"billed", "expected", b"expected"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed", b"billed", "charge_id", b"charge_id", "description", b"description", "expected", b"expected"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettlementDispute: _TypeAlias = SettlementDispute  # noqa: Y015
+
+@_typing.final
+class SettlementClaim(_message.Message):
+    """What one provider says that the other owes it for a month."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDITOR_FIELD_NUMBER: _builtins.int
+    DEBTOR_FIELD_NUMBER: _builtins.int
+    BILLED_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
+    CHARGES_AGREED_FIELD_NUMBER: _builtins.int
+    CHARGES_DISPUTED_FIELD_NUMBER: _builtins.int
+    DISPUTES_FIELD_NUMBER: _builtins.int
+    creditor: _builtins.str
+    """Trust domain of who is owed."""
+    debtor: _builtins.str
+    """Trust domain of who owes."""
+    charges_agreed: _builtins.int
+    """Charges that both have alike."""
+    charges_disputed: _builtins.int
+    """Charges that they do not."""
+    @_builtins.property
+    def billed(self) -> _common_pb2.Money:
+        """The sum of what was billed."""
+
+    @_builtins.property
+    def agreed(self) -> _common_pb2.Money:
+        """The sum of what both have alike."""
+
+    @_builtins.property
+    def disputes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettlementDispute]:
+        """The first of these, by charge id. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        creditor: _builtins.str = ...,
+        debtor: _builtins.str = ...,
+        billed: _common_pb2.Money | None = ...,
+        agreed: _common_pb2.Money | None = ...,
+        charges_agreed: _builtins.int = ...,
+        charges_disputed: _builtins.int = ...,
+        disputes: _abc.Iterable[Global___SettlementDispute] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "billed", b"billed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "billed", b"billed", "charges_agreed", b"charges_agreed", "charges_disputed", b"charges_disputed", "creditor", b"creditor", "debtor", b"debtor", "disputes", b"disputes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettlementClaim: _TypeAlias = SettlementClaim  # noqa: Y015
+
+@_typing.final
+class Settlement(_message.Message):
+    """Both claims of a month, as one provider reads them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    PEER_CLOUD_FIELD_NUMBER: _builtins.int
+    RECEIVABLE_FIELD_NUMBER: _builtins.int
+    PAYABLE_FIELD_NUMBER: _builtins.int
+    NET_FIELD_NUMBER: _builtins.int
+    NETTED_AT_FIELD_NUMBER: _builtins.int
+    statement_id: _builtins.str
+    """UUID, the same at both providers."""
+    period: _builtins.str
+    """The billing month."""
+    peer_cloud: _builtins.str
+    """The other cloud."""
+    @_builtins.property
+    def receivable(self) -> Global___SettlementClaim:
+        """What the other owes."""
+
+    @_builtins.property
+    def payable(self) -> Global___SettlementClaim:
+        """What is owed to it."""
+
+    @_builtins.property
+    def net(self) -> _common_pb2.Money:
+        """Agreed in our favour; negative is against us."""
+
+    @_builtins.property
+    def netted_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was booked here; unset before that."""
+
+    def __init__(
+        self,
+        *,
+        statement_id: _builtins.str = ...,
+        period: _builtins.str = ...,
+        peer_cloud: _builtins.str = ...,
+        receivable: Global___SettlementClaim | None = ...,
+        payable: Global___SettlementClaim | None = ...,
+        net: _common_pb2.Money | None = ...,
+        netted_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "netted_at", b"netted_at", "payable", b"payable", "receivable", b"receivable"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "netted_at", b"netted_at", "payable", b"payable", "peer_cloud", b"peer_cloud", "period", b"period", "receivable", b"receivable", "statement_id", b"statement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Settlement: _TypeAlias = Settlement  # noqa: Y015
 
 @_typing.final
 class GetCloudStatusRequest(_message.Message):
@@ -3508,6 +4214,152 @@ class DeleteQuotaResponse(_message.Message):
 Global___DeleteQuotaResponse: _TypeAlias = DeleteQuotaResponse  # noqa: Y015
 
 @_typing.final
+class PutPriceSheetRequest(_message.Message):
+    """Request of AccountingService.PutPriceSheet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """The sheet as JSON (docs/accounting.md). At most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutPriceSheetRequest: _TypeAlias = PutPriceSheetRequest  # noqa: Y015
+
+@_typing.final
+class PutPriceSheetResponse(_message.Message):
+    """Response of AccountingService.PutPriceSheet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHEET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sheet(self) -> Global___PriceSheetVersion:
+        """The version as it is recorded."""
+
+    def __init__(
+        self,
+        *,
+        sheet: Global___PriceSheetVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sheet", b"sheet"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sheet", b"sheet"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutPriceSheetResponse: _TypeAlias = PutPriceSheetResponse  # noqa: Y015
+
+@_typing.final
+class ListPriceSheetsRequest(_message.Message):
+    """Request of AccountingService.ListPriceSheets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Versions a page."""
+    page_token: _builtins.str
+    """Where to go on."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceSheetsRequest: _TypeAlias = ListPriceSheetsRequest  # noqa: Y015
+
+@_typing.final
+class ListPriceSheetsResponse(_message.Message):
+    """Response of AccountingService.ListPriceSheets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHEETS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def sheets(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceSheetVersion]:
+        """The versions, without documents."""
+
+    def __init__(
+        self,
+        *,
+        sheets: _abc.Iterable[Global___PriceSheetVersion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sheets", b"sheets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceSheetsResponse: _TypeAlias = ListPriceSheetsResponse  # noqa: Y015
+
+@_typing.final
+class GetPriceSheetRequest(_message.Message):
+    """Request of AccountingService.GetPriceSheet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version; 0 is the one in effect now."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPriceSheetRequest: _TypeAlias = GetPriceSheetRequest  # noqa: Y015
+
+@_typing.final
+class GetPriceSheetResponse(_message.Message):
+    """Response of AccountingService.GetPriceSheet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHEET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sheet(self) -> Global___PriceSheetVersion:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        sheet: Global___PriceSheetVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sheet", b"sheet"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sheet", b"sheet"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPriceSheetResponse: _TypeAlias = GetPriceSheetResponse  # noqa: Y015
+
+@_typing.final
 class ListLedgerEntriesRequest(_message.Message):
     """Request of AccountingService.ListLedgerEntries."""
 
@@ -3515,19 +4367,35 @@ class ListLedgerEntriesRequest(_message.Message):
 
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     after_sequence: _builtins.int
     """Entries after this sequence number."""
     page_size: _builtins.int
-    """Entries a page."""
+    """Entries a page; long ones make it shorter."""
+    period: _builtins.str
+    """Only this billing month's."""
+    kind: _builtins.str
+    """Only of this kind."""
+    subject: _builtins.str
+    """Only about this charge, invoice, statement or payment."""
+    account: _builtins.str
+    """Only those that touch this account."""
     def __init__(
         self,
         *,
         after_sequence: _builtins.int = ...,
         page_size: _builtins.int = ...,
+        period: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        account: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "after_sequence", b"after_sequence", "kind", b"kind", "page_size", b"page_size", "period", b"period", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3540,22 +4408,264 @@ class ListLedgerEntriesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_HASH_FIELD_NUMBER: _builtins.int
+    last_sequence: _builtins.int
+    """The number of the newest entry, whether it is on this page or not."""
+    last_hash: _builtins.bytes
+    """Its hash: kept elsewhere, it shows later whether the ledger was cut off. 32 bytes."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerEntry]:
-        """The entries."""
+        """The entries; none is the end."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[Global___LedgerEntry] | None = ...,
+        last_sequence: _builtins.int = ...,
+        last_hash: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "last_hash", b"last_hash", "last_sequence", b"last_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListLedgerEntriesResponse: _TypeAlias = ListLedgerEntriesResponse  # noqa: Y015
+
+@_typing.final
+class VerifyLedgerRequest(_message.Message):
+    """Request of AccountingService.VerifyLedger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    AFTER_HASH_FIELD_NUMBER: _builtins.int
+    NOTED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    NOTED_HASH_FIELD_NUMBER: _builtins.int
+    after_sequence: _builtins.int
+    """The entry after which to begin: `sequence` of the answer before, 0 at first."""
+    after_hash: _builtins.bytes
+    """Its hash: `hash` of the answer before; empty at first."""
+    noted_sequence: _builtins.int
+    """A number that was kept earlier, with its hash."""
+    noted_hash: _builtins.bytes
+    """The hash that was kept; empty for none."""
+    def __init__(
+        self,
+        *,
+        after_sequence: _builtins.int = ...,
+        after_hash: _builtins.bytes = ...,
+        noted_sequence: _builtins.int = ...,
+        noted_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_hash", b"after_hash", "after_sequence", b"after_sequence", "noted_hash", b"noted_hash", "noted_sequence", b"noted_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLedgerRequest: _TypeAlias = VerifyLedgerRequest  # noqa: Y015
+
+@_typing.final
+class VerifyLedgerResponse(_message.Message):
+    """Response of AccountingService.VerifyLedger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The last entry that was verified."""
+    hash: _builtins.bytes
+    """Its hash, 32 bytes."""
+    more: _builtins.bool
+    """Whether there are entries after it."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        hash: _builtins.bytes = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "more", b"more", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLedgerResponse: _TypeAlias = VerifyLedgerResponse  # noqa: Y015
+
+@_typing.final
+class ListBalancesRequest(_message.Message):
+    """Request of AccountingService.ListBalances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Accounts a page."""
+    page_token: _builtins.str
+    """Where to go on."""
+    prefix: _builtins.str
+    """Only accounts that begin so, as in "receivable:"."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBalancesRequest: _TypeAlias = ListBalancesRequest  # noqa: Y015
+
+@_typing.final
+class ListBalancesResponse(_message.Message):
+    """Response of AccountingService.ListBalances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Balance]:
+        """The accounts."""
+
+    def __init__(
+        self,
+        *,
+        balances: _abc.Iterable[Global___Balance] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBalancesResponse: _TypeAlias = ListBalancesResponse  # noqa: Y015
+
+@_typing.final
+class IssueInvoicesRequest(_message.Message):
+    """Request of AccountingService.IssueInvoices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    period: _builtins.str
+    """The billing month, as in "2026-03"."""
+    def __init__(
+        self,
+        *,
+        period: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueInvoicesRequest: _TypeAlias = IssueInvoicesRequest  # noqa: Y015
+
+@_typing.final
+class IssueInvoicesResponse(_message.Message):
+    """Response of AccountingService.IssueInvoices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUED_FIELD_NUMBER: _builtins.int
+    INVOICES_FIELD_NUMBER: _builtins.int
+    ISSUED_AT_FIELD_NUMBER: _builtins.int
+    issued: _builtins.int
+    """Invoices that were issued by this call."""
+    invoices: _builtins.int
+    """Invoices of the month."""
+    @_builtins.property
+    def issued_at(self) -> _timestamp_pb2.Timestamp:
+        """When all of the month had been issued."""
+
+    def __init__(
+        self,
+        *,
+        issued: _builtins.int = ...,
+        invoices: _builtins.int = ...,
+        issued_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issued_at", b"issued_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoices", b"invoices", "issued", b"issued", "issued_at", b"issued_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueInvoicesResponse: _TypeAlias = IssueInvoicesResponse  # noqa: Y015
+
+@_typing.final
+class CorrectMonthRequest(_message.Message):
+    """Request of AccountingService.CorrectMonth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRECTION_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    correction_id: _builtins.str
+    """Made by the caller (UUID): repeating it books nothing twice."""
+    period: _builtins.str
+    """The billing month."""
+    reason: _builtins.str
+    """Why. At most 256 bytes."""
+    def __init__(
+        self,
+        *,
+        correction_id: _builtins.str = ...,
+        period: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_id", b"correction_id", "period", b"period", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorrectMonthRequest: _TypeAlias = CorrectMonthRequest  # noqa: Y015
+
+@_typing.final
+class CorrectMonthResponse(_message.Message):
+    """Response of AccountingService.CorrectMonth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """Entries that were booked by this call."""
+    @_builtins.property
+    def amount(self) -> _common_pb2.Money:
+        """What they change of all receivables."""
+
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        amount: _common_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorrectMonthResponse: _TypeAlias = CorrectMonthResponse  # noqa: Y015
 
 @_typing.final
 class ListInvoicesRequest(_message.Message):
@@ -3566,22 +4676,26 @@ class ListInvoicesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PAYER_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Invoices a page."""
     page_token: _builtins.str
     """Where to go on."""
     payer: _builtins.str
     """Only this payer's; empty is all that the caller may see."""
+    period: _builtins.str
+    """Only this billing month's."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         payer: _builtins.str = ...,
+        period: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "payer", b"payer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "payer", b"payer", "period", b"period"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3622,16 +4736,24 @@ class GetInvoiceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INVOICE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     invoice_id: _builtins.str
-    """The invoice."""
+    """The invoice, or its number."""
+    page_size: _builtins.int
+    """Lines a page."""
+    page_token: _builtins.str
+    """Where to go on."""
     def __init__(
         self,
         *,
         invoice_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice_id", b"invoice_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice_id", b"invoice_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3644,6 +4766,9 @@ class GetInvoiceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INVOICE_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end of its lines."""
     @_builtins.property
     def invoice(self) -> Global___Invoice:
         """The invoice."""
@@ -3652,14 +4777,307 @@ class GetInvoiceResponse(_message.Message):
         self,
         *,
         invoice: Global___Invoice | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetInvoiceResponse: _TypeAlias = GetInvoiceResponse  # noqa: Y015
+
+@_typing.final
+class ExportInvoiceRequest(_message.Message):
+    """Request of AccountingService.ExportInvoice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    invoice_id: _builtins.str
+    """The invoice, or its number."""
+    format: Global___InvoiceFormat.ValueType
+    """How."""
+    def __init__(
+        self,
+        *,
+        invoice_id: _builtins.str = ...,
+        format: Global___InvoiceFormat.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "invoice_id", b"invoice_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportInvoiceRequest: _TypeAlias = ExportInvoiceRequest  # noqa: Y015
+
+@_typing.final
+class ExportInvoiceResponse(_message.Message):
+    """Part of the response of AccountingService.ExportInvoice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    """The next bytes of the document, UTF-8. At most 256 KiB."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportInvoiceResponse: _TypeAlias = ExportInvoiceResponse  # noqa: Y015
+
+@_typing.final
+class OpenDisputeRequest(_message.Message):
+    """Request of AccountingService.OpenDispute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    CHARGE_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    dispute_id: _builtins.str
+    """Made by the caller (UUID)."""
+    charge_id: _builtins.str
+    """The charge (UUID)."""
+    reason: _builtins.str
+    """Why. At most 256 bytes."""
+    @_builtins.property
+    def amount(self) -> _common_pb2.Money:
+        """How much of it; unset is all that is left."""
+
+    def __init__(
+        self,
+        *,
+        dispute_id: _builtins.str = ...,
+        charge_id: _builtins.str = ...,
+        amount: _common_pb2.Money | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "dispute_id", b"dispute_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenDisputeRequest: _TypeAlias = OpenDisputeRequest  # noqa: Y015
+
+@_typing.final
+class OpenDisputeResponse(_message.Message):
+    """Response of AccountingService.OpenDispute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dispute(self) -> Global___Dispute:
+        """The dispute."""
+
+    def __init__(
+        self,
+        *,
+        dispute: Global___Dispute | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispute", b"dispute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispute", b"dispute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenDisputeResponse: _TypeAlias = OpenDisputeResponse  # noqa: Y015
+
+@_typing.final
+class ListDisputesRequest(_message.Message):
+    """Request of AccountingService.ListDisputes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OPEN_ONLY_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Disputes a page."""
+    page_token: _builtins.str
+    """Where to go on."""
+    open_only: _builtins.bool
+    """Only those that are not decided."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        open_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["open_only", b"open_only", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDisputesRequest: _TypeAlias = ListDisputesRequest  # noqa: Y015
+
+@_typing.final
+class ListDisputesResponse(_message.Message):
+    """Response of AccountingService.ListDisputes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def disputes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dispute]:
+        """The disputes."""
+
+    def __init__(
+        self,
+        *,
+        disputes: _abc.Iterable[Global___Dispute] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disputes", b"disputes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDisputesResponse: _TypeAlias = ListDisputesResponse  # noqa: Y015
+
+@_typing.final
+class DecideDisputeRequest(_message.Message):
+    """Request of AccountingService.DecideDispute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    CREDITED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    dispute_id: _builtins.str
+    """The dispute."""
+    reason: _builtins.str
+    """Why. At most 256 bytes."""
+    @_builtins.property
+    def credited(self) -> _common_pb2.Money:
+        """What is credited of it: nothing rejects it, all of it upholds it. The rest is owed again."""
+
+    def __init__(
+        self,
+        *,
+        dispute_id: _builtins.str = ...,
+        credited: _common_pb2.Money | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credited", b"credited"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credited", b"credited", "dispute_id", b"dispute_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideDisputeRequest: _TypeAlias = DecideDisputeRequest  # noqa: Y015
+
+@_typing.final
+class DecideDisputeResponse(_message.Message):
+    """Response of AccountingService.DecideDispute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dispute(self) -> Global___Dispute:
+        """The dispute."""
+
+    def __init__(
+        self,
+        *,
+        dispute: Global___Dispute | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispute", b"dispute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispute", b"dispute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideDisputeResponse: _TypeAlias = DecideDisputeResponse  # noqa: Y015
+
+@_typing.final
+class RecordPaymentRequest(_message.Message):
+    """Request of AccountingService.RecordPayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    PAYER_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    OUTGOING_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """Made by the caller (UUID)."""
+    payer: _builtins.str
+    """Who paid, or was paid: "tenant:acme" or "peer:osaka.example"."""
+    reference: _builtins.str
+    """What the bank says, for people. At most 256 bytes."""
+    outgoing: _builtins.bool
+    """Paid by us, to a provider."""
+    @_builtins.property
+    def amount(self) -> _common_pb2.Money:
+        """How much, more than 0."""
+
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        payer: _builtins.str = ...,
+        amount: _common_pb2.Money | None = ...,
+        reference: _builtins.str = ...,
+        outgoing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "outgoing", b"outgoing", "payer", b"payer", "payment_id", b"payment_id", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordPaymentRequest: _TypeAlias = RecordPaymentRequest  # noqa: Y015
+
+@_typing.final
+class RecordPaymentResponse(_message.Message):
+    """Response of AccountingService.RecordPayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> Global___LedgerEntry:
+        """The booking."""
+
+    @_builtins.property
+    def left(self) -> _common_pb2.Money:
+        """What is still owed, by the payer or, of an outgoing one, by us."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___LedgerEntry | None = ...,
+        left: _common_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "left", b"left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "left", b"left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordPaymentResponse: _TypeAlias = RecordPaymentResponse  # noqa: Y015
 
 @_typing.final
 class GetSettlementRequest(_message.Message):
@@ -3670,15 +5088,21 @@ class GetSettlementRequest(_message.Message):
     PROVIDER_DOMAIN_FIELD_NUMBER: _builtins.int
     PERIOD_START_FIELD_NUMBER: _builtins.int
     PERIOD_END_FIELD_NUMBER: _builtins.int
+    CLOUD_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
     provider_domain: _builtins.str
-    """The other provider's trust domain."""
+    """The other provider's trust domain; empty is that of `cloud_id`."""
+    cloud_id: _builtins.str
+    """The other provider's cloud."""
+    period: _builtins.str
+    """The billing month, as in "2026-03"."""
     @_builtins.property
     def period_start(self) -> _timestamp_pb2.Timestamp:
-        """Start of the period."""
+        """Not used: `period` says which month."""
 
     @_builtins.property
     def period_end(self) -> _timestamp_pb2.Timestamp:
-        """End of the period, exclusive."""
+        """Not used: `period` says which month."""
 
     def __init__(
         self,
@@ -3686,10 +5110,12 @@ class GetSettlementRequest(_message.Message):
         provider_domain: _builtins.str = ...,
         period_start: _timestamp_pb2.Timestamp | None = ...,
         period_end: _timestamp_pb2.Timestamp | None = ...,
+        cloud_id: _builtins.str = ...,
+        period: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start", "provider_domain", b"provider_domain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "period", b"period", "period_end", b"period_end", "period_start", b"period_start", "provider_domain", b"provider_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3704,17 +5130,22 @@ class GetSettlementResponse(_message.Message):
     RECEIVABLE_FIELD_NUMBER: _builtins.int
     PAYABLE_FIELD_NUMBER: _builtins.int
     NET_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receivable(self) -> Global___Invoice:
-        """What the other provider owes, as an invoice."""
+        """What the other provider owes, as an invoice without lines; unset while none is issued."""
 
     @_builtins.property
     def payable(self) -> Global___Invoice:
-        """What is owed to it, as it was billed."""
+        """What is owed to it, as it was billed; unset while nothing is."""
 
     @_builtins.property
     def net(self) -> _common_pb2.Money:
-        """The difference; positive is in our favour."""
+        """The difference of what is agreed; positive is in our favour."""
+
+    @_builtins.property
+    def settlement(self) -> Global___Settlement:
+        """The statement."""
 
     def __init__(
         self,
@@ -3722,11 +5153,264 @@ class GetSettlementResponse(_message.Message):
         receivable: Global___Invoice | None = ...,
         payable: Global___Invoice | None = ...,
         net: _common_pb2.Money | None = ...,
+        settlement: Global___Settlement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "payable", b"payable", "receivable", b"receivable"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "payable", b"payable", "receivable", b"receivable", "settlement", b"settlement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "payable", b"payable", "receivable", b"receivable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "payable", b"payable", "receivable", b"receivable", "settlement", b"settlement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSettlementResponse: _TypeAlias = GetSettlementResponse  # noqa: Y015
+
+@_typing.final
+class NetSettlementRequest(_message.Message):
+    """Request of AccountingService.NetSettlement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOUD_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    cloud_id: _builtins.str
+    """The other provider's cloud."""
+    period: _builtins.str
+    """The billing month, as in "2026-03"."""
+    def __init__(
+        self,
+        *,
+        cloud_id: _builtins.str = ...,
+        period: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetSettlementRequest: _TypeAlias = NetSettlementRequest  # noqa: Y015
+
+@_typing.final
+class NetSettlementResponse(_message.Message):
+    """Response of AccountingService.NetSettlement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settlement(self) -> Global___Settlement:
+        """The statement as it was booked."""
+
+    def __init__(
+        self,
+        *,
+        settlement: Global___Settlement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settlement", b"settlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settlement", b"settlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetSettlementResponse: _TypeAlias = NetSettlementResponse  # noqa: Y015
+
+@_typing.final
+class ListBilledChargesRequest(_message.Message):
+    """Request of AccountingService.ListBilledCharges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    period: _builtins.str
+    """The billing month."""
+    page_size: _builtins.int
+    """Charges a page."""
+    page_token: _builtins.str
+    """Where to go on."""
+    def __init__(
+        self,
+        *,
+        period: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBilledChargesRequest: _TypeAlias = ListBilledChargesRequest  # noqa: Y015
+
+@_typing.final
+class ListBilledChargesResponse(_message.Message):
+    """Response of AccountingService.ListBilledCharges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    ISSUED_FIELD_NUMBER: _builtins.int
+    INVOICE_FIELD_NUMBER: _builtins.int
+    NETTED_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    currency_code: _builtins.str
+    """The currency in which this cloud charges."""
+    time_zone: _builtins.str
+    """The time zone of its billing months."""
+    issued: _builtins.bool
+    """Whether the month's invoices are issued."""
+    @_builtins.property
+    def charges(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwedCharge]:
+        """The charges, by id."""
+
+    @_builtins.property
+    def invoice(self) -> Global___Invoice:
+        """The caller's invoice without lines, if there is one."""
+
+    @_builtins.property
+    def netted(self) -> Global___Settlement:
+        """The statement with the caller as it was booked here; unset before that."""
+
+    def __init__(
+        self,
+        *,
+        charges: _abc.Iterable[Global___OwedCharge] | None = ...,
+        next_page_token: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+        issued: _builtins.bool = ...,
+        invoice: Global___Invoice | None = ...,
+        netted: Global___Settlement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice", "netted", b"netted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charges", b"charges", "currency_code", b"currency_code", "invoice", b"invoice", "issued", b"issued", "netted", b"netted", "next_page_token", b"next_page_token", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBilledChargesResponse: _TypeAlias = ListBilledChargesResponse  # noqa: Y015
+
+@_typing.final
+class ListBilledEventsRequest(_message.Message):
+    """Request of AccountingService.ListBilledEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    period: _builtins.str
+    """Events before the end of this billing month."""
+    page_size: _builtins.int
+    """Events a page."""
+    page_token: _builtins.str
+    """Where to go on."""
+    def __init__(
+        self,
+        *,
+        period: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBilledEventsRequest: _TypeAlias = ListBilledEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListBilledEventsResponse(_message.Message):
+    """Response of AccountingService.ListBilledEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeteredEvent]:
+        """The events, in order of time."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___MeteredEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBilledEventsResponse: _TypeAlias = ListBilledEventsResponse  # noqa: Y015
+
+@_typing.final
+class ListExpectedChargesRequest(_message.Message):
+    """Request of AccountingService.ListExpectedCharges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    CLOUD_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    period: _builtins.str
+    """The billing month."""
+    cloud_id: _builtins.str
+    """The caller's cloud."""
+    page_size: _builtins.int
+    """Charges a page."""
+    page_token: _builtins.str
+    """Where to go on."""
+    def __init__(
+        self,
+        *,
+        period: _builtins.str = ...,
+        cloud_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "page_size", b"page_size", "page_token", b"page_token", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExpectedChargesRequest: _TypeAlias = ListExpectedChargesRequest  # noqa: Y015
+
+@_typing.final
+class ListExpectedChargesResponse(_message.Message):
+    """Response of AccountingService.ListExpectedCharges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def charges(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwedCharge]:
+        """The charges, by id."""
+
+    def __init__(
+        self,
+        *,
+        charges: _abc.Iterable[Global___OwedCharge] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charges", b"charges", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExpectedChargesResponse: _TypeAlias = ListExpectedChargesResponse  # noqa: Y015

@@ -1454,10 +1454,45 @@ class AccountingServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.DeleteQuotaRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.DeleteQuotaResponse.FromString,
                 _registered_method=True)
+        self.PutPriceSheet = channel.unary_unary(
+                '/watari.v1.AccountingService/PutPriceSheet',
+                request_serializer=watari_dot_v1_dot_manager__pb2.PutPriceSheetRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.PutPriceSheetResponse.FromString,
+                _registered_method=True)
+        self.ListPriceSheets = channel.unary_unary(
+                '/watari.v1.AccountingService/ListPriceSheets',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ListPriceSheetsRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ListPriceSheetsResponse.FromString,
+                _registered_method=True)
+        self.GetPriceSheet = channel.unary_unary(
+                '/watari.v1.AccountingService/GetPriceSheet',
+                request_serializer=watari_dot_v1_dot_manager__pb2.GetPriceSheetRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.GetPriceSheetResponse.FromString,
+                _registered_method=True)
         self.ListLedgerEntries = channel.unary_unary(
                 '/watari.v1.AccountingService/ListLedgerEntries',
                 request_serializer=watari_dot_v1_dot_manager__pb2.ListLedgerEntriesRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.ListLedgerEntriesResponse.FromString,
+                _registered_method=True)
+        self.VerifyLedger = channel.unary_unary(
+                '/watari.v1.AccountingService/VerifyLedger',
+                request_serializer=watari_dot_v1_dot_manager__pb2.VerifyLedgerRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.VerifyLedgerResponse.FromString,
+                _registered_method=True)
+        self.ListBalances = channel.unary_unary(
+                '/watari.v1.AccountingService/ListBalances',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ListBalancesRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ListBalancesResponse.FromString,
+                _registered_method=True)
+        self.IssueInvoices = channel.unary_unary(
+                '/watari.v1.AccountingService/IssueInvoices',
+                request_serializer=watari_dot_v1_dot_manager__pb2.IssueInvoicesRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.IssueInvoicesResponse.FromString,
+                _registered_method=True)
+        self.CorrectMonth = channel.unary_unary(
+                '/watari.v1.AccountingService/CorrectMonth',
+                request_serializer=watari_dot_v1_dot_manager__pb2.CorrectMonthRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.CorrectMonthResponse.FromString,
                 _registered_method=True)
         self.ListInvoices = channel.unary_unary(
                 '/watari.v1.AccountingService/ListInvoices',
@@ -1469,10 +1504,55 @@ class AccountingServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.GetInvoiceRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.GetInvoiceResponse.FromString,
                 _registered_method=True)
+        self.ExportInvoice = channel.unary_stream(
+                '/watari.v1.AccountingService/ExportInvoice',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ExportInvoiceRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ExportInvoiceResponse.FromString,
+                _registered_method=True)
+        self.OpenDispute = channel.unary_unary(
+                '/watari.v1.AccountingService/OpenDispute',
+                request_serializer=watari_dot_v1_dot_manager__pb2.OpenDisputeRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.OpenDisputeResponse.FromString,
+                _registered_method=True)
+        self.ListDisputes = channel.unary_unary(
+                '/watari.v1.AccountingService/ListDisputes',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ListDisputesRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ListDisputesResponse.FromString,
+                _registered_method=True)
+        self.DecideDispute = channel.unary_unary(
+                '/watari.v1.AccountingService/DecideDispute',
+                request_serializer=watari_dot_v1_dot_manager__pb2.DecideDisputeRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.DecideDisputeResponse.FromString,
+                _registered_method=True)
+        self.RecordPayment = channel.unary_unary(
+                '/watari.v1.AccountingService/RecordPayment',
+                request_serializer=watari_dot_v1_dot_manager__pb2.RecordPaymentRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.RecordPaymentResponse.FromString,
+                _registered_method=True)
         self.GetSettlement = channel.unary_unary(
                 '/watari.v1.AccountingService/GetSettlement',
                 request_serializer=watari_dot_v1_dot_manager__pb2.GetSettlementRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.GetSettlementResponse.FromString,
+                _registered_method=True)
+        self.NetSettlement = channel.unary_unary(
+                '/watari.v1.AccountingService/NetSettlement',
+                request_serializer=watari_dot_v1_dot_manager__pb2.NetSettlementRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.NetSettlementResponse.FromString,
+                _registered_method=True)
+        self.ListBilledCharges = channel.unary_unary(
+                '/watari.v1.AccountingService/ListBilledCharges',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ListBilledChargesRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ListBilledChargesResponse.FromString,
+                _registered_method=True)
+        self.ListBilledEvents = channel.unary_unary(
+                '/watari.v1.AccountingService/ListBilledEvents',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ListBilledEventsRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ListBilledEventsResponse.FromString,
+                _registered_method=True)
+        self.ListExpectedCharges = channel.unary_unary(
+                '/watari.v1.AccountingService/ListExpectedCharges',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ListExpectedChargesRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ListExpectedChargesResponse.FromString,
                 _registered_method=True)
 
 
@@ -1527,15 +1607,71 @@ class AccountingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutPriceSheet(self, request, context):
+        """Records a version of the price sheet for good. Its version number is its id: the same content again
+        changes nothing. ALREADY_EXISTS (ID_REUSED); INVALID_ARGUMENT for a sheet that contradicts the
+        others, or that would be in effect before now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPriceSheets(self, request, context):
+        """Lists versions of the price sheet, newest first. Everyone who may ask for a quote.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPriceSheet(self, request, context):
+        """Gets a version with its content, without the discounts of other payers. NOT_FOUND
+        (RECORD_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListLedgerEntries(self, request, context):
-        """Lists ledger entries, oldest first.
+        """Lists ledger entries, oldest first. DATA_LOSS (LEDGER_CHAIN_BROKEN) for one that cannot be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyLedger(self, request, context):
+        """Verifies a part of the ledger's hash chain: repeat it until nothing is left. DATA_LOSS
+        (LEDGER_CHAIN_BROKEN) with metadata `sequence` and `fault`: "missing", "altered", "replaced" or
+        "cut_off".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBalances(self, request, context):
+        """Lists what accounts hold, by currency and name: operators all, a tenant its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueInvoices(self, request, context):
+        """Issues the invoices of a billing month that has ended, each once. What is issued stays.
+        FAILED_PRECONDITION (PERIOD_OPEN) before the month's end, and while an earlier month is not issued.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CorrectMonth(self, request, context):
+        """Books what is missing in a month that was issued, or too much, after events came late: due with
+        the next invoice. FAILED_PRECONDITION (PERIOD_OPEN) for a month without invoices.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListInvoices(self, request, context):
-        """Lists invoices, newest first.
+        """Lists invoices, newest first: a tenant's and another provider's manager's own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1548,8 +1684,79 @@ class AccountingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportInvoice(self, request, context):
+        """Writes an invoice as a document, in parts. NOT_FOUND (RECORD_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenDispute(self, request, context):
+        """Disputes a part of a charge: until it is decided nobody owes it. Callers: the payer, which is the
+        tenant, or the manager of the provider. NOT_FOUND (RECORD_NOT_FOUND), ALREADY_EXISTS (ID_REUSED),
+        FAILED_PRECONDITION (DISPUTE_EXCEEDS_CHARGE) for more than is left of the charge.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDisputes(self, request, context):
+        """Lists disputes, newest first: of operators all, of others their own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideDispute(self, request, context):
+        """Decides a dispute for good. NOT_FOUND (RECORD_NOT_FOUND), FAILED_PRECONDITION (DISPUTE_STATE) when
+        it was decided otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordPayment(self, request, context):
+        """Records a payment. ALREADY_EXISTS (ID_REUSED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSettlement(self, request, context):
-        """Gets the netting statement with another provider for a period.
+        """Gets the netting statement with another provider's cloud for a month: worked out from both sides'
+        records now, or as it was netted. The other manager is asked: UNAVAILABLE (PEER_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def NetSettlement(self, request, context):
+        """Books the statement, once: what the other side billed, as agreed, the netting, and disputes.
+        FAILED_PRECONDITION (PERIOD_OPEN) until both have issued the month, (SETTLEMENT_DIFFERS) where the
+        other side has netted other amounts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBilledCharges(self, request, context):
+        """Lists what the caller owes for a month by charge, corrections included. Other providers' managers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBilledEvents(self, request, context):
+        """Lists what happened here to machines of the caller's tenants, from the first on, so that the caller
+        can work out what it owes. Other providers' managers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExpectedCharges(self, request, context):
+        """Lists what this side works out that it owes the caller, for which it asks the caller for events
+        and price sheets. Other providers' managers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1588,10 +1795,45 @@ def add_AccountingServiceServicer_to_server(servicer, server):
                     request_deserializer=watari_dot_v1_dot_manager__pb2.DeleteQuotaRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.DeleteQuotaResponse.SerializeToString,
             ),
+            'PutPriceSheet': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutPriceSheet,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.PutPriceSheetRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.PutPriceSheetResponse.SerializeToString,
+            ),
+            'ListPriceSheets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPriceSheets,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ListPriceSheetsRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ListPriceSheetsResponse.SerializeToString,
+            ),
+            'GetPriceSheet': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPriceSheet,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.GetPriceSheetRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.GetPriceSheetResponse.SerializeToString,
+            ),
             'ListLedgerEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLedgerEntries,
                     request_deserializer=watari_dot_v1_dot_manager__pb2.ListLedgerEntriesRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.ListLedgerEntriesResponse.SerializeToString,
+            ),
+            'VerifyLedger': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyLedger,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.VerifyLedgerRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.VerifyLedgerResponse.SerializeToString,
+            ),
+            'ListBalances': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBalances,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ListBalancesRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ListBalancesResponse.SerializeToString,
+            ),
+            'IssueInvoices': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueInvoices,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.IssueInvoicesRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.IssueInvoicesResponse.SerializeToString,
+            ),
+            'CorrectMonth': grpc.unary_unary_rpc_method_handler(
+                    servicer.CorrectMonth,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.CorrectMonthRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.CorrectMonthResponse.SerializeToString,
             ),
             'ListInvoices': grpc.unary_unary_rpc_method_handler(
                     servicer.ListInvoices,
@@ -1603,10 +1845,55 @@ def add_AccountingServiceServicer_to_server(servicer, server):
                     request_deserializer=watari_dot_v1_dot_manager__pb2.GetInvoiceRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.GetInvoiceResponse.SerializeToString,
             ),
+            'ExportInvoice': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportInvoice,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ExportInvoiceRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ExportInvoiceResponse.SerializeToString,
+            ),
+            'OpenDispute': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenDispute,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.OpenDisputeRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.OpenDisputeResponse.SerializeToString,
+            ),
+            'ListDisputes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDisputes,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ListDisputesRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ListDisputesResponse.SerializeToString,
+            ),
+            'DecideDispute': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideDispute,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.DecideDisputeRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.DecideDisputeResponse.SerializeToString,
+            ),
+            'RecordPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordPayment,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.RecordPaymentRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.RecordPaymentResponse.SerializeToString,
+            ),
             'GetSettlement': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSettlement,
                     request_deserializer=watari_dot_v1_dot_manager__pb2.GetSettlementRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.GetSettlementResponse.SerializeToString,
+            ),
+            'NetSettlement': grpc.unary_unary_rpc_method_handler(
+                    servicer.NetSettlement,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.NetSettlementRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.NetSettlementResponse.SerializeToString,
+            ),
+            'ListBilledCharges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBilledCharges,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ListBilledChargesRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ListBilledChargesResponse.SerializeToString,
+            ),
+            'ListBilledEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBilledEvents,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ListBilledEventsRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ListBilledEventsResponse.SerializeToString,
+            ),
+            'ListExpectedCharges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExpectedCharges,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ListExpectedChargesRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ListExpectedChargesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1784,6 +2071,87 @@ class AccountingService:
             _registered_method=True)
 
     @staticmethod
+    def PutPriceSheet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/PutPriceSheet',
+            watari_dot_v1_dot_manager__pb2.PutPriceSheetRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.PutPriceSheetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPriceSheets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/ListPriceSheets',
+            watari_dot_v1_dot_manager__pb2.ListPriceSheetsRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ListPriceSheetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPriceSheet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/GetPriceSheet',
+            watari_dot_v1_dot_manager__pb2.GetPriceSheetRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.GetPriceSheetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListLedgerEntries(request,
             target,
             options=(),
@@ -1800,6 +2168,114 @@ class AccountingService:
             '/watari.v1.AccountingService/ListLedgerEntries',
             watari_dot_v1_dot_manager__pb2.ListLedgerEntriesRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.ListLedgerEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/VerifyLedger',
+            watari_dot_v1_dot_manager__pb2.VerifyLedgerRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.VerifyLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBalances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/ListBalances',
+            watari_dot_v1_dot_manager__pb2.ListBalancesRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ListBalancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueInvoices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/IssueInvoices',
+            watari_dot_v1_dot_manager__pb2.IssueInvoicesRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.IssueInvoicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CorrectMonth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/CorrectMonth',
+            watari_dot_v1_dot_manager__pb2.CorrectMonthRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.CorrectMonthResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1865,6 +2341,141 @@ class AccountingService:
             _registered_method=True)
 
     @staticmethod
+    def ExportInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/watari.v1.AccountingService/ExportInvoice',
+            watari_dot_v1_dot_manager__pb2.ExportInvoiceRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ExportInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenDispute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/OpenDispute',
+            watari_dot_v1_dot_manager__pb2.OpenDisputeRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.OpenDisputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDisputes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/ListDisputes',
+            watari_dot_v1_dot_manager__pb2.ListDisputesRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ListDisputesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideDispute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/DecideDispute',
+            watari_dot_v1_dot_manager__pb2.DecideDisputeRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.DecideDisputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/RecordPayment',
+            watari_dot_v1_dot_manager__pb2.RecordPaymentRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.RecordPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetSettlement(request,
             target,
             options=(),
@@ -1881,6 +2492,114 @@ class AccountingService:
             '/watari.v1.AccountingService/GetSettlement',
             watari_dot_v1_dot_manager__pb2.GetSettlementRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.GetSettlementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NetSettlement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/NetSettlement',
+            watari_dot_v1_dot_manager__pb2.NetSettlementRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.NetSettlementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBilledCharges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/ListBilledCharges',
+            watari_dot_v1_dot_manager__pb2.ListBilledChargesRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ListBilledChargesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBilledEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/ListBilledEvents',
+            watari_dot_v1_dot_manager__pb2.ListBilledEventsRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ListBilledEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExpectedCharges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/ListExpectedCharges',
+            watari_dot_v1_dot_manager__pb2.ListExpectedChargesRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ListExpectedChargesResponse.FromString,
             options,
             channel_credentials,
             insecure,

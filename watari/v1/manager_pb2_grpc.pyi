@@ -598,14 +598,72 @@ class AccountingServiceStub:
     """Deletes a quota: the wider ones hold. One that is not there is no error. ABORTED
     (GENERATION_CONFLICT).
     """
+    PutPriceSheet: _grpc.UnaryUnaryMultiCallable[_manager_pb2.PutPriceSheetRequest, _manager_pb2.PutPriceSheetResponse]
+    """Records a version of the price sheet for good. Its version number is its id: the same content again
+    changes nothing. ALREADY_EXISTS (ID_REUSED); INVALID_ARGUMENT for a sheet that contradicts the
+    others, or that would be in effect before now.
+    """
+    ListPriceSheets: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListPriceSheetsRequest, _manager_pb2.ListPriceSheetsResponse]
+    """Lists versions of the price sheet, newest first. Everyone who may ask for a quote."""
+    GetPriceSheet: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GetPriceSheetRequest, _manager_pb2.GetPriceSheetResponse]
+    """Gets a version with its content, without the discounts of other payers. NOT_FOUND
+    (RECORD_NOT_FOUND).
+    """
     ListLedgerEntries: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListLedgerEntriesRequest, _manager_pb2.ListLedgerEntriesResponse]
-    """Lists ledger entries, oldest first."""
+    """Lists ledger entries, oldest first. DATA_LOSS (LEDGER_CHAIN_BROKEN) for one that cannot be read."""
+    VerifyLedger: _grpc.UnaryUnaryMultiCallable[_manager_pb2.VerifyLedgerRequest, _manager_pb2.VerifyLedgerResponse]
+    """Verifies a part of the ledger's hash chain: repeat it until nothing is left. DATA_LOSS
+    (LEDGER_CHAIN_BROKEN) with metadata `sequence` and `fault`: "missing", "altered", "replaced" or
+    "cut_off".
+    """
+    ListBalances: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListBalancesRequest, _manager_pb2.ListBalancesResponse]
+    """Lists what accounts hold, by currency and name: operators all, a tenant its own."""
+    IssueInvoices: _grpc.UnaryUnaryMultiCallable[_manager_pb2.IssueInvoicesRequest, _manager_pb2.IssueInvoicesResponse]
+    """Issues the invoices of a billing month that has ended, each once. What is issued stays.
+    FAILED_PRECONDITION (PERIOD_OPEN) before the month's end, and while an earlier month is not issued.
+    """
+    CorrectMonth: _grpc.UnaryUnaryMultiCallable[_manager_pb2.CorrectMonthRequest, _manager_pb2.CorrectMonthResponse]
+    """Books what is missing in a month that was issued, or too much, after events came late: due with
+    the next invoice. FAILED_PRECONDITION (PERIOD_OPEN) for a month without invoices.
+    """
     ListInvoices: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListInvoicesRequest, _manager_pb2.ListInvoicesResponse]
-    """Lists invoices, newest first."""
+    """Lists invoices, newest first: a tenant's and another provider's manager's own."""
     GetInvoice: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GetInvoiceRequest, _manager_pb2.GetInvoiceResponse]
     """Gets an invoice with its lines. NOT_FOUND (RECORD_NOT_FOUND)."""
+    ExportInvoice: _grpc.UnaryStreamMultiCallable[_manager_pb2.ExportInvoiceRequest, _manager_pb2.ExportInvoiceResponse]
+    """Writes an invoice as a document, in parts. NOT_FOUND (RECORD_NOT_FOUND)."""
+    OpenDispute: _grpc.UnaryUnaryMultiCallable[_manager_pb2.OpenDisputeRequest, _manager_pb2.OpenDisputeResponse]
+    """Disputes a part of a charge: until it is decided nobody owes it. Callers: the payer, which is the
+    tenant, or the manager of the provider. NOT_FOUND (RECORD_NOT_FOUND), ALREADY_EXISTS (ID_REUSED),
+    FAILED_PRECONDITION (DISPUTE_EXCEEDS_CHARGE) for more than is left of the charge.
+    """
+    ListDisputes: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListDisputesRequest, _manager_pb2.ListDisputesResponse]
+    """Lists disputes, newest first: of operators all, of others their own."""
+    DecideDispute: _grpc.UnaryUnaryMultiCallable[_manager_pb2.DecideDisputeRequest, _manager_pb2.DecideDisputeResponse]
+    """Decides a dispute for good. NOT_FOUND (RECORD_NOT_FOUND), FAILED_PRECONDITION (DISPUTE_STATE) when
+    it was decided otherwise.
+    """
+    RecordPayment: _grpc.UnaryUnaryMultiCallable[_manager_pb2.RecordPaymentRequest, _manager_pb2.RecordPaymentResponse]
+    """Records a payment. ALREADY_EXISTS (ID_REUSED)."""
     GetSettlement: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GetSettlementRequest, _manager_pb2.GetSettlementResponse]
-    """Gets the netting statement with another provider for a period."""
+    """Gets the netting statement with another provider's cloud for a month: worked out from both sides'
+    records now, or as it was netted. The other manager is asked: UNAVAILABLE (PEER_UNAVAILABLE).
+    """
+    NetSettlement: _grpc.UnaryUnaryMultiCallable[_manager_pb2.NetSettlementRequest, _manager_pb2.NetSettlementResponse]
+    """Books the statement, once: what the other side billed, as agreed, the netting, and disputes.
+    FAILED_PRECONDITION (PERIOD_OPEN) until both have issued the month, (SETTLEMENT_DIFFERS) where the
+    other side has netted other amounts.
+    """
+    ListBilledCharges: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListBilledChargesRequest, _manager_pb2.ListBilledChargesResponse]
+    """Lists what the caller owes for a month by charge, corrections included. Other providers' managers."""
+    ListBilledEvents: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListBilledEventsRequest, _manager_pb2.ListBilledEventsResponse]
+    """Lists what happened here to machines of the caller's tenants, from the first on, so that the caller
+    can work out what it owes. Other providers' managers.
+    """
+    ListExpectedCharges: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListExpectedChargesRequest, _manager_pb2.ListExpectedChargesResponse]
+    """Lists what this side works out that it owes the caller, for which it asks the caller for events
+    and price sheets. Other providers' managers.
+    """
 
 @_typing.type_check_only
 class AccountingServiceAsyncStub(AccountingServiceStub):
@@ -634,14 +692,72 @@ class AccountingServiceAsyncStub(AccountingServiceStub):
     """Deletes a quota: the wider ones hold. One that is not there is no error. ABORTED
     (GENERATION_CONFLICT).
     """
+    PutPriceSheet: _aio.UnaryUnaryMultiCallable[_manager_pb2.PutPriceSheetRequest, _manager_pb2.PutPriceSheetResponse]  # type: ignore[assignment]
+    """Records a version of the price sheet for good. Its version number is its id: the same content again
+    changes nothing. ALREADY_EXISTS (ID_REUSED); INVALID_ARGUMENT for a sheet that contradicts the
+    others, or that would be in effect before now.
+    """
+    ListPriceSheets: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListPriceSheetsRequest, _manager_pb2.ListPriceSheetsResponse]  # type: ignore[assignment]
+    """Lists versions of the price sheet, newest first. Everyone who may ask for a quote."""
+    GetPriceSheet: _aio.UnaryUnaryMultiCallable[_manager_pb2.GetPriceSheetRequest, _manager_pb2.GetPriceSheetResponse]  # type: ignore[assignment]
+    """Gets a version with its content, without the discounts of other payers. NOT_FOUND
+    (RECORD_NOT_FOUND).
+    """
     ListLedgerEntries: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListLedgerEntriesRequest, _manager_pb2.ListLedgerEntriesResponse]  # type: ignore[assignment]
-    """Lists ledger entries, oldest first."""
+    """Lists ledger entries, oldest first. DATA_LOSS (LEDGER_CHAIN_BROKEN) for one that cannot be read."""
+    VerifyLedger: _aio.UnaryUnaryMultiCallable[_manager_pb2.VerifyLedgerRequest, _manager_pb2.VerifyLedgerResponse]  # type: ignore[assignment]
+    """Verifies a part of the ledger's hash chain: repeat it until nothing is left. DATA_LOSS
+    (LEDGER_CHAIN_BROKEN) with metadata `sequence` and `fault`: "missing", "altered", "replaced" or
+    "cut_off".
+    """
+    ListBalances: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListBalancesRequest, _manager_pb2.ListBalancesResponse]  # type: ignore[assignment]
+    """Lists what accounts hold, by currency and name: operators all, a tenant its own."""
+    IssueInvoices: _aio.UnaryUnaryMultiCallable[_manager_pb2.IssueInvoicesRequest, _manager_pb2.IssueInvoicesResponse]  # type: ignore[assignment]
+    """Issues the invoices of a billing month that has ended, each once. What is issued stays.
+    FAILED_PRECONDITION (PERIOD_OPEN) before the month's end, and while an earlier month is not issued.
+    """
+    CorrectMonth: _aio.UnaryUnaryMultiCallable[_manager_pb2.CorrectMonthRequest, _manager_pb2.CorrectMonthResponse]  # type: ignore[assignment]
+    """Books what is missing in a month that was issued, or too much, after events came late: due with
+    the next invoice. FAILED_PRECONDITION (PERIOD_OPEN) for a month without invoices.
+    """
     ListInvoices: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListInvoicesRequest, _manager_pb2.ListInvoicesResponse]  # type: ignore[assignment]
-    """Lists invoices, newest first."""
+    """Lists invoices, newest first: a tenant's and another provider's manager's own."""
     GetInvoice: _aio.UnaryUnaryMultiCallable[_manager_pb2.GetInvoiceRequest, _manager_pb2.GetInvoiceResponse]  # type: ignore[assignment]
     """Gets an invoice with its lines. NOT_FOUND (RECORD_NOT_FOUND)."""
+    ExportInvoice: _aio.UnaryStreamMultiCallable[_manager_pb2.ExportInvoiceRequest, _manager_pb2.ExportInvoiceResponse]  # type: ignore[assignment]
+    """Writes an invoice as a document, in parts. NOT_FOUND (RECORD_NOT_FOUND)."""
+    OpenDispute: _aio.UnaryUnaryMultiCallable[_manager_pb2.OpenDisputeRequest, _manager_pb2.OpenDisputeResponse]  # type: ignore[assignment]
+    """Disputes a part of a charge: until it is decided nobody owes it. Callers: the payer, which is the
+    tenant, or the manager of the provider. NOT_FOUND (RECORD_NOT_FOUND), ALREADY_EXISTS (ID_REUSED),
+    FAILED_PRECONDITION (DISPUTE_EXCEEDS_CHARGE) for more than is left of the charge.
+    """
+    ListDisputes: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListDisputesRequest, _manager_pb2.ListDisputesResponse]  # type: ignore[assignment]
+    """Lists disputes, newest first: of operators all, of others their own."""
+    DecideDispute: _aio.UnaryUnaryMultiCallable[_manager_pb2.DecideDisputeRequest, _manager_pb2.DecideDisputeResponse]  # type: ignore[assignment]
+    """Decides a dispute for good. NOT_FOUND (RECORD_NOT_FOUND), FAILED_PRECONDITION (DISPUTE_STATE) when
+    it was decided otherwise.
+    """
+    RecordPayment: _aio.UnaryUnaryMultiCallable[_manager_pb2.RecordPaymentRequest, _manager_pb2.RecordPaymentResponse]  # type: ignore[assignment]
+    """Records a payment. ALREADY_EXISTS (ID_REUSED)."""
     GetSettlement: _aio.UnaryUnaryMultiCallable[_manager_pb2.GetSettlementRequest, _manager_pb2.GetSettlementResponse]  # type: ignore[assignment]
-    """Gets the netting statement with another provider for a period."""
+    """Gets the netting statement with another provider's cloud for a month: worked out from both sides'
+    records now, or as it was netted. The other manager is asked: UNAVAILABLE (PEER_UNAVAILABLE).
+    """
+    NetSettlement: _aio.UnaryUnaryMultiCallable[_manager_pb2.NetSettlementRequest, _manager_pb2.NetSettlementResponse]  # type: ignore[assignment]
+    """Books the statement, once: what the other side billed, as agreed, the netting, and disputes.
+    FAILED_PRECONDITION (PERIOD_OPEN) until both have issued the month, (SETTLEMENT_DIFFERS) where the
+    other side has netted other amounts.
+    """
+    ListBilledCharges: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListBilledChargesRequest, _manager_pb2.ListBilledChargesResponse]  # type: ignore[assignment]
+    """Lists what the caller owes for a month by charge, corrections included. Other providers' managers."""
+    ListBilledEvents: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListBilledEventsRequest, _manager_pb2.ListBilledEventsResponse]  # type: ignore[assignment]
+    """Lists what happened here to machines of the caller's tenants, from the first on, so that the caller
+    can work out what it owes. Other providers' managers.
+    """
+    ListExpectedCharges: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListExpectedChargesRequest, _manager_pb2.ListExpectedChargesResponse]  # type: ignore[assignment]
+    """Lists what this side works out that it owes the caller, for which it asks the caller for events
+    and price sheets. Other providers' managers.
+    """
 
 class AccountingServiceServicer:
     """Usage, quotas, money. Callers: users of the federation for what is the tenant's; operators; peers'
@@ -698,19 +814,80 @@ class AccountingServiceServicer:
         (GENERATION_CONFLICT).
         """
 
+    def PutPriceSheet(
+        self,
+        request: _manager_pb2.PutPriceSheetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.PutPriceSheetResponse, _abc.Awaitable[_manager_pb2.PutPriceSheetResponse]]:
+        """Records a version of the price sheet for good. Its version number is its id: the same content again
+        changes nothing. ALREADY_EXISTS (ID_REUSED); INVALID_ARGUMENT for a sheet that contradicts the
+        others, or that would be in effect before now.
+        """
+
+    def ListPriceSheets(
+        self,
+        request: _manager_pb2.ListPriceSheetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.ListPriceSheetsResponse, _abc.Awaitable[_manager_pb2.ListPriceSheetsResponse]]:
+        """Lists versions of the price sheet, newest first. Everyone who may ask for a quote."""
+
+    def GetPriceSheet(
+        self,
+        request: _manager_pb2.GetPriceSheetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.GetPriceSheetResponse, _abc.Awaitable[_manager_pb2.GetPriceSheetResponse]]:
+        """Gets a version with its content, without the discounts of other payers. NOT_FOUND
+        (RECORD_NOT_FOUND).
+        """
+
     def ListLedgerEntries(
         self,
         request: _manager_pb2.ListLedgerEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.ListLedgerEntriesResponse, _abc.Awaitable[_manager_pb2.ListLedgerEntriesResponse]]:
-        """Lists ledger entries, oldest first."""
+        """Lists ledger entries, oldest first. DATA_LOSS (LEDGER_CHAIN_BROKEN) for one that cannot be read."""
+
+    def VerifyLedger(
+        self,
+        request: _manager_pb2.VerifyLedgerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.VerifyLedgerResponse, _abc.Awaitable[_manager_pb2.VerifyLedgerResponse]]:
+        """Verifies a part of the ledger's hash chain: repeat it until nothing is left. DATA_LOSS
+        (LEDGER_CHAIN_BROKEN) with metadata `sequence` and `fault`: "missing", "altered", "replaced" or
+        "cut_off".
+        """
+
+    def ListBalances(
+        self,
+        request: _manager_pb2.ListBalancesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.ListBalancesResponse, _abc.Awaitable[_manager_pb2.ListBalancesResponse]]:
+        """Lists what accounts hold, by currency and name: operators all, a tenant its own."""
+
+    def IssueInvoices(
+        self,
+        request: _manager_pb2.IssueInvoicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.IssueInvoicesResponse, _abc.Awaitable[_manager_pb2.IssueInvoicesResponse]]:
+        """Issues the invoices of a billing month that has ended, each once. What is issued stays.
+        FAILED_PRECONDITION (PERIOD_OPEN) before the month's end, and while an earlier month is not issued.
+        """
+
+    def CorrectMonth(
+        self,
+        request: _manager_pb2.CorrectMonthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.CorrectMonthResponse, _abc.Awaitable[_manager_pb2.CorrectMonthResponse]]:
+        """Books what is missing in a month that was issued, or too much, after events came late: due with
+        the next invoice. FAILED_PRECONDITION (PERIOD_OPEN) for a month without invoices.
+        """
 
     def ListInvoices(
         self,
         request: _manager_pb2.ListInvoicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.ListInvoicesResponse, _abc.Awaitable[_manager_pb2.ListInvoicesResponse]]:
-        """Lists invoices, newest first."""
+        """Lists invoices, newest first: a tenant's and another provider's manager's own."""
 
     def GetInvoice(
         self,
@@ -719,11 +896,88 @@ class AccountingServiceServicer:
     ) -> _typing.Union[_manager_pb2.GetInvoiceResponse, _abc.Awaitable[_manager_pb2.GetInvoiceResponse]]:
         """Gets an invoice with its lines. NOT_FOUND (RECORD_NOT_FOUND)."""
 
+    def ExportInvoice(
+        self,
+        request: _manager_pb2.ExportInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_manager_pb2.ExportInvoiceResponse], _abc.AsyncIterator[_manager_pb2.ExportInvoiceResponse]]:
+        """Writes an invoice as a document, in parts. NOT_FOUND (RECORD_NOT_FOUND)."""
+
+    def OpenDispute(
+        self,
+        request: _manager_pb2.OpenDisputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.OpenDisputeResponse, _abc.Awaitable[_manager_pb2.OpenDisputeResponse]]:
+        """Disputes a part of a charge: until it is decided nobody owes it. Callers: the payer, which is the
+        tenant, or the manager of the provider. NOT_FOUND (RECORD_NOT_FOUND), ALREADY_EXISTS (ID_REUSED),
+        FAILED_PRECONDITION (DISPUTE_EXCEEDS_CHARGE) for more than is left of the charge.
+        """
+
+    def ListDisputes(
+        self,
+        request: _manager_pb2.ListDisputesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.ListDisputesResponse, _abc.Awaitable[_manager_pb2.ListDisputesResponse]]:
+        """Lists disputes, newest first: of operators all, of others their own."""
+
+    def DecideDispute(
+        self,
+        request: _manager_pb2.DecideDisputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.DecideDisputeResponse, _abc.Awaitable[_manager_pb2.DecideDisputeResponse]]:
+        """Decides a dispute for good. NOT_FOUND (RECORD_NOT_FOUND), FAILED_PRECONDITION (DISPUTE_STATE) when
+        it was decided otherwise.
+        """
+
+    def RecordPayment(
+        self,
+        request: _manager_pb2.RecordPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.RecordPaymentResponse, _abc.Awaitable[_manager_pb2.RecordPaymentResponse]]:
+        """Records a payment. ALREADY_EXISTS (ID_REUSED)."""
+
     def GetSettlement(
         self,
         request: _manager_pb2.GetSettlementRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.GetSettlementResponse, _abc.Awaitable[_manager_pb2.GetSettlementResponse]]:
-        """Gets the netting statement with another provider for a period."""
+        """Gets the netting statement with another provider's cloud for a month: worked out from both sides'
+        records now, or as it was netted. The other manager is asked: UNAVAILABLE (PEER_UNAVAILABLE).
+        """
+
+    def NetSettlement(
+        self,
+        request: _manager_pb2.NetSettlementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.NetSettlementResponse, _abc.Awaitable[_manager_pb2.NetSettlementResponse]]:
+        """Books the statement, once: what the other side billed, as agreed, the netting, and disputes.
+        FAILED_PRECONDITION (PERIOD_OPEN) until both have issued the month, (SETTLEMENT_DIFFERS) where the
+        other side has netted other amounts.
+        """
+
+    def ListBilledCharges(
+        self,
+        request: _manager_pb2.ListBilledChargesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.ListBilledChargesResponse, _abc.Awaitable[_manager_pb2.ListBilledChargesResponse]]:
+        """Lists what the caller owes for a month by charge, corrections included. Other providers' managers."""
+
+    def ListBilledEvents(
+        self,
+        request: _manager_pb2.ListBilledEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.ListBilledEventsResponse, _abc.Awaitable[_manager_pb2.ListBilledEventsResponse]]:
+        """Lists what happened here to machines of the caller's tenants, from the first on, so that the caller
+        can work out what it owes. Other providers' managers.
+        """
+
+    def ListExpectedCharges(
+        self,
+        request: _manager_pb2.ListExpectedChargesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.ListExpectedChargesResponse, _abc.Awaitable[_manager_pb2.ListExpectedChargesResponse]]:
+        """Lists what this side works out that it owes the caller, for which it asks the caller for events
+        and price sheets. Other providers' managers.
+        """
 
 def add_AccountingServiceServicer_to_server(servicer: AccountingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
