@@ -55,6 +55,17 @@ def scaled(text: object, scale: int, field: str) -> int:
     return int(found)
 
 
+def signed(text: str) -> Decimal:
+    """The decimal that `text` wrote."""
+    return Decimal(text)
+
+
+def whole(text: str, scale: int = NANOS) -> int:
+    """The inverse of `text`."""
+    with localcontext(prec=_DIGITS):
+        return int(Decimal(text) * scale)
+
+
 def decimal(count: int, scale: int = NANOS) -> Decimal:
     """The exact decimal of a whole number of parts; `scale` is a power of ten."""
     with localcontext(prec=_DIGITS):

@@ -141,8 +141,8 @@ def digest(sequence: int, entry: Entry, previous_hash: bytes) -> bytes:
 def verify(chained: Iterable[Chained], *, after: Head = START, noted: Noted | None = None) -> Head:
     """Go through a ledger that follows `after`; the head that it leads to.
 
-    Raises DataLoss AUDIT_CHAIN_BROKEN, metadata `log` "ledger", `sequence` and `fault`: "missing",
-    "altered" or "replaced", and with a head that was kept elsewhere "cut_off".
+    Raises DataLoss LEDGER_CHAIN_BROKEN, metadata `sequence` and `fault`: "missing", "altered" or
+    "replaced", and with a head that was kept elsewhere "cut_off".
     """
     kept = noted or Noted()
     head, seen = after, kept.hash in (None, after.hash)
@@ -191,11 +191,10 @@ def postings(accounts: Mapping[str, int]) -> tuple[Posting, ...]:
 def broken(sequence: int, fault: str) -> errors.DataLoss:
     """The error for a ledger that is not what was written."""
     return errors.DataLoss(
-        "AUDIT_CHAIN_BROKEN",
+        "LEDGER_CHAIN_BROKEN",
         f"the ledger is not what was written: entry {sequence} is {fault.replace('_', ' ')}",
         hint="keep a copy of it as it is, compare it with earlier exports, and find out who could "
         "write to the manager's database",
-        log="ledger",
         sequence=sequence,
         fault=fault,
     )

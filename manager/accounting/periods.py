@@ -5,6 +5,7 @@ hour shorter than its days say, and the one in which they go back an hour longer
 time, in which leap seconds do not exist: a day that had one is 86,400 s like every other.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -14,6 +15,7 @@ from watari import validate
 MICROS = 1_000_000
 """Microseconds in a second."""
 
+_LABEL = re.compile("[0-9]{4}-[0-9]{2}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -55,6 +57,18 @@ def micros(moment: datetime) -> int:
 def moment(value: int, zone: str = "UTC") -> datetime:
     """The inverse of `micros`, told in a zone."""
     return (_EPOCH + timedelta(microseconds=value)).astimezone(ZoneInfo(zone))
+
+
+def instant(text: str) -> int:
+    """The inverse of `rfc3339`."""
+    return micros(datetime.fromisoformat(text))
+
+
+def labelled(label: str, zone: str) -> Month:
+    """The month of a label, as in "2026-03". Raises InvalidArgument INVALID_FIELD."""
+    if not _LABEL.fullmatch(label):
+        raise validate.invalid_field("period", f"{label[:16]!r} is no month", 'as in "2026-03"')
+    return month(int(label[:4]), int(label[5:]), zone)
 
 
 def rfc3339(value: int) -> str:

@@ -89,6 +89,7 @@ def to_json(invoice: Invoice) -> str:
         "corrections": [
             {
                 "entry_id": entry.entry_id,
+                "charge_id": entry.subject,
                 "refers_to": entry.refers_to,
                 "description": entry.description,
                 "period": entry.period,

@@ -64,9 +64,10 @@ def page(connection: Connection, *, after: int, limit: int) -> list[Chained]:
     return _select(connection, _ENTRIES.sequence > after, limit)
 
 
-def everything(connection: Connection, page_size: int = 1000) -> Iterator[Chained]:
-    """The whole ledger, a page at a time: for `ledger.verify` and exports."""
-    after = 0
+def everything(
+    connection: Connection, page_size: int = 1000, *, after: int = 0
+) -> Iterator[Chained]:
+    """The whole ledger after a sequence number, a page at a time: for `ledger.verify`, exports."""
     while found := page(connection, after=after, limit=page_size):
         yield from found
         after = found[-1].sequence
@@ -76,6 +77,113 @@ def period(connection: Connection, label: str, *, after: int = 0, limit: int) ->
     """Entries of a billing month after a sequence number, oldest first."""
     where = sa.and_(_ENTRIES.period == label, _ENTRIES.sequence > after)
     return _select(connection, where, limit)
+
+
+def find(
+    connection: Connection,
+    *,
+    after: int = 0,
+    limit: int,
+    period: str = "",
+    kind: str = "",
+    subject: str = "",
+    account: str = "",
+) -> list[Chained]:
+    """Entries after a sequence number, oldest first; empty filters take all."""
+    where = [_ENTRIES.sequence > after]
+    for column, wanted in (
+        (_ENTRIES.period, period),
+        (_ENTRIES.kind, kind),
+        (_ENTRIES.subject, subject),
+    ):
+        if wanted:
+            where.append(column == wanted)
+    if account:
+        touching = sa.select(_POSTINGS.sequence).where(_POSTINGS.account == account)
+        where.append(_ENTRIES.sequence.in_(touching))
+    return _select(connection, sa.and_(*where), limit)
+
+
+def every(
+    connection: Connection, *, period: str = "", subject: str = "", account: str = ""
+) -> Iterator[Entry]:
+    """All entries that `find` finds, a page at a time."""
+    after = 0
+    while found := find(
+        connection, after=after, limit=1000, period=period, subject=subject, account=account
+    ):
+        yield from (each.entry for each in found)
+        after = found[-1].sequence
+
+
+def entries(connection: Connection, entry_ids: Iterable[str]) -> dict[str, Entry]:
+    """Entries by id; those that are there."""
+    wanted, found = list(entry_ids), {}
+    for at in range(0, len(wanted), KNOWN_IDS_MAX):
+        part = wanted[at : at + KNOWN_IDS_MAX]
+        for each in _select(connection, _ENTRIES.entry_id.in_(part), KNOWN_IDS_MAX):
+            found[each.entry.entry_id] = each.entry
+    return found
+
+
+def not_invoiced(connection: Connection, kind: str) -> list[Entry]:
+    """Entries of a kind that no invoice has, oldest first."""
+    known = sa.select(tables.invoice_corrections.c.entry_id)
+    found: list[Entry] = []
+    after = 0
+    while page := _select(
+        connection,
+        sa.and_(_ENTRIES.kind == kind, _ENTRIES.sequence > after, _ENTRIES.entry_id.not_in(known)),
+        1000,
+    ):
+        found += [each.entry for each in page]
+        after = page[-1].sequence
+    return found
+
+
+def account_page(
+    connection: Connection,
+    *,
+    prefix: str = "",
+    only: Sequence[str] | None = None,
+    after: tuple[str, str] = ("", ""),
+    limit: int,
+) -> list[tuple[str, str, int]]:
+    """Currency, account and what it holds in nanos, in that order, after a position; `only` are
+    the accounts that may be seen at all.
+    """
+    query = (
+        sa.select(
+            _ENTRIES.currency,
+            _POSTINGS.account,
+            sa.func.sum(_POSTINGS.units),
+            sa.func.sum(_POSTINGS.nanos),
+        )
+        .join(tables.ledger_entries, _ENTRIES.sequence == _POSTINGS.sequence)
+        .where(sa.tuple_(_ENTRIES.currency, _POSTINGS.account) > sa.tuple_(*after))
+        .group_by(_ENTRIES.currency, _POSTINGS.account)
+        .order_by(_ENTRIES.currency, _POSTINGS.account)
+        .limit(limit)
+    )
+    if prefix:
+        query = query.where(_POSTINGS.account.startswith(prefix, autoescape=True))
+    if only is not None:
+        query = query.where(_POSTINGS.account.in_(only))
+    return [
+        (currency, account, int(units) * exact.NANOS + int(nanos))
+        for currency, account, units, nanos in connection.execute(query)
+    ]
+
+
+def held(connection: Connection, account: str, currency: str) -> int:
+    """What one account holds, in nanos."""
+    query = (
+        sa.select(sa.func.sum(_POSTINGS.units), sa.func.sum(_POSTINGS.nanos))
+        .join(tables.ledger_entries, _ENTRIES.sequence == _POSTINGS.sequence)
+        .where(_POSTINGS.account == account, _ENTRIES.currency == currency)
+    )
+    units, nanos = connection.execute(query).one()
+    return int(units or 0) * exact.NANOS + int(nanos or 0)
 
 
 def balances(connection: Connection) -> dict[tuple[str, str], int]:
@@ -123,6 +231,19 @@ def record_sheet(connection: Connection, sheet: PriceSheet, now: int) -> None:
 def book(connection: Connection) -> PriceBook:
     """All versions. Raises InvalidArgument INVALID_FIELD while there is none."""
     return PriceBook(_sheets(connection))
+
+
+def sheet_page(connection: Connection, *, before: int, limit: int) -> list[tuple[PriceSheet, int]]:
+    """Versions below a number with when they were recorded, the highest first."""
+    query = sa.select(_SHEETS.document, _SHEETS.recorded_at).where(_SHEETS.version < before)
+    found = connection.execute(query.order_by(_SHEETS.version.desc()).limit(limit))
+    return [(sheet_documents.from_json(row.document), row.recorded_at) for row in found]
+
+
+def is_issued(connection: Connection, period: str) -> bool:
+    """Whether all invoices of a month are issued."""
+    months = tables.issued_months.c.period
+    return connection.scalar(sa.select(months).where(months == period)) is not None
 
 
 def record_invoice(connection: Connection, invoice: Invoice) -> None:

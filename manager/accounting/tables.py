@@ -75,8 +75,76 @@ invoices = Table(
     Index("invoices_by_payer", "payer", "period"),
 )
 
-TABLES = (ledger_entries, ledger_postings, price_sheets, invoices)
-"""What a migration of the schema has to make."""
+# An invoice without its lines, for lists.
+invoice_heads = Table(
+    "invoice_heads",
+    metadata,
+    Column("invoice_id", String(36), primary_key=True),
+    Column("head", LargeBinary, nullable=False),  # manager.Invoice
+)
+
+# The corrections that invoices have, each one: listed, or of the month itself and within its lines.
+invoice_corrections = Table(
+    "invoice_corrections",
+    metadata,
+    Column("entry_id", String(36), primary_key=True),
+    Column("invoice_id", String(36), nullable=False),
+)
+
+issued_months = Table(
+    "issued_months",
+    metadata,
+    Column("period", String(7), primary_key=True),
+    Column("invoices", Integer, nullable=False),
+    Column("issued_at", BigInteger, nullable=False),
+)
+
+disputes = Table(
+    "disputes",
+    metadata,
+    Column("dispute_id", String(36), primary_key=True),
+    Column("entry_id", String(36), nullable=False, unique=True),
+    Column("charge_id", String(36), nullable=False),
+    Column("payer", String(512), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("opened_by", String(512), nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Index("disputes_by_payer", "payer", "opened_at", "dispute_id"),
+)
+
+dispute_decisions = Table(
+    "dispute_decisions",
+    metadata,
+    Column("dispute_id", String(36), primary_key=True),
+    Column("units", BigInteger, nullable=False),  # of what was credited
+    Column("nanos", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("decided_by", String(512), nullable=False),
+    Column("decided_at", BigInteger, nullable=False),
+)
+
+settlements = Table(
+    "settlements",
+    metadata,
+    Column("statement_id", String(36), primary_key=True),
+    Column("peer_cloud", String(63), nullable=False),
+    Column("peer_domain", String(180), nullable=False),
+    Column("period", String(7), nullable=False),
+    Column("statement", LargeBinary, nullable=False),  # manager.Settlement, as it was booked
+    Column("netted_at", BigInteger, nullable=False),
+)
+
+BOOKED = (ledger_entries, ledger_postings, price_sheets, invoices)
+BILLING = (
+    invoice_heads,
+    invoice_corrections,
+    issued_months,
+    disputes,
+    dispute_decisions,
+    settlements,
+)
+TABLES = (*BOOKED, *BILLING)
+"""What migrations of the schema have to make."""
 
 APPEND_ONLY: dict[str, dict[str, tuple[str, ...]]] = {
     "sqlite": {
