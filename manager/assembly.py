@@ -16,6 +16,7 @@ from manager.accounts.spending import Accounts
 from manager.agents import Agents
 from manager.arriving import Arriving
 from manager.audit_service import AuditServicer
+from manager.billing import parts
 from manager.callers import Callers
 from manager.directories import Directories
 from manager.domain import Domain
@@ -101,6 +102,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     hosts = Hosts(settings, own.spiffe_id.domain, store, clock, agents)
     janitor = Janitor(store, clock, reservations, arriving, owed, agents)
 
+    books = Books(settings.accounts, cloud, store, clock)
     migrations = Migrations(settings, store, clock, agents, peers, driver, board)
     evacuations = Evacuations(settings, own.spiffe_id, store, clock, migrations, peers)
     stopping = threading.Event()
@@ -117,6 +119,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
             store, clock, own, settings, peers.known, quotas, sheets.current
         ),
         quotas=quotas,
+        billing=parts.assemble(settings, cloud, store, clock, sheets, books, peers, channels),
         quoting=Quoting(settings, store, clock, own, quotas, sheets.current),
         resolutions=Resolutions(store, clock, own, agents, arriving, Resolving(recorder, driver)),
         lifecycle=Lifecycle(settings.cloud_id, store, clock, agents),

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from manager.billing.parts import Billing
 from manager.callers import Callers
 from manager.drifts import Drifts
 from manager.estimate_grants import EstimateGrants
@@ -36,6 +37,7 @@ class Domain:
     estimates: Estimates
     reservations: Reservations
     quotas: Quotas
+    billing: Billing
     quoting: Quoting
     estimate_grants: EstimateGrants
     hand_overs: HandOvers

@@ -3,6 +3,11 @@
 import grpc
 
 from manager import requests, usage
+from manager.billing.dispute_service import DisputeCalls
+from manager.billing.invoice_service import InvoiceCalls
+from manager.billing.ledger_service import LedgerCalls
+from manager.billing.settlement_service import SettlementCalls
+from manager.billing.sheet_service import SheetCalls
 from manager.domain import Domain, next_page
 from manager.metering import rows
 from manager.ownership import View
@@ -78,11 +83,20 @@ class ReservationServicer(manager_pb2_grpc.ReservationServiceServicer):
         return self._hand_overs.accept(request.hand_over, rpc.current_peer())
 
 
-class AccountingServicer(QuotaCalls, manager_pb2_grpc.AccountingServiceServicer):
+class AccountingServicer(
+    QuotaCalls,
+    SheetCalls,
+    LedgerCalls,
+    InvoiceCalls,
+    DisputeCalls,
+    SettlementCalls,
+    manager_pb2_grpc.AccountingServiceServicer,
+):
     """AccountingService."""
 
     def __init__(self, domain: Domain) -> None:
         QuotaCalls.__init__(self, domain.quotas, domain.callers)
+        self._billing = domain.billing
         self._store = domain.store
         self._callers = domain.callers
         self._quoting = domain.quoting

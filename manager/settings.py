@@ -113,6 +113,31 @@ class AccountSettings:
 
 
 @dataclass(frozen=True)
+class PartySettings:
+    """Who issues invoices or gets them, as it is printed."""
+
+    name: str = ""
+    """Of a company or a person; empty is the cloud's id, or the payer's own name."""
+
+    address: tuple[str, ...] = ()
+    """Line by line."""
+
+    tax_id: str = ""
+    """As an invoice has to show it."""
+
+
+@dataclass(frozen=True)
+class BillingSettings:
+    """What invoices show. Their months are those of the accounts."""
+
+    issuer: PartySettings = field(default_factory=PartySettings)
+    """The provider."""
+
+    customers: dict[str, PartySettings] = field(default_factory=dict)
+    """Payers by name, as in "tenant:acme" or "peer:osaka.example"."""
+
+
+@dataclass(frozen=True)
 class HostSettings:
     """How the manager keeps up with its hosts."""
 
@@ -391,6 +416,9 @@ class Settings:
 
     accounts: AccountSettings = field(default_factory=AccountSettings)
     """How the accounts are kept."""
+
+    billing: BillingSettings = field(default_factory=BillingSettings)
+    """What invoices show."""
 
     store: StoreSettings = field(default_factory=StoreSettings)
     """The database."""

@@ -5,6 +5,7 @@ written in short ones. Each may be the last before a crash: the next run finds o
 itself what is still to be posted, as a charge has one id however often it is rated.
 """
 
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from itertools import islice
 
 from sqlalchemy.engine import Connection
 
-from manager.accounting import booking, metering, periods, rating
+from manager.accounting import booking, exact, metering, periods, rating
 from manager.accounting import rows as ledger_rows
 from manager.accounting.events import Event
 from manager.accounting.ledger import Entry
@@ -73,23 +74,74 @@ class _Worked:
 
 
 class Books:
-    """The accounts of one cloud. `book` runs in one thread at a time."""
+    """The accounts of one cloud. From any thread."""
 
     def __init__(self, settings: AccountSettings, cloud: Cloud, store: Store, clock: Clock) -> None:
         self._settings = settings
         self._cloud = cloud
         self._store = store
         self._clock = clock
+        self._turn = threading.Lock()
+        """Held over what reads the ledger to post what is missing in it."""
 
     def book(self) -> None:
         """Bring the accounts up to date. Raises Unavailable while the database is away."""
-        now = micros(self._clock.now())
-        snapshot = self._read(now)
-        worked, problems = self._work(snapshot, now)
-        failpoint.hit(AFTER_RATED)
-        for each in worked:
-            self._post(each, now)
-        self._finish(snapshot, worked, problems, now)
+        with self._turn:
+            now = micros(self._clock.now())
+            snapshot = self._read(now)
+            worked, problems = self._work(snapshot, now)
+            failpoint.hit(AFTER_RATED)
+            for each in worked:
+                self._post(each, now)
+            self._finish(snapshot, worked, problems, now)
+
+    def closed(self, period: str) -> Rated:
+        """A month that is closed, as the ledger has it: what was told of it since is posted as a
+        correction first, also when the month was sealed before its invoices were issued. Raises
+        FailedPrecondition PERIOD_OPEN for one that is not closed, or is sealed and issued.
+        """
+        with self._turn:
+            now = micros(self._clock.now())
+            worked = self._closed(period)
+            self._post(worked, now)
+            return worked.rated
+
+    def correct(self, period: str, correction_id: str, reason: str) -> list[Entry]:
+        """Post what a closed month lacks under an id of the caller's; what was posted under it, by
+        an earlier call too. Raises FailedPrecondition PERIOD_OPEN.
+        """
+        with self._turn:
+            now = micros(self._clock.now())
+            worked = self._closed(period)
+            with self._store.read() as connection:
+                posted = list(_of_period(connection, period))
+            lacking = list(
+                booking.corrections(
+                    posted,
+                    worked.rated,
+                    correction_id=correction_id,
+                    reason=reason,
+                    booked_at=now,
+                )
+            )
+            self._append(lacking)
+        ids = {exact.identity(booking.CORRECTION, entry.subject, correction_id) for entry in posted}
+        return [entry for entry in posted if entry.entry_id in ids] + lacking
+
+    def _closed(self, period: str) -> _Worked:
+        with self._store.read() as connection:
+            book = ledger_rows.book(connection)
+            known = {row.month.label: row for row in rows.months(connection)}
+            row = known.get(period)
+            if row is not None and row.state is State.SEALED:
+                if ledger_rows.is_issued(connection, period):
+                    raise _not_closed(period, row, self._settings.close_seconds)
+                row = replace(row, opening=rows.opening(connection, period))
+            elif row is None or row.state is not State.CLOSED:
+                raise _not_closed(period, row, self._settings.close_seconds)
+            told = _known_pins(rows.facts(connection, row.after), book)
+        metered, _ = self._meter(told, row, row.month.end)
+        return _Worked(row, rating.rate(metered, book, row.month, self._cloud.cloud_id))
 
     def _read(self, now: int) -> _Snapshot:
         with self._store.read() as connection:
@@ -229,7 +281,10 @@ class Books:
                     rows.put_month(connection, current)
             for row in known.values():
                 if row.state is State.CLOSED and now >= row.month.end + seal:
-                    rows.put_month(connection, replace(row, state=State.SEALED, opening="[]"))
+                    sealed = replace(row, state=State.SEALED)
+                    if ledger_rows.is_issued(connection, row.month.label):
+                        sealed = replace(sealed, opening="[]")
+                    rows.put_month(connection, sealed)
             added = rows.add_problems(connection, problems, now)
             rows.write_run(connection, Run(now, snapshot.newest))
         for problem in added:
@@ -291,6 +346,28 @@ def _of_period(connection: Connection, period: str) -> Iterator[Entry]:
     while found := ledger_rows.period(connection, period, after=after, limit=ENTRIES_PAGE):
         yield from (each.entry for each in found)
         after = found[-1].sequence
+
+
+def _known_pins(told: Iterable[Fact], book: PriceBook) -> list[Fact]:
+    """Facts without the pins whose version is not there."""
+    return [
+        replace(fact, pin=None) if fact.pin and not book.knows(fact.pin.version) else fact
+        for fact in told
+    ]
+
+
+def _not_closed(period: str, row: MonthRow | None, close_seconds: float) -> errors.WatariError:
+    if row is not None and row.state is State.SEALED:
+        problem, hint = (
+            "is sealed: nothing changes any more",
+            "a payment or a dispute settles the rest",
+        )
+    elif row is None:
+        problem, hint = "is no month of these accounts", "nothing was recorded in it"
+    else:
+        problem = "is not closed yet"
+        hint = f"charges are posted {close_seconds / 86400:g} days after the month's end"
+    return errors.FailedPrecondition("PERIOD_OPEN", f"{period} {problem}", hint=hint, period=period)
 
 
 def _micros(seconds: float) -> int:

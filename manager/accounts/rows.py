@@ -123,6 +123,16 @@ def months(connection: Connection) -> list[MonthRow]:
     ]
 
 
+def opening(connection: Connection, period: str) -> str:
+    """What was here when a month began, of one that is sealed too; of one that was sealed after its
+    invoices were issued, nothing is left.
+    """
+    found: str | None = connection.scalar(
+        sa.select(_MONTHS.opening).where(_MONTHS.period == period)
+    )
+    return found or "[]"
+
+
 def put_month(connection: Connection, row: MonthRow) -> None:
     """A month as it is now."""
     connection.execute(tables.book_months.delete().where(_MONTHS.period == row.month.label))

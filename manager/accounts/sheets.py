@@ -5,7 +5,10 @@ is recorded once and never changed: what a quote or a reservation names is what 
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+
+from sqlalchemy.engine import Connection
 
 from manager.accounting import rows as ledger_rows
 from manager.accounting import sheet_documents
@@ -43,9 +46,11 @@ class Sheets:
         """The version in effect now."""
         return self.book.at(micros(self._clock.now()))
 
-    def record(self, sheet: PriceSheet) -> None:
-        """Keep a version for good. Raises Conflict ID_REUSED where it is there with other content,
-        InvalidArgument INVALID_FIELD where it contradicts the others, or would change the past.
+    def record(self, sheet: PriceSheet, note: Callable[[Connection], object] | None = None) -> None:
+        """Keep a version for good; `note` is called in the transaction that does, if it is new.
+
+        Raises Conflict ID_REUSED where it is there with other content, InvalidArgument
+        INVALID_FIELD where it contradicts the others, or would change the past.
         """
         now = micros(self._clock.now())
         with self._store.write() as connection:
@@ -58,6 +63,8 @@ class Sheets:
                     field="effective_from",
                 )
             ledger_rows.record_sheet(connection, sheet, now)
+            if note is not None and not known.knows(sheet.version):
+                note(connection)
             book = ledger_rows.book(connection)
         with self._lock:
             self._book = book
