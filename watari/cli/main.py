@@ -15,20 +15,26 @@ from watari.cli import (
     cloud,
     demo,
     directory,
+    dispute,
     evacuate,
     evacuation,
     exits,
+    invoice,
+    ledger,
     local,
     manager,
     migrate,
     migration,
     offer,
+    payment,
     place,
     place_batch,
+    price,
     providers,
     quota,
     quote,
     reservation,
+    settlement,
     usage,
     vm,
 )
@@ -61,9 +67,15 @@ evacuate.add(app)
 evacuation.add(app)
 manager.add(app)
 quota.add(app)
+price.add(app)
 quote.add(app)
 reservation.add(app)
 usage.add(app)
+ledger.add(app)
+invoice.add(app)
+dispute.add(app)
+payment.add(app)
+settlement.add(app)
 audit.add(app)
 demo.add(app)
 
