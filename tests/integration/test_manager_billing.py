@@ -387,6 +387,29 @@ def test_what_is_told_late_is_a_correction_on_the_next_invoice(billed):
     assert json.loads(export(tokyo, second.number, "JSON"))["corrections"]
 
 
+def test_what_is_told_after_the_close_and_before_the_issue_is_in_the_lines_once(world):
+    tokyo = world.tokyo
+    world.tell(tokyo, "APPEARED", running=False)
+    world.tell(tokyo, "STARTED", running=True)
+    world.end()
+    world.tell(tokyo, "STOPPED", running=False, late_of=12)
+    stub = accounts(tokyo, OPERATOR)
+    asked = manager_pb2.ListLedgerEntriesRequest(kind="correction")
+    eventually(
+        lambda: bool(client.call(stub.ListLedgerEntries, asked).entries), "the ledger is corrected"
+    )
+    issue(tokyo, world.label)
+    (invoice,) = invoices(tokyo)
+    assert not nanos(invoice.correction)
+    assert line(invoice, "vcpu").end_at.ToSeconds() == int(world.first.timestamp()) + 11 * 86_400
+    assert balance(tokyo, "receivable:tenant:acme") == nanos(invoice.total)
+    this = f"{world.after:%Y-%m}"
+    world.clock.go_to((world.after + timedelta(days=32)).replace(day=1) + timedelta(hours=1))
+    eventually(lambda: closed(tokyo, this), "it closes")
+    issue(tokyo, this)
+    assert not any(nanos(each.correction) for each in invoices(tokyo)), "nor on the next one"
+
+
 @pytest.mark.parametrize(
     "change",
     [
