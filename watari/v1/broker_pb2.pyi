@@ -7,6 +7,7 @@ rest, and says why. It advises and asks; it holds no key of either side and neve
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -187,8 +188,20 @@ class Requirements(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     HOURLY_PRICE_MAX_FIELD_NUMBER: _builtins.int
     RTT_MS_MAX_FIELD_NUMBER: _builtins.int
+    ANY_TRAITS_FIELD_NUMBER: _builtins.int
+    RESIDENCY_JURISDICTIONS_FIELD_NUMBER: _builtins.int
+    COPY_CLOUDS_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    EXCLUDED_PROVIDERS_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    STAY_SECONDS_FIELD_NUMBER: _builtins.int
     rtt_ms_max: _builtins.float
     """At most this round trip from the source cloud, in milliseconds; 0 is no limit."""
+    stay_seconds: _builtins.int
+    """Seconds that an offer must stay valid from the start; 0 is its first moment only. At most 10 years."""
     @_builtins.property
     def resources(self) -> _common_pb2.Resources:
         """What the machine consumes."""
@@ -225,6 +238,44 @@ class Requirements(_message.Message):
     def hourly_price_max(self) -> _common_pb2.Money:
         """At most this much an hour for the whole machine; unset is no ceiling."""
 
+    @_builtins.property
+    def any_traits(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraitChoice]:
+        """Of each choice, one trait at least. At most 16 choices."""
+
+    @_builtins.property
+    def residency_jurisdictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these jurisdictions for every cloud that holds the machine's data: the destination, the source,
+        which retains the disks as rollback target, and `copy_clouds`; empty is all.
+        """
+
+    @_builtins.property
+    def copy_clouds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Clouds that hold copies of the machine's data, such as backups."""
+
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """What the whole stay may cost; unset is no budget."""
+
+    @_builtins.property
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkLimit]:
+        """How near the destination must be to other clouds. At most 16."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageNeed]:
+        """Disk images that should be there already. At most 16."""
+
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only clouds of these providers (trust domains); empty is all."""
+
+    @_builtins.property
+    def excluded_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """No cloud of these providers."""
+
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp:
+        """When the machine is to start there; unset is now."""
+
     def __init__(
         self,
         *,
@@ -238,14 +289,138 @@ class Requirements(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         hourly_price_max: _common_pb2.Money | None = ...,
         rtt_ms_max: _builtins.float = ...,
+        any_traits: _abc.Iterable[Global___TraitChoice] | None = ...,
+        residency_jurisdictions: _abc.Iterable[_builtins.str] | None = ...,
+        copy_clouds: _abc.Iterable[_builtins.str] | None = ...,
+        budget: Global___Budget | None = ...,
+        links: _abc.Iterable[Global___LinkLimit] | None = ...,
+        images: _abc.Iterable[Global___ImageNeed] | None = ...,
+        providers: _abc.Iterable[_builtins.str] | None = ...,
+        excluded_providers: _abc.Iterable[_builtins.str] | None = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        stay_seconds: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hourly_price_max", b"hourly_price_max", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "hourly_price_max", b"hourly_price_max", "resources", b"resources", "starts_at", b"starts_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clouds", b"clouds", "excluded_clouds", b"excluded_clouds", "forbidden_traits", b"forbidden_traits", "hourly_price_max", b"hourly_price_max", "jurisdictions", b"jurisdictions", "labels", b"labels", "regions", b"regions", "required_traits", b"required_traits", "resources", b"resources", "rtt_ms_max", b"rtt_ms_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_traits", b"any_traits", "budget", b"budget", "clouds", b"clouds", "copy_clouds", b"copy_clouds", "excluded_clouds", b"excluded_clouds", "excluded_providers", b"excluded_providers", "forbidden_traits", b"forbidden_traits", "hourly_price_max", b"hourly_price_max", "images", b"images", "jurisdictions", b"jurisdictions", "labels", b"labels", "links", b"links", "providers", b"providers", "regions", b"regions", "required_traits", b"required_traits", "residency_jurisdictions", b"residency_jurisdictions", "resources", b"resources", "rtt_ms_max", b"rtt_ms_max", "starts_at", b"starts_at", "stay_seconds", b"stay_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Requirements: _TypeAlias = Requirements  # noqa: Y015
+
+@_typing.final
+class TraitChoice(_message.Message):
+    """Traits of which one is enough."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At least one, at most 64."""
+
+    def __init__(
+        self,
+        *,
+        traits: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["traits", b"traits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraitChoice: _TypeAlias = TraitChoice  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """An amount for a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.int
+    """For this long; 1 second to 10 years."""
+    @_builtins.property
+    def amount(self) -> _common_pb2.Money:
+        """At most this much."""
+
+    def __init__(
+        self,
+        *,
+        amount: _common_pb2.Money | None = ...,
+        seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class LinkLimit(_message.Message):
+    """How near a destination must be to another cloud, by the valid measurements of either side."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOUD_ID_FIELD_NUMBER: _builtins.int
+    RTT_MS_MAX_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_BYTES_PER_SECOND_MIN_FIELD_NUMBER: _builtins.int
+    cloud_id: _builtins.str
+    """The other cloud."""
+    rtt_ms_max: _builtins.float
+    """At most this round trip in milliseconds, by the newest valid measurement; 0 is no limit."""
+    throughput_bytes_per_second_min: _builtins.int
+    """At least this goodput in bytes per second, by the lower of the valid measurements of both
+    directions; 0 is no limit.
+    """
+    def __init__(
+        self,
+        *,
+        cloud_id: _builtins.str = ...,
+        rtt_ms_max: _builtins.float = ...,
+        throughput_bytes_per_second_min: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "rtt_ms_max", b"rtt_ms_max", "throughput_bytes_per_second_min", b"throughput_bytes_per_second_min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkLimit: _TypeAlias = LinkLimit  # noqa: Y015
+
+@_typing.final
+class ImageNeed(_message.Message):
+    """An image that a destination should hold already: by its root, or by the name of its record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLIC_ROOT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    public_root: _builtins.bytes
+    """Merkle root under the public key."""
+    name: _builtins.str
+    """Name of the image's record; used when there is no root."""
+    required: _builtins.bool
+    """Clouds without it do not fit; otherwise they only rank lower in "data"."""
+    def __init__(
+        self,
+        *,
+        public_root: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+        required: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "public_root", b"public_root", "required", b"required"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageNeed: _TypeAlias = ImageNeed  # noqa: Y015
 
 @_typing.final
 class Weights(_message.Message):
@@ -256,22 +431,50 @@ class Weights(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
     FREE_CAPACITY_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_FIELD_NUMBER: _builtins.int
+    CARBON_FIELD_NUMBER: _builtins.int
+    RELIABILITY_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    FRESHNESS_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     price: _builtins.float
     """Cheaper is better."""
     region: _builtins.float
     """Earlier in `preferred_regions` is better."""
     free_capacity: _builtins.float
     """More room is better."""
+    latency: _builtins.float
+    """A shorter round trip to the source and the clouds of `links` is better."""
+    throughput: _builtins.float
+    """More throughput to them is better."""
+    carbon: _builtins.float
+    """Less of the published score "carbon" is better."""
+    reliability: _builtins.float
+    """More of the published score "reliability" is better, times the broker's own experience."""
+    data: _builtins.float
+    """More of the images wanted is better."""
+    freshness: _builtins.float
+    """A younger capacity record is better."""
+    provider: _builtins.float
+    """Earlier in `preferred_providers` is better."""
     def __init__(
         self,
         *,
         price: _builtins.float = ...,
         region: _builtins.float = ...,
         free_capacity: _builtins.float = ...,
+        latency: _builtins.float = ...,
+        throughput: _builtins.float = ...,
+        carbon: _builtins.float = ...,
+        reliability: _builtins.float = ...,
+        data: _builtins.float = ...,
+        freshness: _builtins.float = ...,
+        provider: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_capacity", b"free_capacity", "price", b"price", "region", b"region"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carbon", b"carbon", "data", b"data", "free_capacity", b"free_capacity", "freshness", b"freshness", "latency", b"latency", "price", b"price", "provider", b"provider", "region", b"region", "reliability", b"reliability", "throughput", b"throughput"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -288,7 +491,7 @@ class Score(_message.Message):
     NORMALISED_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"price", "region", "free_capacity"."""
+    """The name of its weight: "price", "region", "free_capacity", ..."""
     value: _builtins.str
     """The measured value, in words with its unit ("0.0412 EUR/h")."""
     normalised: _builtins.float
@@ -410,10 +613,25 @@ class PlaceRequest(_message.Message):
     WEIGHTS_FIELD_NUMBER: _builtins.int
     PREFERRED_REGIONS_FIELD_NUMBER: _builtins.int
     CANDIDATES_MAX_FIELD_NUMBER: _builtins.int
+    SOURCE_CLOUD_FIELD_NUMBER: _builtins.int
+    PREFERRED_PROVIDERS_FIELD_NUMBER: _builtins.int
+    EXPLAINED_CLOUDS_MAX_FIELD_NUMBER: _builtins.int
+    EXPLAINED_CLOUDS_FIELD_NUMBER: _builtins.int
+    DIRECTORY_REVISION_MIN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Made by the caller (UUID); for logs."""
     candidates_max: _builtins.int
     """At most this many candidates, 1 to 100; 0 is 10."""
+    source_cloud: _builtins.str
+    """The cloud where the machine is; empty when there is none yet. It is never a candidate."""
+    explained_clouds_max: _builtins.int
+    """When an answer cannot list every rejection: explain this many clouds that are nearest to fitting, 1 to
+    100; 0 is 10.
+    """
+    directory_revision_min: _builtins.int
+    """Answer from this revision of the directory or a later one; 0 is any. UNAVAILABLE (PEER_UNAVAILABLE)
+    when the broker does not learn of it in time.
+    """
     @_builtins.property
     def requirements(self) -> Global___Requirements:
         """What is needed."""
@@ -426,6 +644,14 @@ class PlaceRequest(_message.Message):
     def preferred_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Best first."""
 
+    @_builtins.property
+    def preferred_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Best first."""
+
+    @_builtins.property
+    def explained_clouds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Explain these clouds with all of their offers, whatever else is left out. At most 16."""
+
     def __init__(
         self,
         *,
@@ -434,14 +660,49 @@ class PlaceRequest(_message.Message):
         weights: Global___Weights | None = ...,
         preferred_regions: _abc.Iterable[_builtins.str] | None = ...,
         candidates_max: _builtins.int = ...,
+        source_cloud: _builtins.str = ...,
+        preferred_providers: _abc.Iterable[_builtins.str] | None = ...,
+        explained_clouds_max: _builtins.int = ...,
+        explained_clouds: _abc.Iterable[_builtins.str] | None = ...,
+        directory_revision_min: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates_max", b"candidates_max", "preferred_regions", b"preferred_regions", "request_id", b"request_id", "requirements", b"requirements", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates_max", b"candidates_max", "directory_revision_min", b"directory_revision_min", "explained_clouds", b"explained_clouds", "explained_clouds_max", b"explained_clouds_max", "preferred_providers", b"preferred_providers", "preferred_regions", b"preferred_regions", "request_id", b"request_id", "requirements", b"requirements", "source_cloud", b"source_cloud", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlaceRequest: _TypeAlias = PlaceRequest  # noqa: Y015
+
+@_typing.final
+class ConstraintCount(_message.Message):
+    """How many miss one constraint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
+    CLOUDS_FIELD_NUMBER: _builtins.int
+    OFFERS_FIELD_NUMBER: _builtins.int
+    constraint: _builtins.str
+    """The constraint."""
+    clouds: _builtins.int
+    """Clouds that miss it, of those that are judged as a whole."""
+    offers: _builtins.int
+    """Offers that miss it; with each of the clouds above, all of its offers."""
+    def __init__(
+        self,
+        *,
+        constraint: _builtins.str = ...,
+        clouds: _builtins.int = ...,
+        offers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clouds", b"clouds", "constraint", b"constraint", "offers", b"offers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConstraintCount: _TypeAlias = ConstraintCount  # noqa: Y015
 
 @_typing.final
 class PlaceResponse(_message.Message):
@@ -453,19 +714,47 @@ class PlaceResponse(_message.Message):
     REJECTIONS_FIELD_NUMBER: _builtins.int
     DIRECTORY_REVISION_FIELD_NUMBER: _builtins.int
     SNAPSHOT_AT_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    CLOUDS_JUDGED_FIELD_NUMBER: _builtins.int
+    OFFERS_JUDGED_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FOUND_FIELD_NUMBER: _builtins.int
+    REJECTIONS_COMPLETE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_AGE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_STALE_FIELD_NUMBER: _builtins.int
     directory_revision: _builtins.int
     """The directory's revision that this was decided from."""
+    clouds_judged: _builtins.int
+    """Clouds that were judged."""
+    offers_judged: _builtins.int
+    """Offers that were judged."""
+    candidates_found: _builtins.int
+    """Offers that fit, of which `candidates` are the best."""
+    rejections_complete: _builtins.bool
+    """Whether every rejection is listed."""
+    snapshot_stale: _builtins.bool
+    """No directory can be heard now: records may have changed and leases run out since `snapshot_at`."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Best first."""
 
     @_builtins.property
     def rejections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]:
-        """Every offer that does not fit, with every constraint that it misses."""
+        """Every offer that does not fit, with every constraint that it misses. When there are more than 5,000,
+        `rejections_complete` is unset, and these are the clouds nearest to fitting, each by its nearest offer,
+        and the clouds that were named.
+        """
 
     @_builtins.property
     def snapshot_at(self) -> _timestamp_pb2.Timestamp:
         """When that snapshot was taken."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConstraintCount]:
+        """Over all clouds and offers, in the order of docs/placement.md; only constraints that are missed."""
+
+    @_builtins.property
+    def snapshot_age(self) -> _duration_pb2.Duration:
+        """How old the snapshot is."""
 
     def __init__(
         self,
@@ -474,10 +763,17 @@ class PlaceResponse(_message.Message):
         rejections: _abc.Iterable[Global___Rejection] | None = ...,
         directory_revision: _builtins.int = ...,
         snapshot_at: _timestamp_pb2.Timestamp | None = ...,
+        counts: _abc.Iterable[Global___ConstraintCount] | None = ...,
+        clouds_judged: _builtins.int = ...,
+        offers_judged: _builtins.int = ...,
+        candidates_found: _builtins.int = ...,
+        rejections_complete: _builtins.bool = ...,
+        snapshot_age: _duration_pb2.Duration | None = ...,
+        snapshot_stale: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot_at", b"snapshot_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot_age", b"snapshot_age", "snapshot_at", b"snapshot_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "directory_revision", b"directory_revision", "rejections", b"rejections", "snapshot_at", b"snapshot_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "candidates_found", b"candidates_found", "clouds_judged", b"clouds_judged", "counts", b"counts", "directory_revision", b"directory_revision", "offers_judged", b"offers_judged", "rejections", b"rejections", "rejections_complete", b"rejections_complete", "snapshot_age", b"snapshot_age", "snapshot_at", b"snapshot_at", "snapshot_stale", b"snapshot_stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -498,6 +794,7 @@ class MigrateRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     DELEGATION_FIELD_NUMBER: _builtins.int
+    PREFERRED_PROVIDERS_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """Made by the caller (UUID)."""
     from_cloud: _builtins.str
@@ -526,6 +823,10 @@ class MigrateRequest(_message.Message):
     def delegation(self) -> _common_pb2.SignedDocument:
         """The caller's `Delegation` of this machine and migration to this broker; required."""
 
+    @_builtins.property
+    def preferred_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Best first."""
+
     def __init__(
         self,
         *,
@@ -538,10 +839,11 @@ class MigrateRequest(_message.Message):
         mode: _common_pb2.MigrationMode.ValueType = ...,
         options: _common_pb2.TransferOptions | None = ...,
         delegation: _common_pb2.SignedDocument | None = ...,
+        preferred_providers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "options", b"options", "requirements", b"requirements", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "preferred_regions", b"preferred_regions", "requirements", b"requirements", "vm", b"vm", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "preferred_providers", b"preferred_providers", "preferred_regions", b"preferred_regions", "requirements", b"requirements", "vm", b"vm", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
