@@ -1,11 +1,14 @@
 """What a request asks for: checked once, then a value that the pure parts read."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from types import MappingProxyType
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker import amounts, pricing
 from watari import validate
@@ -29,6 +32,21 @@ CANDIDATES_DEFAULT = 10
 CANDIDATES_MAX = 100
 """Most candidates of an answer."""
 
+CHOICES_MAX = 16
+"""Most choices of traits, links and images of a request, and clouds to explain."""
+
+EXPLAINED_DEFAULT = 10
+"""Clouds explained when not every rejection is listed and the request says 0."""
+
+EXPLAINED_MAX = 100
+"""Most clouds explained because they are near to fitting."""
+
+SECONDS_MAX = 10 * 366 * 86_400
+"""Longest stay and budget: ten years."""
+
+ROOT_BYTES_MAX = 64
+"""Longest root of an image."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -37,10 +55,55 @@ class Weights:
     price: Fraction
     region: Fraction
     free_capacity: Fraction
+    latency: Fraction = Fraction()
+    throughput: Fraction = Fraction()
+    carbon: Fraction = Fraction()
+    reliability: Fraction = Fraction()
+    data: Fraction = Fraction()
+    freshness: Fraction = Fraction()
+    provider: Fraction = Fraction()
 
+
+WEIGHT_NAMES = tuple(each.name for each in fields(Weights))
 
 WEIGHTS_DEFAULT = Weights(Fraction(1, 2), Fraction(1, 5), Fraction(3, 10))
 """Price first; room next, since a full cloud refuses the reservation; region breaks near ties."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An amount for a time."""
+
+    amount: pricing.Price
+    """Of the whole time, though it is a price."""
+    seconds: int
+
+
+@dataclass(frozen=True)
+class LinkLimit:
+    """How near a destination must be to another cloud."""
+
+    cloud_id: str
+    rtt_ms_max: float | None
+    throughput_min: int
+    """Bytes per second; 0 is no limit."""
+
+
+@dataclass(frozen=True)
+class ImageNeed:
+    """An image that a destination should hold: by root, or by name where that is empty."""
+
+    public_root: bytes
+    name: str
+    required: bool
+
+    @property
+    def key(self) -> bytes | str:
+        """What it is known by."""
+        return self.public_root or self.name
+
+    def __str__(self) -> str:
+        return f"image {self.public_root.hex()[:12]}" if self.public_root else f"image {self.name}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +128,31 @@ class Criteria:
     preferred_regions: tuple[str, ...] = ()
     """Best first."""
     candidates_max: int = CANDIDATES_DEFAULT
+    any_traits: tuple[tuple[str, ...], ...] = ()
+    """Of each choice, one at least."""
+    residency: tuple[str, ...] = ()
+    """Jurisdictions allowed for every cloud that holds the machine's data."""
+    copy_clouds: tuple[str, ...] = ()
+    budget: Budget | None = None
+    links: tuple[LinkLimit, ...] = ()
+    images: tuple[ImageNeed, ...] = ()
+    providers: tuple[str, ...] = ()
+    excluded_providers: tuple[str, ...] = ()
+    preferred_providers: tuple[str, ...] = ()
+    """Best first."""
+    starts_at: datetime | None = None
+    """None is now."""
+    stay_seconds: int = 0
+    to_clouds: tuple[str, ...] = ()
+    """Those that the machine's delegation names."""
+    explained_clouds_max: int = EXPLAINED_DEFAULT
+    explained_clouds: tuple[str, ...] = ()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The clouds that a destination is to be near to: those of `links`, and the source."""
+        named = [limit.cloud_id for limit in self.links]
+        return tuple(dict.fromkeys([*named, *([self.source_cloud] if self.source_cloud else [])]))
 
 
 def of_place(request: broker_pb2.PlaceRequest) -> Criteria:
@@ -74,20 +162,29 @@ def of_place(request: broker_pb2.PlaceRequest) -> Criteria:
         raise validate.invalid_field(
             "requirements.resources", "must be set", "say what the machine needs"
         )
-    if wanted.rtt_ms_max:
+    if wanted.rtt_ms_max and not request.source_cloud:
         raise validate.invalid_field(
             "requirements.rtt_ms_max",
             "there is no source cloud to measure from",
-            "leave it out, or call Migrate, which knows the source",
+            "leave it out, or name source_cloud",
         )
     count = validate.require_range(request.candidates_max, "candidates_max", 0, CANDIDATES_MAX)
-    return _criteria(
+    near = validate.require_range(
+        request.explained_clouds_max, "explained_clouds_max", 0, EXPLAINED_MAX
+    )
+    validate.require_count(len(request.explained_clouds), "explained_clouds", CHOICES_MAX)
+    source = request.source_cloud
+    placed = _criteria(
         wanted,
-        request.weights,
-        request.preferred_regions,
+        request,
         needed=_needed(wanted.resources),
-        source_cloud=None,
+        source_cloud=validate.require_cloud_id(source, "source_cloud") if source else None,
         candidates_max=count or CANDIDATES_DEFAULT,
+    )
+    return replace(
+        placed,
+        explained_clouds_max=near or EXPLAINED_DEFAULT,
+        explained_clouds=_cloud_ids(request.explained_clouds, "explained_clouds"),
     )
 
 
@@ -105,8 +202,7 @@ def of_migrate(
         needed = amounts.of(own or common_pb2.Resources())
     return _criteria(
         wanted,
-        request.weights,
-        request.preferred_regions,
+        request,
         needed=needed,
         source_cloud=validate.require_cloud_id(request.from_cloud, "from_cloud"),
         candidates_max=CANDIDATES_DEFAULT,
@@ -142,8 +238,7 @@ def of_batch(
 
 def _criteria(
     wanted: broker_pb2.Requirements,
-    weights: broker_pb2.Weights,
-    preferred_regions: Iterable[str],
+    request: broker_pb2.PlaceRequest | broker_pb2.MigrateRequest,
     *,
     needed: amounts.Amounts,
     source_cloud: str | None,
@@ -166,9 +261,27 @@ def _criteria(
         ceiling=ceiling,
         rtt_ms_max=_rtt(wanted.rtt_ms_max),
         source_cloud=source_cloud,
-        weights=_weights(weights),
-        preferred_regions=_texts(preferred_regions, "preferred_regions"),
+        weights=_weights(request.weights),
+        preferred_regions=_texts(request.preferred_regions, "preferred_regions"),
         candidates_max=candidates_max,
+        any_traits=_choices(wanted.any_traits, "requirements.any_traits"),
+        residency=tuple(
+            text.upper()
+            for text in _texts(
+                wanted.residency_jurisdictions, "requirements.residency_jurisdictions"
+            )
+        ),
+        copy_clouds=_cloud_ids(wanted.copy_clouds, "requirements.copy_clouds"),
+        budget=_budget(wanted.budget) if wanted.HasField("budget") else None,
+        links=_links(wanted.links),
+        images=_images(wanted.images),
+        providers=_texts(wanted.providers, "requirements.providers"),
+        excluded_providers=_texts(wanted.excluded_providers, "requirements.excluded_providers"),
+        preferred_providers=_texts(request.preferred_providers, "preferred_providers"),
+        starts_at=_moment(wanted.starts_at) if wanted.HasField("starts_at") else None,
+        stay_seconds=validate.require_range(
+            wanted.stay_seconds, "requirements.stay_seconds", 0, SECONDS_MAX
+        ),
     )
 
 
@@ -211,17 +324,74 @@ def _labels(labels: Mapping[str, str], field: str) -> Mapping[str, str]:
     return MappingProxyType(dict(sorted(labels.items())))
 
 
-def _rtt(value: float) -> float | None:
-    if not (math.isfinite(value) and value >= 0):
-        raise validate.invalid_field(
-            "requirements.rtt_ms_max", f"{value} is no limit", "milliseconds; 0 is no limit"
+def _choices(choices: Sequence[broker_pb2.TraitChoice], field: str) -> tuple[tuple[str, ...], ...]:
+    validate.require_count(len(choices), field, CHOICES_MAX)
+    for choice in choices:
+        if not choice.traits:
+            raise validate.invalid_field(field, "has an empty choice", "name one trait at least")
+    return tuple(_texts(choice.traits, field) for choice in choices)
+
+
+def _budget(budget: broker_pb2.Budget) -> Budget:
+    field = "requirements.budget"
+    seconds = validate.require_range(budget.seconds, f"{field}.seconds", 1, SECONDS_MAX)
+    return Budget(pricing.require_price(budget.amount, f"{field}.amount"), seconds)
+
+
+def _links(limits: Sequence[broker_pb2.LinkLimit]) -> tuple[LinkLimit, ...]:
+    field = "requirements.links"
+    validate.require_count(len(limits), field, CHOICES_MAX)
+    return tuple(
+        LinkLimit(
+            validate.require_cloud_id(limit.cloud_id, f"{field}.cloud_id"),
+            _rtt(limit.rtt_ms_max, f"{field}.rtt_ms_max"),
+            limit.throughput_bytes_per_second_min,
         )
+        for limit in limits
+    )
+
+
+def _images(images: Sequence[broker_pb2.ImageNeed]) -> tuple[ImageNeed, ...]:
+    field = "requirements.images"
+    validate.require_count(len(images), field, CHOICES_MAX)
+    for image in images:
+        if len(image.public_root) > ROOT_BYTES_MAX:
+            raise validate.invalid_field(
+                f"{field}.public_root", "is too long", f"at most {ROOT_BYTES_MAX} bytes"
+            )
+        if not image.public_root:
+            validate.require_text(
+                image.name, f"{field}.name", bytes_max=TEXT_BYTES_MAX, empty=False
+            )
+    return tuple(
+        ImageNeed(image.public_root, "" if image.public_root else image.name, image.required)
+        for image in images
+    )
+
+
+def _moment(timestamp: Timestamp) -> datetime:
+    try:
+        # A stay must end before dates do.
+        return (
+            timestamp.ToDatetime(tzinfo=UTC)
+            + timedelta(seconds=SECONDS_MAX)
+            - timedelta(seconds=SECONDS_MAX)
+        )
+    except (ValueError, OverflowError):
+        raise validate.invalid_field(
+            "requirements.starts_at", "is no date", "a date of this age"
+        ) from None
+
+
+def _rtt(value: float, field: str = "requirements.rtt_ms_max") -> float | None:
+    if not (math.isfinite(value) and value >= 0):
+        raise validate.invalid_field(field, f"{value} is no limit", "milliseconds; 0 is no limit")
     return value or None
 
 
 def _weights(weights: broker_pb2.Weights) -> Weights:
     parts = []
-    for name in ("price", "region", "free_capacity"):
+    for name in WEIGHT_NAMES:
         value = getattr(weights, name)
         if not (math.isfinite(value) and 0 <= value <= WEIGHT_MAX):
             raise validate.invalid_field(

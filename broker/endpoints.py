@@ -1,6 +1,6 @@
 """Where a cloud's manager takes calls, and that it is its provider's own."""
 
-from broker.snapshot import Cloud
+from broker.values import Cloud
 from watari import errors
 from watari.identity import Role, SpiffeId
 from watari.settings import EndpointSettings

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from broker.feasible import Rejection
 from broker.place import Placement
+from broker.screening import RULED_OUT
 from watari import errors
 
 CLOUDS_MAX = 5
@@ -12,9 +13,6 @@ CLOUDS_MAX = 5
 
 CLOUD_CHARS_MAX = 180
 """Longest explanation of one cloud in the error."""
-
-RULED_OUT = frozenset({"cloud", "excluded_cloud", "source"})
-"""Constraints by which the caller has ruled a cloud out: the least worth telling."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ def no_candidate(vm: str, placement: Placement) -> errors.FailedPrecondition:
     """The error; its message and metadata explain the clouds that are nearest to fitting."""
     clouds = nearest(placement)
     told = clouds[:CLOUDS_MAX]
-    more = f"; {len(clouds) - CLOUDS_MAX} more clouds" if len(clouds) > CLOUDS_MAX else ""
+    left = max(len(clouds), placement.rejected_clouds) - len(told)
+    more = f"; {left} more clouds" if left > 0 else ""
     untried = len({candidate.fit.cloud.cloud_id for candidate in placement.candidates})
     more += f"; {untried} more candidates were not tried" if untried else ""
     why = "; ".join(map(str, told)) or "the directory lists no cloud"

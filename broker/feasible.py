@@ -1,6 +1,9 @@
-"""Which offers fit, and for each that does not, every constraint that it misses. Pure."""
+"""Which offers fit, and for each that does not, every constraint that it misses, in words. Pure.
 
-from collections.abc import Iterator
+One offer at a time: `broker.screening` judges all at once and asks here for the words.
+"""
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from broker import constraints, pricing
@@ -41,35 +44,41 @@ class Verdict:
 def judge(question: Question) -> Verdict:
     """Judges every offer of the snapshot, and names clouds asked for that do not exist."""
     fits: list[Fit] = []
-    rejections = list(_unknown_clouds(question))
+    rejections = list(unknown_clouds(question))
     for cloud in question.snapshot.clouds.values():
-        whole = list(_cloud_rejections(question, cloud))
+        whole = list(cloud_rejections(question, cloud))
         rejections += whole
         for offer in cloud.offers:
-            own = list(_offer_rejections(question, cloud, offer))
+            own = list(offer_rejections(question, cloud, offer))
             rejections += own
             if not whole and not own:
-                fits.append(_fit(question, cloud, offer))
-    # A stable sort: within an offer the constraints keep the order of their table.
-    rejections.sort(key=lambda rejection: (rejection.cloud_id, rejection.offer))
-    return Verdict(tuple(fits), tuple(rejections))
+                fits.append(fit(question, cloud, offer))
+    return Verdict(tuple(fits), in_order(rejections))
 
 
-def _unknown_clouds(question: Question) -> Iterator[Rejection]:
+def in_order(rejections: Iterable[Rejection]) -> tuple[Rejection, ...]:
+    """By cloud and offer; within an offer the constraints keep the order of their table."""
+    return tuple(sorted(rejections, key=lambda rejection: (rejection.cloud_id, rejection.offer)))
+
+
+def unknown_clouds(question: Question) -> Iterator[Rejection]:
+    """Clouds that were named and that the directory does not have."""
     known = question.snapshot.clouds
-    for cloud_id in question.criteria.clouds:
+    for cloud_id in dict.fromkeys((*question.criteria.clouds, *question.criteria.explained_clouds)):
         if cloud_id not in known:
             reason = f"the directory has no such cloud at revision {question.snapshot.revision}"
             yield Rejection(cloud_id, "", "cloud", reason, "")
 
 
-def _cloud_rejections(question: Question, cloud: Cloud) -> Iterator[Rejection]:
+def cloud_rejections(question: Question, cloud: Cloud) -> Iterator[Rejection]:
+    """What a whole cloud misses."""
     for name, constraint in constraints.CLOUD_CONSTRAINTS.items():
         for miss in constraint(question, cloud):
             yield _rejection(cloud, "", name, miss)
 
 
-def _offer_rejections(question: Question, cloud: Cloud, offer: Offer) -> Iterator[Rejection]:
+def offer_rejections(question: Question, cloud: Cloud, offer: Offer) -> Iterator[Rejection]:
+    """What one offer misses by itself."""
     for name, constraint in constraints.OFFER_CONSTRAINTS.items():
         for miss in constraint(question, cloud, offer):
             yield _rejection(cloud, offer.name, name, miss)
@@ -79,7 +88,8 @@ def _rejection(cloud: Cloud, offer: str, constraint: str, miss: Miss) -> Rejecti
     return Rejection(cloud.cloud_id, offer, constraint, miss.reason, miss.would_fit)
 
 
-def _fit(question: Question, cloud: Cloud, offer: Offer) -> Fit:
+def fit(question: Question, cloud: Cloud, offer: Offer) -> Fit:
+    """An offer that misses nothing."""
     return Fit(
         cloud=cloud,
         offer=offer,

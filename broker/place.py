@@ -1,18 +1,24 @@
 """Placement: a snapshot and criteria in, candidates and rejections out. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
-from broker import feasible, rank
+from broker import feasible, scoring, screening
 from broker.constraints import Question
 from broker.criteria import Criteria
 from broker.feasible import Rejection
 from broker.rank import Ranked
+from broker.screening import Count
 from broker.snapshot import Snapshot
 from watari.v1 import broker_pb2
 
 REJECTIONS_MAX = 5000
 """Rejections of an answer, which must stay below a message's limit; a last one counts the rest."""
+
+NO_EXPERIENCE: Mapping[str, float] = MappingProxyType({})
+"""The broker has seen nothing yet."""
 
 
 @dataclass(frozen=True)
@@ -20,25 +26,77 @@ class Placement:
     """How a machine can be placed."""
 
     candidates: tuple[Ranked, ...]
-    """Best first; not yet cut to `candidates_max`."""
+    """Best first: at most as many as were to be held."""
     rejections: tuple[Rejection, ...]
+    """Every one, or when `complete` is unset those of the nearest and of named clouds."""
     snapshot: Snapshot
+    found: int = 0
+    """Offers that fit."""
+    counts: tuple[Count, ...] = ()
+    complete: bool = True
+    rejected_clouds: int = 0
+    """Clouds none of whose offers fits."""
 
 
-def place(snapshot: Snapshot, criteria: Criteria, now: datetime) -> Placement:
-    """Judges every offer, and ranks those that fit."""
-    verdict = feasible.judge(Question(criteria, snapshot, now))
-    return Placement(rank.rank(verdict.fits, criteria), verdict.rejections, snapshot)
+def place(
+    snapshot: Snapshot,
+    criteria: Criteria,
+    now: datetime,
+    *,
+    experience: Mapping[str, float] = NO_EXPERIENCE,
+    held_max: int = 0,
+) -> Placement:
+    """Judges every offer, and ranks the best `held_max` of those that fit; 0 is some more than
+    `criteria.candidates_max`.
+    """
+    screened = screening.screen(Question(criteria, snapshot, now, experience))
+    complete = screened.pairs <= REJECTIONS_MAX
+    return Placement(
+        candidates=scoring.best(screened, held_max or criteria.candidates_max + scoring.SPARE),
+        rejections=_rejections(screened, complete=complete),
+        snapshot=snapshot,
+        found=len(screened.fits),
+        counts=screened.counts(),
+        complete=complete,
+        rejected_clouds=screened.rejected_clouds(),
+    )
+
+
+def _rejections(screened: screening.Screening, *, complete: bool) -> tuple[Rejection, ...]:
+    question, clouds = screened.question, screened.columns
+    found = list(feasible.unknown_clouds(question))
+    if complete:
+        for one in range(len(clouds.clouds)):
+            found += screened.rejections(one, every=True)
+        return feasible.in_order(found)
+    criteria = question.criteria
+    named = [clouds.index[one] for one in criteria.explained_clouds if one in clouds.index]
+    for one in dict.fromkeys([*named, *screened.nearest(criteria.explained_clouds_max)]):
+        found += screened.rejections(one, every=one in named)
+    return feasible.in_order(found)
 
 
 def response(placement: Placement, candidates_max: int) -> broker_pb2.PlaceResponse:
     """The placement as it travels, with at most `candidates_max` candidates."""
+    snapshot = placement.snapshot
+    bounded = _bounded(placement.rejections)
     answer = broker_pb2.PlaceResponse(
         candidates=[candidate(one) for one in placement.candidates[:candidates_max]],
-        rejections=[rejection_message(one) for one in _bounded(placement.rejections)],
-        directory_revision=placement.snapshot.revision,
+        rejections=[rejection_message(one) for one in bounded],
+        directory_revision=snapshot.revision,
+        counts=[
+            broker_pb2.ConstraintCount(
+                constraint=one.constraint, clouds=one.clouds, offers=one.offers
+            )
+            for one in placement.counts
+        ],
+        clouds_judged=len(snapshot.clouds),
+        offers_judged=len(snapshot.columns),
+        candidates_found=placement.found,
+        rejections_complete=placement.complete and len(placement.rejections) <= REJECTIONS_MAX,
+        snapshot_stale=snapshot.stale,
     )
-    answer.snapshot_at.FromDatetime(placement.snapshot.taken_at)
+    answer.snapshot_at.FromDatetime(snapshot.taken_at)
     return answer
 
 

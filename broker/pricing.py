@@ -7,7 +7,7 @@ price in the contract and cost nothing here.
 """
 
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import ROUND_CEILING, Decimal, localcontext
 
 from broker import amounts
 from watari import errors, money, validate
@@ -33,9 +33,14 @@ class Price:
 
     def __str__(self) -> str:
         """Such as "0.0412 EUR/h": exact, with two digits at least."""
+        return f"{self.words}/h"
+
+    @property
+    def words(self) -> str:
+        """The same without "/h", for an amount that is not an hour's."""
         plain = f"{self.amount.normalize():f}"
         whole, _, fraction = plain.partition(".")
-        return f"{whole}.{fraction:0<2} {self.currency}/h"
+        return f"{whole}.{fraction:0<2} {self.currency}"
 
     def message(self) -> common_pb2.Money:
         """As it travels."""
@@ -63,6 +68,12 @@ def hourly(sheet: Sheet, needed: amounts.Amounts) -> Price:
         )
         rounded = money.to_decimal(money.from_decimal(amount, sheet.currency))
     return Price(sheet.currency, rounded)
+
+
+def over(hourly: Price, seconds: int) -> Price:
+    """What that price comes to over a time: exact, rounded up to 10^-9."""
+    with localcontext(prec=_DIGITS, rounding=ROUND_CEILING):
+        return Price(hourly.currency, (hourly.amount * seconds / 3600).quantize(money.NANO))
 
 
 def read(message: directory_pb2.PriceSheet | None) -> tuple[Sheet | None, str]:

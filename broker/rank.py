@@ -1,15 +1,19 @@
-"""The order of what fits: three scores, normalised over the candidates, weighted, added. Pure.
+"""The order of what fits: scores, normalised over the candidates, weighted, added. Pure.
 
-Exact fractions until the end, so that neither the order of the input nor rounding decides.
+Exact fractions until the end, so that neither the order of the input nor rounding decides. Among
+more candidates than are shown, `broker.scoring` finds the best and the extremes.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from fractions import Fraction
 
-from broker.criteria import Criteria
+from broker.constraints import Question, distance, holds_image
+from broker.criteria import WEIGHT_NAMES
 from broker.feasible import Fit
+from watari import units
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,37 @@ class Ranked:
     scores: tuple[Score, ...]
 
 
-def rank(fits: Sequence[Fit], criteria: Criteria) -> tuple[Ranked, ...]:
-    """The fits, best first; equal scores in the order of cloud id and offer."""
-    columns = [
-        _column(name, getattr(criteria.weights, name), scorer(fits, criteria))
-        for name, scorer in SCORERS.items()
-    ]
+@dataclass(frozen=True)
+class Field:
+    """What the shown candidates are compared with: all of them."""
+
+    currency: str
+    """In which prices compare."""
+    extremes: Mapping[str, tuple[Fraction, Fraction]]
+    """The worst and the best raw value of each score; a score without known values is absent."""
+
+
+LATENCY_NONE = "no other cloud is named"
+THROUGHPUT_MAX = 1_250_000_000
+"""More bytes per second than 10 Gbit/s count as that, and so does the cloud itself: no machine is
+better off with more, and one fast link would else make all others equal."""
+
+AGE_SECONDS_MAX = 3600
+"""A capacity record that is older counts as this old."""
+
+
+def rank(fits: Sequence[Fit], question: Question, field: Field | None = None) -> tuple[Ranked, ...]:
+    """Best first; equal scores by cloud, then offer. Without a field, `fits` are all there are."""
+    weights = question.criteria.weights
+    currency = field.currency if field else currency_of(fits, question)
+    columns = []
+    for name in shown(question):
+        measures = measure(name, fits, question, currency)
+        known = [each.raw for each in measures if each.raw is not None]
+        extremes = (min(known), max(known)) if known else None
+        if field is not None:
+            extremes = field.extremes.get(name)
+        columns.append(_column(name, getattr(weights, name), measures, extremes))
     ranked = [
         Ranked(
             fit=fit,
@@ -60,9 +89,22 @@ def rank(fits: Sequence[Fit], criteria: Criteria) -> tuple[Ranked, ...]:
     return tuple(ranked)
 
 
-def price(fits: Sequence[Fit], criteria: Criteria) -> list[Measure]:
+def shown(question: Question) -> list[str]:
+    """Scores of an answer: the three that every candidate has, and further ones with a weight."""
+    weights = question.criteria.weights
+    return [name for name in WEIGHT_NAMES if name in ALWAYS_SHOWN or getattr(weights, name)]
+
+
+ALWAYS_SHOWN = frozenset({"price", "region", "free_capacity"})
+
+
+def measure(name: str, fits: Sequence[Fit], question: Question, currency: str) -> list[Measure]:
+    """What one score sees in each candidate."""
+    return price(fits, currency) if name == "price" else SCORERS[name](fits, question)
+
+
+def price(fits: Sequence[Fit], currency: str) -> list[Measure]:
     """Cheaper is better. Only prices of one currency compare; the others count as worst."""
-    currency = _currency(fits, criteria)
     measures = []
     for fit in fits:
         if fit.hourly is None:
@@ -74,9 +116,9 @@ def price(fits: Sequence[Fit], criteria: Criteria) -> list[Measure]:
     return measures
 
 
-def region(fits: Sequence[Fit], criteria: Criteria) -> list[Measure]:
+def region(fits: Sequence[Fit], question: Question) -> list[Measure]:
     """Earlier among the preferred regions is better; not being among them is worst."""
-    preferred = criteria.preferred_regions
+    preferred = question.criteria.preferred_regions
     measures = []
     for fit in fits:
         name = fit.offer.region
@@ -90,14 +132,14 @@ def region(fits: Sequence[Fit], criteria: Criteria) -> list[Measure]:
     return measures
 
 
-def free_capacity(fits: Sequence[Fit], criteria: Criteria) -> list[Measure]:
+def free_capacity(fits: Sequence[Fit], question: Question) -> list[Measure]:
     """More room is better: the share of the scarcest class that stays free with the machine in."""
     measures = []
     for fit in fits:
         share, scarcest = min(
             (
                 (_share_left(fit, kind, needed), kind)
-                for kind, needed in criteria.needed.items()
+                for kind, needed in question.criteria.needed.items()
                 if needed
             ),
             default=(Fraction(1), "nothing is needed"),
@@ -107,39 +149,144 @@ def free_capacity(fits: Sequence[Fit], criteria: Criteria) -> list[Measure]:
     return measures
 
 
-SCORERS: Mapping[str, Callable[[Sequence[Fit], Criteria], list[Measure]]] = {
-    "price": price,
-    "region": region,
-    "free_capacity": free_capacity,
-}
-"""By the name of their weight."""
+def latency(fits: Sequence[Fit], question: Question) -> list[Measure]:
+    """The longest of the round trips to the source and the clouds of `links`; less is better."""
+    return [_latency(fit.cloud.cloud_id, question) for fit in fits]
 
 
-def normalise(raws: Sequence[Fraction | None]) -> list[Fraction]:
-    """The worst becomes 0 and the best 1; all equal become 1, and None becomes 0."""
-    known = [raw for raw in raws if raw is not None]
-    worst, best = min(known, default=Fraction()), max(known, default=Fraction())
-    normalised = []
-    for raw in raws:
-        if raw is None:
-            normalised.append(Fraction())
-        else:
-            normalised.append((raw - worst) / (best - worst) if best > worst else Fraction(1))
-    return normalised
+def _latency(cloud_id: str, question: Question) -> Measure:
+    ends = question.criteria.endpoints
+    if not ends:
+        return Measure(LATENCY_NONE, None)
+    longest, farthest = 0.0, cloud_id
+    for end in ends:
+        if end == cloud_id:
+            continue
+        rtt_ms, _ = distance(question, end, cloud_id)
+        if rtt_ms is None:
+            return Measure(f"not measured to {end}", None)
+        if rtt_ms > longest:
+            longest, farthest = rtt_ms, end
+    return Measure(f"{longest:.2f} ms to {farthest}", -Fraction(longest))
 
 
-def _column(name: str, weight: Fraction, measures: Sequence[Measure]) -> list[Score]:
-    parts = normalise([measure.raw for measure in measures])
+def throughput(fits: Sequence[Fit], question: Question) -> list[Measure]:
+    """The least of the throughputs to them; more is better, up to `THROUGHPUT_MAX`."""
+    return [_throughput(fit.cloud.cloud_id, question) for fit in fits]
+
+
+def _throughput(cloud_id: str, question: Question) -> Measure:
+    ends = question.criteria.endpoints
+    if not ends:
+        return Measure(LATENCY_NONE, None)
+    least, slowest = THROUGHPUT_MAX, cloud_id
+    for end in ends:
+        if end == cloud_id:
+            continue
+        _, carried = distance(question, end, cloud_id)
+        if carried is None:
+            return Measure(f"not measured to {end}", None)
+        if carried < least:
+            least, slowest = carried, end
+    return Measure(f"{least / 1e6:.1f} MB/s to {slowest}", Fraction(least))
+
+
+def carbon(fits: Sequence[Fit], _question: Question) -> list[Measure]:
+    """Less of the published score "carbon" is better."""
+    found = [fit.cloud.score_of(fit.offer, "carbon") for fit in fits]
     return [
-        Score(name, measure.value, part, weight)
-        for measure, part in zip(measures, parts, strict=True)
+        Measure("not published", None) if one is None else Measure(f"{one:g}", -Fraction(one))
+        for one in found
     ]
 
 
-def _currency(fits: Sequence[Fit], criteria: Criteria) -> str:
-    """The currency of the ceiling, else the one of most candidates, else the first by name."""
-    if criteria.ceiling is not None:
-        return criteria.ceiling.currency
+def reliability(fits: Sequence[Fit], question: Question) -> list[Measure]:
+    """More of the published score "reliability" times the broker's own experience is better."""
+    measures = []
+    for fit in fits:
+        published = fit.cloud.score_of(fit.offer, "reliability")
+        seen = question.experience.get(fit.cloud.cloud_id, 1.0)
+        if published is None:
+            measures.append(Measure("not published", None))
+        else:
+            words = f"{published:g} published, {seen:g} seen"
+            # As one product of doubles, which is how it is compared with all others.
+            measures.append(Measure(words, Fraction(min(1e9, max(-1e9, published)) * seen)))
+    return measures
+
+
+def data(fits: Sequence[Fit], question: Question) -> list[Measure]:
+    """More of the wanted images is better."""
+    wanted = question.criteria.images
+    measures = []
+    for fit in fits:
+        there = sum(holds_image(fit.cloud, need) for need in wanted)
+        measures.append(Measure(f"{there} of {len(wanted)} images there", Fraction(there)))
+    return measures
+
+
+def freshness(fits: Sequence[Fit], question: Question) -> list[Measure]:
+    """A younger capacity record is better."""
+    measures = []
+    for fit in fits:
+        age = (question.now - fit.capacity.updated_at) // timedelta(microseconds=1)
+        bounded = min(AGE_SECONDS_MAX * 1_000_000, max(0, age))
+        words = f"capacity told {units.format_duration(bounded / 1e6)} ago"
+        measures.append(Measure(words, Fraction(-bounded)))
+    return measures
+
+
+def provider(fits: Sequence[Fit], question: Question) -> list[Measure]:
+    """Earlier among the preferred providers is better; not being among them is worst."""
+    preferred = question.criteria.preferred_providers
+    measures = []
+    for fit in fits:
+        name = fit.cloud.provider_domain
+        place = preferred.index(name) if name in preferred else len(preferred)
+        among = f"choice {place + 1} of {len(preferred)}" if name in preferred else "not preferred"
+        measures.append(Measure(f"{name}, {among}", Fraction(-place)))
+    return measures
+
+
+SCORERS: Mapping[str, Callable[[Sequence[Fit], Question], list[Measure]]] = {
+    "region": region,
+    "free_capacity": free_capacity,
+    "latency": latency,
+    "throughput": throughput,
+    "carbon": carbon,
+    "reliability": reliability,
+    "data": data,
+    "freshness": freshness,
+    "provider": provider,
+}
+"""By the name of their weight; price knows a currency besides."""
+
+
+def normalise(raw: Fraction | None, extremes: tuple[Fraction, Fraction] | None) -> Fraction:
+    """From 0, which is the worst, to 1, the best; all equal are 1, and None is 0."""
+    if raw is None or extremes is None:
+        return Fraction()
+    worst, best = extremes
+    if best <= worst:
+        return Fraction(1)
+    return min(Fraction(1), max(Fraction(), (raw - worst) / (best - worst)))
+
+
+def _column(
+    name: str,
+    weight: Fraction,
+    measures: Sequence[Measure],
+    extremes: tuple[Fraction, Fraction] | None,
+) -> list[Score]:
+    return [Score(name, each.value, normalise(each.raw, extremes), weight) for each in measures]
+
+
+def currency_of(fits: Sequence[Fit], question: Question) -> str:
+    """In which prices compare: that of the ceiling, else that of most candidates; of several the
+    first by name.
+    """
+    if question.criteria.ceiling is not None:
+        return question.criteria.ceiling.currency
     counts = Counter(fit.hourly.currency for fit in fits if fit.hourly is not None)
     return min(counts, key=lambda currency: (-counts[currency], currency), default="")
 

@@ -1,88 +1,41 @@
-"""What the directory said at one revision, as immutable values. Pure.
+"""What the directory said at one revision: immutable, as values and as columns. Pure.
 
-A provider's record that makes no sense is left out or marked; it never keeps the other providers'
-from being used. Records of a cloud that has no cloud record are left out: without it nobody could
-reach its manager.
+A `Store` is fed with records and changes, and makes a snapshot when asked: what did not change is
+shared with the snapshot before, so that one change costs its own cloud and a copy of the columns.
+Records of a cloud that has no cloud record are left out: without it nobody could reach its manager.
 """
 
-import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
 from types import MappingProxyType
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from broker import amounts, pricing
+from broker import columns as laid
+from broker import values
+from broker.columns import Block, Coder, Columns, Ways
+from broker.values import EARLIEST, LATEST, Capacity, Cloud, Image, Link, Offer
 from watari.v1 import directory_pb2
 
-EARLIEST = datetime.min.replace(tzinfo=UTC)
-LATEST = datetime.max.replace(tzinfo=UTC)
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "Capacity",
+    "Cloud",
+    "Image",
+    "Link",
+    "Offer",
+    "Snapshot",
+    "Store",
+    "build",
+]
 
+CODES_SPARE = 4096
+"""Words that the columns' dictionaries may hold beyond twice what is in use, before they are
+made anew: texts that records no longer have would else stay for ever."""
 
-@dataclass(frozen=True)
-class Offer:
-    """Something that a cloud sells in one region."""
-
-    name: str
-    region: str
-    prices: pricing.Sheet | None
-    prices_problem: str
-    """Why `prices` is None, in words; else empty."""
-    vm_max: amounts.Amounts
-    """A class that is 0 or absent is not limited."""
-    traits: frozenset[str]
-    labels: Mapping[str, str]
-    valid_from: datetime | None
-    valid_until: datetime | None
-    stale: bool
-    updated_at: datetime
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """How much room a cloud has in one region."""
-
-    region: str
-    total: amounts.Amounts
-    free: amounts.Amounts
-    largest_fit: amounts.Amounts
-    stale: bool
-    updated_at: datetime
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """A cloud with all that it publishes for placement."""
-
-    cloud_id: str
-    provider_domain: str
-    manager_address: str
-    manager_spiffe_id: str
-    jurisdiction: str
-    taints: tuple[str, ...]
-    labels: Mapping[str, str]
-    stale: bool
-    updated_at: datetime
-    offers: tuple[Offer, ...] = ()
-    """By name."""
-    capacities: Mapping[str, Capacity] = field(default_factory=dict)
-    """By region."""
-
-
-@dataclass(frozen=True)
-class Link:
-    """A measured link between two clouds."""
-
-    rtt_ms: float
-    measured_at: datetime
-    valid_until: datetime | None
-    stale: bool
-
-    def usable(self, now: datetime) -> bool:
-        """Whether the measurement still counts."""
-        return not self.stale and (self.valid_until is None or now < self.valid_until)
+WAYS_MAX = 256
+"""Clouds whose links to all others a snapshot keeps as columns."""
 
 
 @dataclass(frozen=True)
@@ -95,103 +48,166 @@ class Snapshot:
     """By cloud id, in its order."""
     links: Mapping[tuple[str, str], Link]
     """By the measuring cloud and the other one."""
+    stale: bool = False
+    """No directory can be heard: it may have changed, and leases may have run out, since."""
+    ready: Columns | None = field(default=None, repr=False, compare=False)
+    """The columns, where whoever made the snapshot had them."""
+
+    @cached_property
+    def columns(self) -> Columns:
+        """One row an offer, in the order of cloud and offer."""
+        return self.ready or laid.lay(self.clouds.values())
+
+    def ways(self, near: str) -> Ways:
+        """The links between one cloud and all clouds; made when first asked for."""
+        found = self._ways.get(near)
+        if found is None:
+            found = laid.ways(self.links, self.columns.clouds, near)
+            if len(self._ways) < WAYS_MAX:
+                self._ways[near] = found
+        return found
+
+    @cached_property
+    def _ways(self) -> dict[str, Ways]:
+        return {}
 
 
 def build(records: Iterable[directory_pb2.Record], revision: int, taken_at: datetime) -> Snapshot:
     """The snapshot of `records`, in any order; kinds that placement does not need are ignored."""
-    offers: dict[str, list[Offer]] = defaultdict(list)
-    capacities: dict[str, dict[str, Capacity]] = defaultdict(dict)
-    links: dict[tuple[str, str], Link] = {}
-    heads = []
-    for record in sorted(records, key=lambda record: (record.key.cloud_id, record.key.name)):
-        cloud_id = record.key.cloud_id
+    store = Store()
+    for record in records:
+        store.put(record)
+    return store.snapshot(revision, taken_at)
+
+
+@dataclass
+class _Published:
+    """What one cloud publishes, by record name."""
+
+    head: Cloud | None = None
+    offers: dict[str, Offer] = field(default_factory=dict)
+    capacities: dict[str, Capacity] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
+    links: dict[str, tuple[str, Link]] = field(default_factory=dict)
+    """The other cloud, and the link."""
+
+    def whole(self) -> Cloud | None:
+        """The cloud, unless it has no record of its own."""
+        if self.head is None:
+            return None
+        return replace(
+            self.head,
+            offers=tuple(offer for _, offer in sorted(self.offers.items())),
+            capacities=MappingProxyType(self._by_region()),
+            images=tuple(image for _, image in sorted(self.images.items())),
+        )
+
+    def _by_region(self) -> dict[str, Capacity]:
+        """One record a region counts: the first by name, a fresh one before a stale one."""
+        found: dict[str, Capacity] = {}
+        for _, capacity in sorted(self.capacities.items()):
+            present = found.get(capacity.region)
+            if present is None or (present.stale and not capacity.stale):
+                found[capacity.region] = capacity
+        return found
+
+    @property
+    def empty(self) -> bool:
+        parts = (self.head, self.offers, self.capacities, self.images, self.links)
+        return not any(parts)
+
+
+class Store:
+    """Records as they come. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._published: dict[str, _Published] = {}
+        self._records = 0
+        self._changed: set[str] = set()
+        self._links_changed = True
+        self._links: Mapping[tuple[str, str], Link] = MappingProxyType({})
+        self._coder = Coder()
+        self._blocks: dict[str, Block] = {}
+
+    def __len__(self) -> int:
+        """Records held; those of kinds that placement does not need are not."""
+        return self._records
+
+    def put(self, record: directory_pb2.Record) -> None:
+        """Takes a record, in place of the one of its key."""
+        self._records -= self._remove(record.key)
+        cloud_id, name = record.key.cloud_id, record.key.name
+        held = self._published.setdefault(cloud_id, _Published())
+        self._records += 1
         match record.key.kind:
             case directory_pb2.RECORD_KIND_CLOUD:
-                heads.append(record)
+                held.head = values.head(record)
             case directory_pb2.RECORD_KIND_OFFER:
-                offers[cloud_id].append(_offer(record))
+                held.offers[name] = values.offer(record)
             case directory_pb2.RECORD_KIND_CAPACITY:
-                _add_capacity(capacities[cloud_id], _capacity(record))
-            case directory_pb2.RECORD_KIND_LINK if _measured(record.link):
-                links[cloud_id, record.link.to_cloud_id] = _link(record)
-    clouds = {
-        head.key.cloud_id: _cloud(head, offers[head.key.cloud_id], capacities[head.key.cloud_id])
-        for head in heads
-    }
-    return Snapshot(revision, taken_at, MappingProxyType(clouds), MappingProxyType(links))
+                held.capacities[name] = values.capacity(record)
+            case directory_pb2.RECORD_KIND_IMAGE:
+                held.images[name] = values.image(record)
+            case directory_pb2.RECORD_KIND_LINK if values.measured(record.link):
+                held.links[name] = (record.link.to_cloud_id, values.link(record))
+            case _:
+                self._records -= 1
+                self._forget(cloud_id)
 
+    def delete(self, key: directory_pb2.RecordKey) -> None:
+        """Drops the record of this key, if there is one."""
+        self._records -= self._remove(key)
+        self._forget(key.cloud_id)
 
-def _cloud(
-    record: directory_pb2.Record, offers: list[Offer], capacities: dict[str, Capacity]
-) -> Cloud:
-    return Cloud(
-        cloud_id=record.key.cloud_id,
-        provider_domain=record.cloud.provider_domain,
-        manager_address=record.cloud.manager.address,
-        manager_spiffe_id=record.cloud.manager.spiffe_id,
-        jurisdiction=record.cloud.jurisdiction.upper(),
-        taints=tuple(record.cloud.taints),
-        labels=MappingProxyType(dict(record.labels)),
-        stale=record.stale,
-        updated_at=_moment(record.updated_at),
-        offers=tuple(offers),
-        capacities=MappingProxyType(capacities),
-    )
+    def snapshot(self, revision: int, taken_at: datetime) -> Snapshot:
+        """Everything that is held now. Cheap for clouds that did not change since the last time."""
+        for cloud_id in self._changed:
+            held = self._published.get(cloud_id)
+            cloud = held.whole() if held else None
+            if cloud is None:
+                self._blocks.pop(cloud_id, None)
+            else:
+                self._blocks[cloud_id] = self._coder.block(cloud)
+        self._changed.clear()
+        if self._links_changed:
+            self._links = MappingProxyType(self._all_links())
+            self._links_changed = False
+        blocks = [block for _, block in sorted(self._blocks.items())]
+        if len(self._coder) > 2 * sum(block.codes for block in blocks) + CODES_SPARE:
+            self._coder = Coder()
+            blocks = [self._coder.block(block.cloud) for block in blocks]
+            self._blocks = {block.cloud.cloud_id: block for block in blocks}
+        clouds = MappingProxyType({block.cloud.cloud_id: block.cloud for block in blocks})
+        ready = self._coder.columns(blocks)
+        return Snapshot(revision, taken_at, clouds, self._links, ready=ready)
 
+    def _all_links(self) -> dict[tuple[str, str], Link]:
+        return {
+            (cloud_id, other): link
+            for cloud_id, held in sorted(self._published.items())
+            for _, (other, link) in sorted(held.links.items())
+        }
 
-def _offer(record: directory_pb2.Record) -> Offer:
-    offer = record.offer
-    sheet, problem = pricing.read(offer.prices if offer.HasField("prices") else None)
-    return Offer(
-        name=record.key.name,
-        region=offer.region,
-        prices=sheet,
-        prices_problem=problem,
-        vm_max=amounts.of(offer.vm_max),
-        traits=frozenset(offer.traits),
-        labels=MappingProxyType(dict(record.labels)),
-        valid_from=_moment(offer.valid_from) if offer.HasField("valid_from") else None,
-        valid_until=_moment(offer.valid_until) if offer.HasField("valid_until") else None,
-        stale=record.stale,
-        updated_at=_moment(record.updated_at),
-    )
+    def _remove(self, key: directory_pb2.RecordKey) -> int:
+        """How many records went: 0 or 1."""
+        held = self._published.get(key.cloud_id)
+        if key.kind == directory_pb2.RECORD_KIND_LINK:
+            self._links_changed = True
+            return int(held is not None and held.links.pop(key.name, None) is not None)
+        self._changed.add(key.cloud_id)
+        if held is None:
+            return 0
+        if key.kind == directory_pb2.RECORD_KIND_CLOUD:
+            gone, held.head = held.head, None
+            return int(gone is not None)
+        by_name: Mapping[int, dict[str, Offer] | dict[str, Capacity] | dict[str, Image]] = {
+            directory_pb2.RECORD_KIND_OFFER: held.offers,
+            directory_pb2.RECORD_KIND_CAPACITY: held.capacities,
+            directory_pb2.RECORD_KIND_IMAGE: held.images,
+        }
+        return int(by_name.get(key.kind, {}).pop(key.name, None) is not None)
 
-
-def _capacity(record: directory_pb2.Record) -> Capacity:
-    return Capacity(
-        region=record.capacity.region,
-        total=amounts.of(record.capacity.total),
-        free=amounts.of(record.capacity.free),
-        largest_fit=amounts.of(record.capacity.largest_fit),
-        stale=record.stale,
-        updated_at=_moment(record.updated_at),
-    )
-
-
-def _add_capacity(capacities: dict[str, Capacity], capacity: Capacity) -> None:
-    """One record per region counts: the first by name, a fresh one before a stale one."""
-    present = capacities.get(capacity.region)
-    if present is None or (present.stale and not capacity.stale):
-        capacities[capacity.region] = capacity
-
-
-def _measured(link: directory_pb2.Link) -> bool:
-    return math.isfinite(link.rtt_ms) and link.rtt_ms > 0
-
-
-def _link(record: directory_pb2.Record) -> Link:
-    link = record.link
-    return Link(
-        rtt_ms=link.rtt_ms,
-        measured_at=_moment(link.measured_at),
-        valid_until=_moment(link.valid_until) if link.HasField("valid_until") else None,
-        stale=record.stale,
-    )
-
-
-def _moment(timestamp: Timestamp) -> datetime:
-    """A timestamp beyond what dates can say becomes the nearest that they can."""
-    try:
-        return timestamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        return LATEST if timestamp.seconds > 0 else EARLIEST
+    def _forget(self, cloud_id: str) -> None:
+        held = self._published.get(cloud_id)
+        if held is not None and held.empty:
+            del self._published[cloud_id]

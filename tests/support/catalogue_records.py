@@ -110,6 +110,13 @@ def link(
     return _record("LINK", cloud_id, to_cloud_id, None, stale, link=body)
 
 
+def image(
+    cloud_id: str, name: str, public_root: bytes = b"", *, stale: bool = False
+) -> directory_pb2.Record:
+    body = directory_pb2.ImageSummary(display_name=name, public_root=public_root)
+    return _record("IMAGE", cloud_id, name, None, stale, image=body)
+
+
 def _record(
     kind: str,
     cloud_id: str,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import amounts, place, pricing, rank, snapshot
+from broker.constraints import Question
 from broker.criteria import Criteria, Weights
 from broker.place import Placement
 from tests.support import catalogue_records as records
@@ -176,18 +177,19 @@ def test_rejections_beyond_the_limit_are_counted_and_the_answer_fits_a_message()
     trait, label = "t" * 128, "l" * 128
     published = in_federation(
         [records.cloud("osaka")],
-        [records.offer("osaka", f"{'o' * 120}{number}") for number in range(2500)],
+        [records.offer("osaka", f"{'o' * 120}{number}") for number in range(1600)],
     )
     wanted = {
         "required_traits": tuple(f"{trait[:120]}{number}" for number in range(64)),
-        "labels": {label: label},
+        "labels": {label: label, f"{label[1:]}2": label},
     }
     placement = placed(published, **wanted)
     answer = place.response(placement, 10)
-    assert len(placement.rejections) == 7500
+    assert len(placement.rejections) == 6400
+    assert not answer.rejections_complete
     assert len(answer.rejections) == place.REJECTIONS_MAX
     assert answer.rejections[-1].constraint == "limit"
-    assert answer.rejections[-1].reason.startswith("2501 further rejections are left out")
+    assert answer.rejections[-1].reason.startswith("1401 further rejections are left out")
     assert answer.ByteSize() < rpc.MESSAGE_BYTES_MAX
 
 
@@ -238,7 +240,7 @@ def test_scores_are_within_0_and_1_and_independent_of_the_order_of_input(
 
     fits = [candidate.fit for candidate in placement.candidates]
     random.Random(seed).shuffle(fits)
-    assert rank.rank(fits, criteria) == placement.candidates
+    assert rank.rank(fits, Question(criteria, view, NOW)) == placement.candidates
     random.Random(seed).shuffle(published)
     again = snapshot.build(published, revision=1, taken_at=NOW)
     assert place.place(again, criteria, NOW).candidates == placement.candidates

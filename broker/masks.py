@@ -1,0 +1,276 @@
+"""The hard constraints over all clouds and offers at once. Pure.
+
+A mask says of each cloud, or of each offer, whether it misses one constraint; None that the request
+does not ask for it. Each agrees with the function of the same name in `broker.constraints`, which
+has the words for it; tests compare them on federations made at random.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from broker import charges, constraints
+from broker.columns import PLAIN, Bools, Codes, Columns, Sizes, moment
+from broker.constraints import Question
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question and the columns that it is put to."""
+
+    question: Question
+    columns: Columns
+
+    def texts(self, codes: Codes, outside: tuple[str, ...]) -> Bools:
+        """Of codes of texts, whether each is outside of these."""
+        return self.columns.where("text", codes, lambda text: text not in outside)
+
+    def places(self, cloud_ids: tuple[str, ...]) -> Bools:
+        """Of each cloud, whether it is one of these."""
+        found = np.zeros(len(self.columns.clouds), bool)
+        index = self.columns.index
+        found[[index[cloud_id] for cloud_id in cloud_ids if cloud_id in index]] = True
+        return found
+
+
+Mask = Callable[[Asked], Bools | None]
+
+
+def asked_for(asked: Asked) -> Bools | None:
+    wanted = asked.question.criteria.clouds
+    return ~asked.places(wanted) if wanted else None
+
+
+def not_excluded(asked: Asked) -> Bools | None:
+    return asked.places(asked.question.criteria.excluded_clouds)
+
+
+def not_the_source(asked: Asked) -> Bools | None:
+    source = asked.question.criteria.source_cloud
+    return asked.places((source,)) if source is not None else None
+
+
+def jurisdiction(asked: Asked) -> Bools | None:
+    wanted = asked.question.criteria.jurisdictions
+    return asked.texts(asked.columns.heads.jurisdiction, wanted) if wanted else None
+
+
+def fresh_cloud(asked: Asked) -> Bools | None:
+    return asked.columns.heads.stale
+
+
+def untainted(asked: Asked) -> Bools | None:
+    return asked.columns.heads.tainted
+
+
+def reachable_manager(asked: Asked) -> Bools | None:
+    return ~asked.columns.heads.manager
+
+
+def near_the_source(asked: Asked) -> Bools | None:
+    criteria = asked.question.criteria
+    if criteria.rtt_ms_max is None or criteria.source_cloud is None:
+        return None
+    return _farther(asked, criteria.source_cloud, criteria.rtt_ms_max, 0)
+
+
+def provider(asked: Asked) -> Bools | None:
+    wanted = asked.question.criteria.providers
+    return asked.texts(asked.columns.heads.provider, wanted) if wanted else None
+
+
+def not_excluded_provider(asked: Asked) -> Bools | None:
+    excluded = asked.question.criteria.excluded_providers
+    return ~asked.texts(asked.columns.heads.provider, excluded) if excluded else None
+
+
+def residency(asked: Asked) -> Bools | None:
+    criteria = asked.question.criteria
+    if not criteria.residency:
+        return None
+    clouds = asked.question.snapshot.clouds
+    for held, _ in constraints.holders(criteria):
+        if held not in clouds or clouds[held].jurisdiction not in criteria.residency:
+            return np.ones(len(asked.columns.clouds), bool)
+    return asked.texts(asked.columns.heads.jurisdiction, criteria.residency)
+
+
+def links(asked: Asked) -> Bools | None:
+    return _any(
+        [
+            _farther(asked, limit.cloud_id, limit.rtt_ms_max, limit.throughput_min)
+            for limit in asked.question.criteria.links
+        ]
+    )
+
+
+def images(asked: Asked) -> Bools | None:
+    keys = [need.key for need in asked.question.criteria.images if need.required]
+    if not keys:
+        return None
+    wanted = frozenset(keys)
+    return np.array([not wanted <= held for held in asked.columns.images], bool)
+
+
+def delegated(asked: Asked) -> Bools | None:
+    named = asked.question.criteria.to_clouds
+    return ~asked.places(named) if named else None
+
+
+def sells_something(asked: Asked) -> Bools | None:
+    nothing: Bools = asked.columns.heads.offers == 0
+    return nothing
+
+
+CLOUD_MASKS: Mapping[str, Mask] = {
+    "cloud": asked_for,
+    "excluded_cloud": not_excluded,
+    "source": not_the_source,
+    "jurisdiction": jurisdiction,
+    "stale": fresh_cloud,
+    "taint": untainted,
+    "manager": reachable_manager,
+    "rtt": near_the_source,
+    "provider": provider,
+    "excluded_provider": not_excluded_provider,
+    "residency": residency,
+    "link": links,
+    "image": images,
+    "delegation": delegated,
+    "offer": sells_something,
+}
+"""Of each cloud; as `constraints.CLOUD_CONSTRAINTS`."""
+
+
+def region(asked: Asked) -> Bools | None:
+    wanted, columns = asked.question.criteria.regions, asked.columns
+    if not wanted:
+        return None
+    return columns.where("region", columns.rows.region, lambda name: name not in wanted)
+
+
+def required_trait(asked: Asked) -> Bools | None:
+    wanted = frozenset(asked.question.criteria.required_traits)
+    return _traits(asked, lambda traits: not wanted <= traits) if wanted else None
+
+
+def forbidden_trait(asked: Asked) -> Bools | None:
+    forbidden = frozenset(asked.question.criteria.forbidden_traits)
+    return _traits(asked, lambda traits: not forbidden.isdisjoint(traits)) if forbidden else None
+
+
+def any_trait(asked: Asked) -> Bools | None:
+    choices = [frozenset(choice) for choice in asked.question.criteria.any_traits]
+    if not choices:
+        return None
+    return _traits(asked, lambda traits: any(map(traits.isdisjoint, choices)))
+
+
+def label(asked: Asked) -> Bools | None:
+    wanted, columns = frozenset(asked.question.criteria.labels.items()), asked.columns
+    if not wanted:
+        return None
+
+    def missed(held: object) -> bool:
+        return not wanted <= frozenset(held) if isinstance(held, tuple) else True
+
+    return columns.where("labels", columns.rows.labels, missed)
+
+
+def validity(asked: Asked) -> Bools | None:
+    begins, ends = map(moment, asked.question.stay)
+    rows = asked.columns.rows
+    return (begins < rows.valid_from) | (max(begins + 1, ends) > rows.valid_until)
+
+
+def fresh_offer(asked: Asked) -> Bools | None:
+    rows, clouds = asked.columns.rows, asked.columns.heads.stale
+    return (rows.stale | rows.room_stale) & ~clouds[asked.columns.cloud_of]
+
+
+def vm_max(asked: Asked) -> Bools | None:
+    rows = asked.columns.rows
+    return _smaller(asked, rows.vm_max, rows.vm_max_other, unlimited=True)
+
+
+def capacity(asked: Asked) -> Bools | None:
+    rows = asked.columns.rows
+    return ~rows.room | _smaller(asked, rows.fit, rows.fit_other, unlimited=False)
+
+
+def price(asked: Asked) -> Bools | None:
+    criteria = asked.question.criteria
+    if criteria.ceiling is None:
+        return None
+    return charges.dearer(asked.columns, criteria.needed, criteria.ceiling, charges.HOUR)
+
+
+def budget(asked: Asked) -> Bools | None:
+    criteria = asked.question.criteria
+    if criteria.budget is None:
+        return None
+    amount, seconds = criteria.budget.amount, criteria.budget.seconds
+    return charges.dearer(asked.columns, criteria.needed, amount, seconds)
+
+
+OFFER_MASKS: Mapping[str, Mask] = {
+    "region": region,
+    "required_trait": required_trait,
+    "forbidden_trait": forbidden_trait,
+    "any_trait": any_trait,
+    "label": label,
+    "validity": validity,
+    "stale": fresh_offer,
+    "vm_max": vm_max,
+    "capacity": capacity,
+    "price": price,
+    "budget": budget,
+}
+"""Of each offer; as `constraints.OFFER_CONSTRAINTS`."""
+
+
+def _any(masks: list[Bools]) -> Bools | None:
+    return reduce(np.logical_or, masks) if masks else None
+
+
+def _farther(asked: Asked, near: str, rtt_ms_max: float | None, throughput_min: int) -> Bools:
+    """Of each cloud, whether it is another one and too far from `near`, or not known to be near."""
+    rtt_ms, throughput = asked.question.snapshot.ways(near).at(moment(asked.question.now))
+    missed = np.zeros(len(rtt_ms), bool)
+    if rtt_ms_max is not None:
+        missed |= ~(rtt_ms <= rtt_ms_max)
+    if throughput_min:
+        missed |= throughput < np.uint64(throughput_min)
+    return missed & ~asked.places((near,))
+
+
+def _traits(asked: Asked, missed: Callable[[frozenset[str]], bool]) -> Bools:
+    def of(value: object) -> bool:
+        return missed(value) if isinstance(value, frozenset) else True
+
+    return asked.columns.where("traits", asked.columns.rows.traits, of)
+
+
+def _smaller(asked: Asked, sizes: Sizes, others: Codes, *, unlimited: bool) -> Bools:
+    """Of each offer, whether something has less than what is needed; `unlimited`: 0 is no limit."""
+    missed = np.zeros(len(sizes), bool)
+    needed = asked.question.criteria.needed
+    for place, kind in enumerate(PLAIN):
+        column = sizes[:, place]
+        if amount := needed.get(kind, 0):
+            less = column < np.uint64(amount)
+            missed |= less & (column > 0) if unlimited else less
+    further = {kind: amount for kind, amount in needed.items() if kind not in PLAIN and amount}
+    if further:
+
+        def lacks(value: object) -> bool:
+            held: dict[str, int] = dict(value)  # type: ignore[call-overload]
+            return any(
+                held.get(kind, 0) < amount and not (unlimited and not held.get(kind, 0))
+                for kind, amount in further.items()
+            )
+
+        missed |= asked.columns.where("other", others, lacks)
+    return missed

@@ -1,0 +1,137 @@
+"""All offers judged at once: which fit, how many miss what, which clouds are nearest. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from broker import feasible, masks
+from broker.columns import Bools, Columns
+from broker.constraints import Question
+from broker.feasible import Rejection
+
+RULED_OUT = ("cloud", "excluded_cloud", "source")
+"""Constraints by which the caller has ruled a cloud out: the least worth telling."""
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many miss a constraint."""
+
+    constraint: str
+    clouds: int
+    """As a whole."""
+    offers: int
+    """By themselves, and all offers of those clouds."""
+
+
+@dataclass(frozen=True)
+class Screening:
+    """Who misses what, as masks; without words yet."""
+
+    question: Question
+    columns: Columns
+    of_clouds: Mapping[str, Bools]
+    """By constraint that was asked for: of each cloud, whether it misses it."""
+    of_offers: Mapping[str, Bools]
+
+    @cached_property
+    def cloud_misses(self) -> Counts:
+        """Constraints that each cloud misses as a whole."""
+        return _sum(self.of_clouds.values(), len(self.columns.clouds))
+
+    @cached_property
+    def offer_misses(self) -> Counts:
+        """Constraints that each offer misses by itself."""
+        return _sum(self.of_offers.values(), len(self.columns))
+
+    @cached_property
+    def fits(self) -> npt.NDArray[np.int64]:
+        """Rows that miss nothing, in order."""
+        out = self.cloud_misses > 0
+        return np.flatnonzero((self.offer_misses == 0) & ~out[self.columns.cloud_of])
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of a constraint and a cloud or offer that misses it."""
+        return int(self.cloud_misses.sum() + self.offer_misses.sum())
+
+    def counts(self) -> tuple[Count, ...]:
+        """Of every constraint that somebody misses, in the order of the tables."""
+        found = []
+        sold = self.columns.heads.offers
+        for name in dict.fromkeys((*self.of_clouds, *self.of_offers)):
+            whole = self.of_clouds.get(name)
+            own = self.of_offers.get(name)
+            clouds = int(np.count_nonzero(whole)) if whole is not None else 0
+            offers = int(sold[whole].sum()) if whole is not None else 0
+            offers += int(np.count_nonzero(own)) if own is not None else 0
+            if clouds or offers:
+                found.append(Count(name, clouds, offers))
+        return tuple(found)
+
+    def rejected_clouds(self) -> int:
+        """Clouds none of whose offers fits."""
+        return len(self._by_nearness)
+
+    def nearest(self, count: int) -> list[int]:
+        """Places of clouds that do not fit, nearest first: those that the caller ruled out last,
+        then by the fewest misses of the whole cloud and its nearest offer together, then by id.
+        """
+        found: list[int] = self._by_nearness[:count].tolist()
+        return found
+
+    @cached_property
+    def _by_nearness(self) -> npt.NDArray[np.int64]:
+        columns = self.columns
+        selling = np.flatnonzero(columns.heads.offers)
+        misses = self.cloud_misses.copy()
+        if len(selling):
+            misses[selling] += np.minimum.reduceat(self.offer_misses, columns.starts[selling])
+        ruled_out = np.zeros(len(misses), bool)
+        for name in RULED_OUT:
+            if name in self.of_clouds:
+                ruled_out |= self.of_clouds[name]
+        order = np.lexsort((misses, ruled_out))
+        return order[misses[order] > 0]
+
+    def rejections(self, place: int, *, every: bool) -> Iterator[Rejection]:
+        """What a cloud misses, in words: with every offer, or with its nearest one only."""
+        cloud = self.columns.clouds[place]
+        if self.cloud_misses[place]:
+            yield from feasible.cloud_rejections(self.question, cloud)
+        first, end = self.columns.starts[place : place + 2].tolist()
+        misses = self.offer_misses[first:end]
+        chosen: Sequence[int] = np.flatnonzero(misses).tolist()
+        if not every and len(misses):
+            chosen = [int(misses.argmin())] if misses.min() else []
+        for number in chosen:
+            yield from feasible.offer_rejections(self.question, cloud, cloud.offers[number])
+
+
+def screen(question: Question) -> Screening:
+    """Judges every offer of the question's snapshot."""
+    columns = question.snapshot.columns
+    asked = masks.Asked(question, columns)
+    return Screening(
+        question,
+        columns,
+        _missed(asked, masks.CLOUD_MASKS),
+        _missed(asked, masks.OFFER_MASKS),
+    )
+
+
+def _missed(asked: masks.Asked, table: Mapping[str, masks.Mask]) -> dict[str, Bools]:
+    found = ((name, mask(asked)) for name, mask in table.items())
+    return {name: mask for name, mask in found if mask is not None}
+
+
+def _sum(found: Iterable[Bools], length: int) -> Counts:
+    total = np.zeros(length, np.uint8)
+    for mask in found:
+        total += mask
+    return total.astype(np.int64)

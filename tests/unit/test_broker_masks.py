@@ -1,0 +1,288 @@
+"""Judging all offers at once agrees with judging one at a time, whatever is published and asked."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker import (
+    amounts,
+    charges,
+    constraints,
+    feasible,
+    masks,
+    place,
+    pricing,
+    rank,
+    scoring,
+    screening,
+)
+from broker.constraints import Question
+from broker.criteria import WEIGHT_NAMES, Budget, Criteria, ImageNeed, LinkLimit, Weights
+from broker.snapshot import Store
+from tests.support import catalogue_records as records
+from tests.support.catalogue_records import NOW
+from tests.support.verdicts import snapshot_of
+from watari.v1 import common_pb2, directory_pb2
+
+CLOUDS = ["a", "b", "c", "d"]
+REGIONS = ["r1", "r2"]
+TRAITS = ["x", "y", "z"]
+ROOTS = [b"1" * 32, b"2" * 32]
+PRICE = st.sampled_from(["0", "0.01", "0.010000001", "0.3", "2.999999999", "1000000"])
+MOMENT = st.none() | st.sampled_from([-7200, -1, 0, 1, 3600]).map(
+    lambda seconds: NOW + timedelta(seconds=seconds)
+)
+FLAG = st.sampled_from([False] * 7 + [True])
+SIZE = st.integers(0, 8)
+RESOURCES = st.builds(
+    lambda vcpus, memory, disk, gpus: records.resources(
+        vcpus, memory, disk, **({"gpu": gpus} if gpus else {})
+    ),
+    SIZE,
+    SIZE,
+    SIZE,
+    st.integers(0, 2),
+)
+Draw = Callable[[Any], Any]
+
+
+def some(values: list[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.just(()) | st.lists(st.sampled_from(values), unique=True, max_size=3).map(tuple)
+
+
+@st.composite
+def federations(draw: Draw) -> list[directory_pb2.Record]:
+    published = []
+    for cloud_id in draw(st.lists(st.sampled_from(CLOUDS), unique=True, max_size=4)):
+        published.append(
+            records.cloud(
+                cloud_id,
+                domain=draw(st.sampled_from(["p.example", "q.example"])),
+                address=draw(st.sampled_from(["127.0.0.1:1"] * 7 + [""])),
+                jurisdiction=draw(st.sampled_from(["JP", "de", ""])),
+                taints=["draining"] if draw(FLAG) else [],
+                labels=draw(st.dictionaries(st.just("tier"), st.sampled_from(["gold", "spot"]))),
+                stale=draw(FLAG),
+            )
+        )
+        published[-1].scores.update(draw(scores()))
+        for other in draw(some(CLOUDS)):
+            link = records.link(
+                cloud_id,
+                other,
+                draw(st.sampled_from([1.0, 10.0, 50.0])),
+                measured_at=NOW - timedelta(seconds=draw(st.integers(0, 2))),
+                valid_until=draw(MOMENT),
+                stale=draw(FLAG),
+            )
+            link.link.throughput_bytes_per_second = draw(st.sampled_from([0, 1000, 2000]))
+            published.append(link)
+        published += [
+            records.capacity(
+                cloud_id,
+                region=region,
+                total=draw(RESOURCES),
+                free=draw(RESOURCES),
+                largest_fit=draw(RESOURCES),
+                stale=draw(FLAG),
+            )
+            for region in draw(some(REGIONS))
+        ]
+        published += [draw(offers(cloud_id, f"o{n}")) for n in range(draw(st.integers(0, 3)))]
+        published += [
+            records.image(cloud_id, f"image-{root[:1].decode()}", root, stale=draw(FLAG))
+            for root in draw(some([*ROOTS, b""]))
+        ]
+    return published
+
+
+@st.composite
+def offers(draw: Draw, cloud_id: str, name: str) -> directory_pb2.Record:
+    record = records.offer(
+        cloud_id,
+        name,
+        region=draw(st.sampled_from(REGIONS)),
+        prices=records.sheet(
+            draw(PRICE), draw(PRICE), draw(PRICE), draw(st.sampled_from(["EUR", "JPY"]))
+        ),
+        vm_max=draw(st.none() | RESOURCES),
+        traits=draw(some(TRAITS)),
+        valid_from=draw(MOMENT),
+        valid_until=draw(MOMENT),
+        labels=draw(st.dictionaries(st.just("tier"), st.sampled_from(["gold", "spot"]))),
+        stale=draw(FLAG),
+    )
+    record.scores.update(draw(scores()))
+    if draw(FLAG):
+        record.offer.ClearField("prices")
+    return record
+
+
+def scores() -> st.SearchStrategy[dict[str, float]]:
+    return st.dictionaries(
+        st.sampled_from(["carbon", "reliability"]), st.sampled_from([0.0, 0.5, 0.99, 300.0])
+    )
+
+
+def rare(strategy: st.SearchStrategy[Any], otherwise: Any) -> st.SearchStrategy[Any]:
+    return st.one_of(st.just(otherwise), st.just(otherwise), strategy)
+
+
+AMOUNT = st.builds(
+    pricing.Price,
+    currency=st.sampled_from(["EUR", "JPY"]),
+    amount=st.sampled_from(["0", "0.06", "0.060000001", "1", "1000000"]).map(Decimal),
+)
+LIMIT = st.builds(
+    LinkLimit,
+    st.sampled_from([*CLOUDS, "nowhere"]),
+    st.none() | st.sampled_from([1.0, 20.0]),
+    st.sampled_from([0, 1000, 1500]),
+)
+NEED = st.builds(
+    lambda root, name, required: ImageNeed(root, "" if root else name, required),
+    st.sampled_from([*ROOTS, b""]),
+    st.sampled_from(["image-1", "image-"]),
+    st.booleans(),
+)
+PARTS = st.lists(st.integers(0, 3), min_size=len(WEIGHT_NAMES), max_size=len(WEIGHT_NAMES)).filter(
+    any
+)
+
+
+@st.composite
+def criteria(draw: Draw) -> Criteria:
+    parts = draw(PARTS)
+    return Criteria(
+        needed=amounts.of(draw(RESOURCES)),
+        clouds=draw(rare(some([*CLOUDS, "nowhere"]), ())),
+        excluded_clouds=draw(rare(some(CLOUDS), ())),
+        regions=draw(rare(some(REGIONS), ())),
+        jurisdictions=draw(rare(some(["JP", "DE"]), ())),
+        required_traits=draw(rare(some(TRAITS), ())),
+        forbidden_traits=draw(rare(some(TRAITS), ())),
+        any_traits=draw(rare(st.tuples(st.just(("x", "y"))), ())),
+        labels=draw(rare(st.just({"tier": "gold"}), {})),
+        ceiling=draw(rare(AMOUNT, None)),
+        budget=draw(rare(st.builds(Budget, AMOUNT, st.sampled_from([1, 3600, 86_400])), None)),
+        rtt_ms_max=draw(rare(st.sampled_from([1.0, 20.0]), None)),
+        source_cloud=draw(st.sampled_from([None, *CLOUDS, "nowhere"])),
+        residency=draw(rare(some(["JP", "DE"]), ())),
+        copy_clouds=draw(rare(some(CLOUDS), ())),
+        links=draw(rare(st.lists(LIMIT, max_size=2).map(tuple), ())),
+        images=draw(rare(st.lists(NEED, max_size=2).map(tuple), ())),
+        providers=draw(rare(some(["p.example", "q.example"]), ())),
+        excluded_providers=draw(rare(some(["p.example"]), ())),
+        preferred_providers=draw(some(["p.example", "q.example", "none.example"])),
+        preferred_regions=draw(some([*REGIONS, "r3"])),
+        starts_at=draw(rare(MOMENT, None)),
+        stay_seconds=draw(st.sampled_from([0, 1, 7200])),
+        to_clouds=draw(rare(some(CLOUDS), ())),
+        weights=Weights(*(Fraction(part, sum(parts)) for part in parts)),
+    )
+
+
+def test_every_constraint_has_a_mask_in_the_same_order() -> None:
+    assert list(masks.CLOUD_MASKS) == list(constraints.CLOUD_CONSTRAINTS)
+    assert list(masks.OFFER_MASKS) == list(constraints.OFFER_CONSTRAINTS)
+    assert set(scoring.SCORERS) == {*rank.SCORERS}
+
+
+@settings(max_examples=60)
+@given(federations(), criteria())
+def test_each_mask_agrees_with_the_constraint_that_has_the_words(
+    published: list[directory_pb2.Record], wanted: Criteria
+) -> None:
+    question = Question(wanted, snapshot_of(*published), NOW)
+    screened = screening.screen(question)
+    for name, constraint in constraints.CLOUD_CONSTRAINTS.items():
+        expected = [bool(list(constraint(question, cloud))) for cloud in screened.columns.clouds]
+        mask = screened.of_clouds.get(name, np.zeros(len(expected), bool))
+        assert mask.tolist() == expected, name
+    for name, judge in constraints.OFFER_CONSTRAINTS.items():
+        rows = [screened.columns.offer(row) for row in range(len(screened.columns))]
+        expected = [bool(list(judge(question, cloud, offer))) for cloud, offer in rows]
+        mask = screened.of_offers.get(name, np.zeros(len(expected), bool))
+        assert mask.tolist() == expected, name
+
+
+@settings(max_examples=60)
+@given(
+    federations(),
+    criteria(),
+    st.dictionaries(st.sampled_from([*CLOUDS, "nowhere"]), st.sampled_from([0.0, 0.5, 0.9])),
+)
+def test_an_answer_is_that_of_judging_and_ranking_one_offer_at_a_time(
+    published: list[directory_pb2.Record], wanted: Criteria, experience: dict[str, float]
+) -> None:
+    question = Question(wanted, snapshot_of(*published), NOW, experience)
+    verdict = feasible.judge(question)
+    placed = place.place(question.snapshot, wanted, NOW, experience=experience)
+    assert placed.candidates == rank.rank(verdict.fits, question)
+    assert placed.rejections == verdict.rejections
+    assert placed.found == len(verdict.fits)
+    for count in placed.counts:
+        named = {
+            (one.cloud_id, one.offer)
+            for one in verdict.rejections
+            if one.constraint == count.constraint and one.cloud_id in question.snapshot.clouds
+        }
+        assert count.clouds == sum(not offer for _, offer in named)
+
+
+@given(
+    st.lists(st.tuples(*([st.decimals("0", "1000000", places=9)] * 3)), min_size=1, max_size=20),
+    RESOURCES,
+    st.integers(-2, 2),
+    st.sampled_from([1, 3600, 3601, 10_000_000]),
+)
+def test_prices_are_exact_at_the_very_edge_of_a_limit(
+    sheets: list[tuple[Decimal, Decimal, Decimal]],
+    needed: common_pb2.Resources,
+    nanos: int,
+    seconds: int,
+) -> None:
+    published = [records.cloud("a"), records.capacity("a")]
+    for number, prices in enumerate(sheets):
+        sheet = records.sheet(*(f"{price:f}" for price in prices))
+        published.append(records.offer("a", f"o{number:02}", prices=sheet))
+    view, wanted = snapshot_of(*published), amounts.of(needed)
+    offers = view.clouds["a"].offers
+    costs = [pricing.hourly(one.prices, wanted) for one in offers if one.prices]
+    limit = pricing.over(costs[0], seconds).amount + Decimal(nanos).scaleb(-9)
+    dearer = charges.dearer(view.columns, wanted, pricing.Price("EUR", limit), seconds)
+    assert dearer.tolist() == [pricing.over(cost, seconds).amount > limit for cost in costs]
+    exact = [cost.amount.scaleb(9) for cost in costs]
+    found = charges.hourly_nanos(view.columns, wanted).tolist()
+    assert [n for n, e in zip(found, exact, strict=True) if e < 2**53 and n != e] == []
+
+
+@settings(max_examples=40)
+@given(federations(), federations())
+def test_what_changed_piece_by_piece_is_what_would_have_been_read_at_once(
+    before: list[directory_pb2.Record], after: list[directory_pb2.Record]
+) -> None:
+    store = Store()
+    for record in before:
+        store.put(record)
+    first = store.snapshot(1, NOW)
+    kept = {(one.key.kind, one.key.cloud_id, one.key.name) for one in after}
+    for record in before:
+        if (record.key.kind, record.key.cloud_id, record.key.name) not in kept:
+            store.delete(record.key)
+    for record in after:
+        store.put(record)
+    fed, whole = store.snapshot(7, NOW), snapshot_of(*after)
+    assert fed == whole
+    assert len(store) == len(after)
+    assert fed.columns.starts.tolist() == whole.columns.starts.tolist()
+    needed = Criteria(needed=amounts.of(records.resources(1, 1, 1)))
+    assert place.place(fed, needed, NOW) == place.place(whole, needed, NOW)
+    assert first == replace(snapshot_of(*before), revision=1)  # untouched by what came later
