@@ -1,5 +1,6 @@
 """`python -m broker`: the broker as a process."""
 
+import gc
 from functools import partial
 
 import grpc
@@ -22,13 +23,16 @@ def main() -> None:
 def assemble(settings: Settings, context: service.Context) -> rpc.Server:
     """The broker's server, not yet started."""
     pool = rpc.ChannelPool(context.identity)
-    context.stack.callback(pool.close)
     peers = Peers(pool, context.clock)
-    catalogue = Catalogue(
-        [peers.directory(endpoint) for endpoint in settings.directories],
-        settings.catalogue,
-        context.clock,
+    catalogue = context.stack.enter_context(
+        Catalogue(
+            [peers.directory(endpoint) for endpoint in settings.directories],
+            settings.catalogue,
+            context.clock,
+            loaded=_spare_the_collector,
+        )
     )
+    context.stack.callback(pool.close)  # which ends the catalogue's watch, before it is joined
     migrator = Migrator(
         catalogue=catalogue,
         managers=partial(peers.manager, call_seconds_max=settings.manager_call_seconds_max),
@@ -51,6 +55,14 @@ def assemble(settings: Settings, context: service.Context) -> rpc.Server:
         servicers=register,
         settings=settings.rpc,
     )
+
+
+def _spare_the_collector() -> None:
+    """Takes what has been read out of Python's cyclic collector, which would else walk millions of
+    immutable values now and then, while a question waits.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":

@@ -1,157 +1,260 @@
-"""The broker's view of the directory: the newest snapshot, and the last one while it is away.
+"""The broker's view of the directory: read once, then fed with its changes.
 
-A read takes every page of one query, so that a snapshot is the catalogue at one revision. Many
-requests share one read; so do they a failure to read, so that a directory that is away costs one
-wait and not one per request.
+Two threads. One follows a directory: it reads everything, watches from that revision, resumes where
+it was after a break, reads again when history is gone, and goes to the next directory when one is
+away. The other makes a snapshot of what has changed, at most every `index_seconds_min`, so that a
+storm of changes costs a bounded share of the processor. Questions take the newest snapshot and wait
+for neither; they never reach the directory.
+
+Waits are in real time, not by the clock that dates and ages come from: they pace threads.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import TracebackType
+from typing import Self
 
-from broker import snapshot
+from broker import reading
+from broker.reading import READ_ATTEMPTS_MAX, Loaded, Source
 from broker.settings import CatalogueSettings
-from broker.snapshot import Snapshot
+from broker.snapshot import Snapshot, Store
 from watari import errors, logs
 from watari.clock import Clock
 from watari.v1 import directory_pb2
 
-READ_ATTEMPTS_MAX = 3
-"""A read starts again this often when the directory has dropped its revision meanwhile."""
+__all__ = ["READ_ATTEMPTS_MAX", "Catalogue", "Source"]
 
-FILTER = "kind != HOST AND kind != IMAGE"
-"""One query for all that placement needs: four of one kind each could differ in revision."""
+SILENCE_SECONDS_MAX = 35.0
+"""A watch sends something every 15 seconds; after two of these and some the answer is stale."""
 
-Query = Callable[[directory_pb2.QueryRecordsRequest, float], directory_pb2.QueryRecordsResponse]
-"""DirectoryService.QueryRecords with a deadline in seconds; raises WatariError."""
+WATCH_SECONDS_MAX = 3600.0
+"""Deadline of one watch; it is resumed after it."""
+
+RESUME_SECONDS = 0.05
+"""Between the end of a watch and its resumption."""
+
+JOIN_SECONDS_MAX = 10.0
+"""How long stopping waits for the threads."""
 
 _log = logs.get(__name__)
 
 
 @dataclass(frozen=True)
-class Source:
-    """A directory to read from."""
+class _Position:
+    """Where a directory is followed from."""
 
-    name: str
-    """For messages and logs: its address."""
-    query: Query
+    source: Source
+    revision: int
 
 
 @dataclass(frozen=True)
-class _Held:
-    snapshot: Snapshot
-    read_at: float
-    """As of when it is: when its read began, less the age that the directory told. By the monotonic
-    clock.
-    """
-    fresh: bool
-    """Whether the directory's answers were current."""
+class _Heard:
+    """Until when what is held is known to be so."""
+
+    as_of: float
+    """By the monotonic clock."""
+    at: datetime
 
 
 class Catalogue:
-    """Keeps one snapshot. May be used from any thread."""
+    """Keeps one snapshot while its block is open. May be used from any thread."""
 
     def __init__(
-        self, sources: Sequence[Source], settings: CatalogueSettings, clock: Clock
+        self,
+        sources: Sequence[Source],
+        settings: CatalogueSettings,
+        clock: Clock,
+        loaded: Callable[[], None] = lambda: None,
     ) -> None:
+        """`loaded` is called after each whole read, once its snapshot is there."""
         self._sources = sources
         self._settings = settings
         self._clock = clock
-        self._reading = threading.Lock()
-        self._held: _Held | None = None
-        self._tried_at: float | None = None
+        self._loaded = loaded
+        self._stopped = threading.Event()
+        # Guards what is below; questions only wait on it when there is no snapshot for them yet.
+        self._state = threading.Condition()
+        self._store = Store()
+        self._revision = 0
+        self._dirty = self._whole = False
+        self._position: _Position | None = None
+        self._heard: _Heard | None = None
+        self._snapshot: Snapshot | None = None
         self._failure: errors.WatariError | None = None
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("directory-feed", self._feed), ("directory-index", self._index))
+        ]
 
-    def current(self) -> Snapshot:
-        """The catalogue, at most `refresh_seconds_min` old while a directory answers.
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
 
-        Else the last one, if it is not older than `snapshot_age_seconds_max`. Raises Unavailable
-        PEER_UNAVAILABLE when there is none.
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        with self._state:
+            self._state.notify_all()
+        for thread in self._threads:
+            thread.join(JOIN_SECONDS_MAX)
+
+    def current(self, revision_min: int = 0) -> Snapshot:
+        """The newest snapshot, with its age in `taken_at` and marked when no directory is heard.
+
+        Waits for the first one, up to `first_seconds_max`, and for a revision up to
+        `call_seconds_max`. Raises Unavailable PEER_UNAVAILABLE when there is none that is young and
+        new enough.
         """
-        # Whoever comes while another thread reads waits for what that one gets.
-        if self._reading.acquire(timeout=self._settings.read_seconds_max):
+        found = self._snapshot
+        if found is None or found.revision < revision_min:
+            found = self._awaited(revision_min)
+        heard, failure = self._heard, self._failure
+        if found is None or heard is None:
+            raise self._away("there is no snapshot", failure)
+        age = self._clock.monotonic() - heard.as_of
+        limit = self._settings.snapshot_age_seconds_max
+        if age > limit:
+            raise self._away(
+                f"the last snapshot is {age:.0f} s old, {limit:g} s are allowed", failure
+            )
+        if found.revision < revision_min:
+            raise self._away(
+                f"the newest snapshot is of revision {found.revision}, not {revision_min}", failure
+            )
+        stale = failure is not None or age > SILENCE_SECONDS_MAX
+        return replace(found, taken_at=heard.at, stale=stale)
+
+    def _awaited(self, revision_min: int) -> Snapshot | None:
+        def settled() -> bool:
+            if self._snapshot is None:
+                return self._failure is not None or self._stopped.is_set()
+            return self._snapshot.revision >= revision_min or self._stopped.is_set()
+
+        settings = self._settings
+        first = self._snapshot is None
+        with self._state:
+            self._state.wait_for(
+                settled, settings.first_seconds_max if first else settings.call_seconds_max
+            )
+            return self._snapshot
+
+    def _feed(self) -> None:
+        while not self._stopped.is_set():
             try:
-                if self._due():
-                    self._refresh()
-            finally:
-                self._reading.release()
-        held, failure = self._held, self._failure
-        age_seconds_max = self._settings.snapshot_age_seconds_max
-        if held is None or self._clock.monotonic() - held.read_at > age_seconds_max:
-            raise self._away(held, failure)
-        return held.snapshot
+                if self._follow() or (self._load() and self._follow()):
+                    self._stopped.wait(RESUME_SECONDS)
+                    continue
+            except Exception:  # noqa: BLE001 - logged, and tried again
+                # A record or an answer that nothing above foresees: what is held grows old, and
+                # another directory or a later record may do better.
+                _log.exception("directory.feed_failed")
+                self._position = None
+            self._stopped.wait(max(self._settings.refresh_seconds_min, RESUME_SECONDS))
 
-    def _due(self) -> bool:
-        tried_at = self._tried_at
-        now = self._clock.monotonic()
-        return tried_at is None or now - tried_at >= self._settings.refresh_seconds_min
+    def _follow(self) -> bool:
+        """Watches from where the catalogue stands until that ends; whether anything was heard."""
+        position = self._position
+        if position is None:
+            return False
+        source, heard = position.source, False
+        request = directory_pb2.WatchRecordsRequest(
+            after_revision=position.revision, filter=reading.FILTER
+        )
+        try:
+            with source.watch(request, WATCH_SECONDS_MAX) as messages:
+                for message in messages:
+                    if self._stopped.is_set():
+                        return True
+                    heard = True
+                    self._apply(source, message)
+        except errors.OutOfRange as error:
+            _log.info("directory.watch_lost", directory=source.name, problem=str(error))
+            self._position, heard = None, False
+        except errors.WatariError as error:
+            _log.warning("directory.watch_ended", directory=source.name, problem=str(error))
+            if error.reason == "PEER_ERROR":
+                self._position = None
+            if not isinstance(error, errors.Exhausted):  # else it is queried at intervals
+                self._fail(error)
+        return heard
 
-    def _refresh(self) -> None:
-        """Takes the first directory that is current, else what is of the latest moment."""
+    def _apply(self, source: Source, message: directory_pb2.WatchRecordsResponse) -> None:
+        with self._state:
+            for change in message.changes:
+                if change.kind == directory_pb2.CHANGE_KIND_PUT:
+                    self._store.put(change.record)
+                else:
+                    self._store.delete(change.record.key)
+            self._revision = message.revision
+            self._position = _Position(source, message.revision)
+            self._heard = _Heard(self._clock.monotonic(), self._clock.now())
+            self._failure = None
+            self._dirty = True
+            self._state.notify_all()
+        reading.require_bounded(source, self._store, self._settings)
+
+    def _load(self) -> bool:
+        """Reads the first directory that is current, else the latest past; whether it is current,
+        and to be watched.
+        """
         deadline = self._clock.monotonic() + self._settings.read_seconds_max
         for source in self._sources:
             try:
-                found = self._read(source, deadline)
+                found = reading.read(source, self._settings, self._clock, deadline)
             except errors.WatariError as error:
                 _log.warning("directory.read_failed", directory=source.name, problem=str(error))
-                self._failure = error
+                self._fail(error)
                 continue
-            if self._held is None or found.fresh or found.read_at > self._held.read_at:
-                self._held = found
-            self._failure = None
+            self._take(found)
             if found.fresh:
-                break
+                return True
             _log.warning("directory.read_of_the_past", directory=source.name)
-        self._tried_at = self._clock.monotonic()
+        return False
 
-    def _read(self, source: Source, deadline: float) -> _Held:
-        for _ in range(READ_ATTEMPTS_MAX - 1):
-            try:
-                return self._read_once(source, deadline)
-            except errors.OutOfRange as error:
-                _log.info("directory.read_again", directory=source.name, problem=str(error))
-        return self._read_once(source, deadline)
+    def _fail(self, error: errors.WatariError) -> None:
+        with self._state:
+            self._failure = error
+            self._state.notify_all()
 
-    def _read_once(self, source: Source, deadline: float) -> _Held:
-        began, taken_at, age = self._clock.monotonic(), self._clock.now(), timedelta()
-        records: list[directory_pb2.Record] = []
-        seen, token, revision = 0, "", None
-        while revision is None or token:
-            page = source.query(
-                directory_pb2.QueryRecordsRequest(
-                    filter=FILTER, page_size=self._settings.page_size, page_token=token
-                ),
-                self._remaining(deadline, source),
-            )
-            if revision not in (None, page.revision):
-                raise _broken(source, f"changed revision from {revision} to {page.revision}")
-            revision, token = page.revision, page.next_page_token
-            age = max(age, page.snapshot_age.ToTimedelta())
-            seen += len(page.records)
-            if seen > self._settings.records_max:
-                raise _broken(source, f"has more than {self._settings.records_max} records")
-            records += page.records
-        built = snapshot.build(records, revision, taken_at - age)
-        return _Held(built, began - age.total_seconds(), fresh=not age)
+    def _take(self, found: Loaded) -> None:
+        with self._state:
+            held = self._heard
+            if held is None or found.fresh or found.as_of > held.as_of:
+                self._store, self._revision = found.store, found.revision
+                self._heard = _Heard(found.as_of, found.taken_at)
+                self._position = _Position(found.source, found.revision) if found.fresh else None
+                self._dirty = self._whole = True
+            past = reading.broken(found.source, "tells what its store said some time ago")
+            self._failure = None if found.fresh else past
+            self._state.notify_all()
 
-    def _remaining(self, deadline: float, source: Source) -> float:
-        remaining = deadline - self._clock.monotonic()
-        if remaining <= 0:
-            raise errors.DeadlineExceeded(
-                "DEADLINE_EXCEEDED",
-                f"reading the directory at {source.name} took over "
-                f"{self._settings.read_seconds_max:g} s",
-            )
-        return min(remaining, self._settings.call_seconds_max)
+    def _index(self) -> None:
+        while not self._stopped.is_set():
+            with self._state:
+                self._state.wait_for(lambda: self._dirty or self._stopped.is_set())
+                if self._stopped.is_set():
+                    return
+                began = time.monotonic()
+                whole, self._whole, self._dirty = self._whole, False, False
+                taken_at = self._heard.at if self._heard else self._clock.now()
+                self._snapshot = self._store.snapshot(self._revision, taken_at)
+                self._state.notify_all()
+            if whole:
+                self._loaded()
+            took = time.monotonic() - began
+            # A catalogue that takes long to lay out rests as long as that, at least.
+            self._stopped.wait(max(self._settings.index_seconds_min, 2 * took) - took)
 
-    def _away(self, held: _Held | None, failure: errors.WatariError | None) -> errors.Unavailable:
+    def _away(self, kept: str, failure: errors.WatariError | None) -> errors.Unavailable:
         cause = f": {failure}" if failure else ""
-        kept = "there is no snapshot"
-        if held is not None:
-            age = self._clock.monotonic() - held.read_at
-            limit = self._settings.snapshot_age_seconds_max
-            kept = f"the last snapshot is {age:.0f} s old, {limit:g} s are allowed"
         return errors.Unavailable(
             "PEER_UNAVAILABLE",
             f"no directory could be read and {kept}{cause}",
@@ -159,9 +262,3 @@ class Catalogue:
             peer="directory",
             address=",".join(source.name for source in self._sources),
         )
-
-
-def _broken(source: Source, problem: str) -> errors.Unavailable:
-    return errors.Unavailable(
-        "PEER_ERROR", f"the directory at {source.name} {problem}", address=source.name
-    )

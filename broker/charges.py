@@ -8,6 +8,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import numpy as np
+import numpy.typing as npt
 
 from broker import amounts, pricing
 from broker.columns import Bools, Columns, Floats
@@ -21,20 +22,23 @@ numbers, each within 2^-53, which is 1.1e-16."""
 _GIB = 1024**3
 _WHOLE_MAX = 2.0**53
 """Doubles below are exact as whole numbers."""
+Places = npt.NDArray[np.int64]
 _Amount = Callable[[pricing.Price], Decimal]
 
 
-def hourly_nanos(columns: Columns, needed: amounts.Amounts) -> Floats:
-    """The hourly price in 10^-9 of the currency's unit, a whole number, exact below 2^53; of an
-    offer without usable prices something without meaning.
+def hourly_nanos(columns: Columns, needed: amounts.Amounts, rows: Places) -> Floats:
+    """The hourly price at some rows in 10^-9 of the currency's unit, a whole number, exact below
+    2^53; of an offer without usable prices something without meaning.
     """
-    about = _about(columns, needed) * 1e9
+    about = _about(columns.rows.prices[:, rows], needed)
+    about *= 1e9
     nanos = np.rint(about)
     # Where another double of the same price could round the other way.
     unsure = np.abs(np.abs(about - nanos) - 0.5) <= about * _ERROR
-    unsure &= (about < _WHOLE_MAX) & (columns.rows.sheet >= 0)
-    exactly = _exactly(columns, needed, unsure, lambda price: price.amount.scaleb(9))
-    nanos[unsure] = exactly
+    if unsure.any():
+        unsure &= (about < _WHOLE_MAX) & (columns.rows.sheet[rows] >= 0)
+        places = rows[unsure]
+        nanos[unsure] = _exactly(columns, needed, places, lambda price: price.amount.scaleb(9))
     return nanos
 
 
@@ -45,7 +49,9 @@ def dearer(columns: Columns, needed: amounts.Amounts, limit: pricing.Price, seco
     rows = columns.rows
     known = columns.where("currency", np.maximum(rows.currency, 0), limit.currency.__eq__)
     known &= rows.currency >= 0
-    cost, most = _about(columns, needed) * (seconds / HOUR), float(limit.amount)
+    cost, most = _about(rows.prices, needed), float(limit.amount)
+    if seconds != HOUR:
+        cost *= seconds / HOUR
     # An hour is rounded to 10^-9 first, and a longer time multiplies that.
     near = np.abs(cost - most) <= (cost + most) * _ERROR + 2e-9 * (1 + seconds / HOUR)
     over = cost > most
@@ -54,22 +60,22 @@ def dearer(columns: Columns, needed: amounts.Amounts, limit: pricing.Price, seco
         over[near] = _exactly(
             columns,
             needed,
-            near,
+            np.flatnonzero(near),
             lambda hourly: Decimal(pricing.over(hourly, seconds).amount > limit.amount),
         ).astype(bool)
     return over | ~known
 
 
-def _about(columns: Columns, needed: amounts.Amounts) -> Floats:
+def _about(prices: Floats, needed: amounts.Amounts) -> Floats:
     """The hourly price in units, as a double."""
-    per = np.array([needed["vcpus"], needed["memory"] / _GIB, needed["disk"] / _GIB / 730])
-    about: Floats = columns.rows.prices @ per
+    about: Floats = prices[0] * needed["vcpus"]
+    about += prices[1] * (needed["memory"] / _GIB)
+    about += prices[2] * (needed["disk"] / _GIB / pricing.HOURS_PER_MONTH)
     return about
 
 
-def _exactly(columns: Columns, needed: amounts.Amounts, chosen: Bools, of: _Amount) -> Floats:
-    """A number of the exact price of each chosen row, in their order."""
-    rows = np.flatnonzero(chosen)
+def _exactly(columns: Columns, needed: amounts.Amounts, rows: Places, of: _Amount) -> Floats:
+    """A number of the exact price of each of the rows, in their order."""
     codes, first, inverse = np.unique(
         columns.rows.sheet[rows], return_index=True, return_inverse=True
     )

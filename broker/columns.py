@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker import amounts, endpoints
-from broker.values import Cloud, Link, Offer
+from broker.values import EARLIEST, Capacity, Cloud, Link, Offer
 from watari import errors
 
 Bools = npt.NDArray[np.bool_]
@@ -39,7 +39,7 @@ def moment(when: datetime) -> int:
 
 @dataclass(frozen=True)
 class Rows:
-    """Of each offer, shape (offers,) or (offers, 3) with a column for each of `PLAIN`."""
+    """Of each offer, shape (offers,) or (3, offers) with a row for each of `PLAIN`."""
 
     region: Codes
     traits: Codes
@@ -57,20 +57,28 @@ class Rows:
     vm_max: Sizes
     vm_max_other: Codes
     """Codes of further classes, as sorted pairs."""
-    room: Bools
-    """Whether the offer's region has a capacity record."""
-    room_stale: Bools
-    room_updated: Moments
+    room: Codes
+    """Its place in `Rooms`; 0, which is no room, without a capacity record of its region."""
+    carbon: Floats
+    """Published score; NaN without."""
+    reliability: Floats
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Of each region of a cloud with a capacity record, shape (rooms,) or (3, rooms); the first
+    stands for all that have none, and has nothing.
+    """
+
+    stale: Bools
+    updated: Moments
     fit: Sizes
-    """Largest machine that one host takes; 0 without room."""
+    """Largest machine that one host takes."""
     fit_other: Codes
     free: Floats
     total: Floats
     share_other: Codes
     """Codes of (class, free, total) of further classes."""
-    carbon: Floats
-    """Published score; NaN without."""
-    reliability: Floats
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,8 @@ class Block:
     head: tuple[object, ...]
     """In the order of `Heads`."""
     rows: Rows
+    """With places of rooms that begin at 1 for this cloud's first."""
+    rooms: Rooms
     images: frozenset[bytes | str]
     """Roots and names of the images that it holds."""
 
@@ -116,6 +126,7 @@ class Columns:
     """The cloud of each row."""
     heads: Heads
     rows: Rows
+    rooms: Rooms
     images: tuple[frozenset[bytes | str], ...]
     """Of each cloud, roots and names of the images that it holds."""
     words: Mapping[str, Sequence[object]]
@@ -149,7 +160,7 @@ class Columns:
 
     def nbytes(self) -> int:
         """What the arrays take."""
-        parts = (self.heads, self.rows)
+        parts = (self.heads, self.rows, self.rooms)
         arrays = [getattr(part, each.name) for part in parts for each in fields(part)]
         return sum(array.nbytes for array in (*arrays, self.starts, self.cloud_of))
 
@@ -207,6 +218,7 @@ class Coder:
         self._words: dict[str, list[object]] = {}
         for name in ("region", "traits", "labels", "sheet", "currency", "other", "share", "text"):
             self._codes[name], self._words[name] = {}, []
+        self._nowhere = self._rooms([Capacity("", {}, {}, {}, stale=False, updated_at=EARLIEST)])
 
     def __len__(self) -> int:
         return sum(map(len, self._words.values()))
@@ -235,19 +247,21 @@ class Coder:
             "carbon": [_score(cloud, one, "carbon") for one in offers],
             "reliability": [_score(cloud, one, "reliability") for one in offers],
         }
-        rows = _rows(own | self._priced(cloud) | self._roomy(cloud))
-        return Block(cloud, head, rows, _held(cloud))
+        places = {region: place for place, region in enumerate(cloud.capacities, 1)}
+        own["room"] = [places.get(one.region, 0) for one in offers]
+        rows = Rows(**_arrays(own | self._priced(cloud), _OF_ROWS))
+        return Block(cloud, head, rows, self._rooms(cloud.capacities.values()), _held(cloud))
 
     def columns(self, blocks: Sequence[Block]) -> Columns:
         """The blocks laid end to end, in the order in which they are given."""
         counts = np.array([len(block.cloud.offers) for block in blocks], np.int64)
         heads = zip(*(block.head for block in blocks), strict=True) if blocks else [()] * 6
-        rows = {
-            each.name: np.concatenate(
-                [_EMPTY[each.name], *(getattr(block.rows, each.name) for block in blocks)]
-            )
-            for each in fields(Rows)
-        }
+        rows = _joined([block.rows for block in blocks], _OF_ROWS)
+        rooms = _joined([self._nowhere, *(block.rooms for block in blocks)], _OF_ROOMS)
+        # Places of rooms are of the cloud's own; those of the clouds before it come first.
+        sizes = np.array([len(block.rooms.stale) for block in blocks], np.int32)
+        before = np.repeat(np.cumsum(sizes) - sizes, counts)
+        rows["room"] = np.where(rows["room"] > 0, rows["room"] + before, 0).astype(np.int32)
         return Columns(
             clouds=tuple(block.cloud for block in blocks),
             index={block.cloud.cloud_id: at for at, block in enumerate(blocks)},
@@ -262,6 +276,7 @@ class Coder:
                 )
             ),
             rows=Rows(**rows),
+            rooms=Rooms(**rooms),
             images=tuple(block.images for block in blocks),
             # As long as they are now: what is added later belongs to later columns.
             words={name: tuple(words) for name, words in self._words.items()},
@@ -284,36 +299,22 @@ class Coder:
             prices.append(tuple(map(float, given)))
         return {"sheet": sheet, "currency": currency, "prices": prices}
 
-    def _roomy(self, cloud: Cloud) -> dict[str, list[object]]:
-        nothing = (
-            *(False, False, NEVER, (0, 0, 0), self._code("other", ())),
-            *((0.0,) * 3, (0.0,) * 3, self._code("share", ())),
-        )
-        by_region = {
-            region: (
-                True,
-                room.stale,
-                moment(room.updated_at),
-                _plain(room.largest_fit),
-                self._code("other", _others(room.largest_fit)),
-                tuple(map(float, _plain(room.free))),
-                tuple(map(float, _plain(room.total))),
-                self._code(
-                    "share",
-                    tuple(
-                        (kind, room.free.get(kind, 0), total) for kind, total in _others(room.total)
-                    ),
-                ),
-            )
-            for region, room in cloud.capacities.items()
+    def _rooms(self, capacities: Iterable[Capacity]) -> Rooms:
+        found = list(capacities)
+        shares = [
+            tuple((kind, one.free.get(kind, 0), total) for kind, total in _others(one.total))
+            for one in found
+        ]
+        lists: dict[str, list[object]] = {
+            "stale": [one.stale for one in found],
+            "updated": [moment(one.updated_at) for one in found],
+            "fit": [_plain(one.largest_fit) for one in found],
+            "fit_other": [self._code("other", _others(one.largest_fit)) for one in found],
+            "free": [_plain(one.free) for one in found],
+            "total": [_plain(one.total) for one in found],
+            "share_other": [self._code("share", share) for share in shares],
         }
-        found = [by_region.get(one.region, nothing) for one in cloud.offers]
-        names = ("room", "room_stale", "room_updated", "fit", "fit_other", "free", "total")
-        columns = zip(*found, strict=True) if found else [()] * 8
-        return {
-            name: list(column)
-            for name, column in zip((*names, "share_other"), columns, strict=True)
-        }
+        return Rooms(**_arrays(lists, _OF_ROOMS))
 
     def _code(self, dictionary: str, value: Hashable) -> int:
         codes = self._codes[dictionary]
@@ -330,7 +331,8 @@ def lay(clouds: Iterable[Cloud]) -> Columns:
     return coder.columns([coder.block(cloud) for cloud in clouds])
 
 
-_KINDS: Mapping[str, type] = {
+_Arrays = dict[str, npt.NDArray[Any]]
+_OF_ROWS: Mapping[str, type] = {
     "region": np.int32,
     "traits": np.int32,
     "labels": np.int32,
@@ -342,36 +344,38 @@ _KINDS: Mapping[str, type] = {
     "prices": np.float64,
     "vm_max": np.uint64,
     "vm_max_other": np.int32,
-    "room": bool,
-    "room_stale": bool,
-    "room_updated": np.int64,
+    "room": np.int32,
+    "carbon": np.float64,
+    "reliability": np.float64,
+}
+_OF_ROOMS: Mapping[str, type] = {
+    "stale": bool,
+    "updated": np.int64,
     "fit": np.uint64,
     "fit_other": np.int32,
     "free": np.float64,
     "total": np.float64,
     "share_other": np.int32,
-    "carbon": np.float64,
-    "reliability": np.float64,
 }
 _WIDE = frozenset({"prices", "vm_max", "fit", "free", "total"})
+"""Columns of three rows, each of which lies in one piece."""
 
 
-def _rows(lists: Mapping[str, Sequence[object]]) -> Rows:
-    return Rows(
-        **{
-            name: np.array(lists[name], kind).reshape(_shape(name, len(lists[name])))
-            for name, kind in _KINDS.items()
-        }
-    )
+def _arrays(lists: Mapping[str, Sequence[object]], kinds: Mapping[str, type]) -> _Arrays:
+    found = {}
+    for name, kind in kinds.items():
+        array: npt.NDArray[Any] = np.array(lists[name], kind)
+        wide = name in _WIDE
+        found[name] = array.reshape(len(array), len(PLAIN)).T if wide else array
+    return found
 
 
-def _shape(name: str, count: int) -> tuple[int, ...]:
-    return (count, len(PLAIN)) if name in _WIDE else (count,)
-
-
-_EMPTY: Mapping[str, npt.NDArray[Any]] = {
-    name: np.empty(_shape(name, 0), kind) for name, kind in _KINDS.items()
-}
+def _joined(parts: Sequence[Rows] | Sequence[Rooms], kinds: Mapping[str, type]) -> _Arrays:
+    found = {}
+    for name, kind in kinds.items():
+        nothing: npt.NDArray[Any] = np.empty((len(PLAIN), 0) if name in _WIDE else (0,), kind)
+        found[name] = np.concatenate([nothing, *(getattr(part, name) for part in parts)], axis=-1)
+    return found
 
 
 def _callable(cloud: Cloud) -> bool:

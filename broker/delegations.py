@@ -4,18 +4,12 @@ The source's manager decides. This gives the caller of a wrong one an early and 
 keeps the broker from being used with a delegation that was signed for somebody else's call.
 """
 
-from collections.abc import Collection
-from dataclasses import replace
 from datetime import datetime
 
-from broker.feasible import Rejection
-from broker.place import Placement
 from watari import delegation
 from watari.delegation import invalid
 from watari.identity import Identity, SpiffeId
 from watari.v1 import broker_pb2, common_pb2, manager_pb2
-
-CONSTRAINT = "delegation"
 
 
 def require(
@@ -43,27 +37,3 @@ def require_vm(read: common_pb2.Delegation, asked: str, vm: manager_pb2.Vm) -> N
             f"it is for machine {read.vm_id}, not for {asked}",
             "have it signed for the machine that is to move",
         )
-
-
-def within(placement: Placement, to_clouds: Collection[str]) -> Placement:
-    """The placement without candidates that the machine may not go to; none named is all."""
-    if not to_clouds:
-        return placement
-    outside = [one for one in placement.candidates if one.fit.cloud.cloud_id not in to_clouds]
-    refusals = (
-        Rejection(
-            one.fit.cloud.cloud_id,
-            one.fit.offer.name,
-            CONSTRAINT,
-            f"the delegation lets the machine go to {', '.join(to_clouds)}",
-            "fits with a delegation that names it",
-        )
-        for one in outside
-    )
-    return replace(
-        placement,
-        candidates=tuple(one for one in placement.candidates if one not in outside),
-        rejections=tuple(
-            sorted((*placement.rejections, *refusals), key=lambda one: (one.cloud_id, one.offer))
-        ),
-    )

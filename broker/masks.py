@@ -186,8 +186,9 @@ def validity(asked: Asked) -> Bools | None:
 
 
 def fresh_offer(asked: Asked) -> Bools | None:
-    rows, clouds = asked.columns.rows, asked.columns.heads.stale
-    return (rows.stale | rows.room_stale) & ~clouds[asked.columns.cloud_of]
+    columns = asked.columns
+    stale = columns.rows.stale | columns.rooms.stale[columns.rows.room]
+    return stale & ~columns.heads.stale[columns.cloud_of]
 
 
 def vm_max(asked: Asked) -> Bools | None:
@@ -196,8 +197,11 @@ def vm_max(asked: Asked) -> Bools | None:
 
 
 def capacity(asked: Asked) -> Bools | None:
-    rows = asked.columns.rows
-    return ~rows.room | _smaller(asked, rows.fit, rows.fit_other, unlimited=False)
+    rooms = asked.columns.rooms
+    lacking = _smaller(asked, rooms.fit, rooms.fit_other, unlimited=False)
+    lacking[0] = True  # no capacity record at all
+    found: Bools = lacking[asked.columns.rows.room]
+    return found
 
 
 def price(asked: Asked) -> Bools | None:
@@ -254,11 +258,13 @@ def _traits(asked: Asked, missed: Callable[[frozenset[str]], bool]) -> Bools:
 
 
 def _smaller(asked: Asked, sizes: Sizes, others: Codes, *, unlimited: bool) -> Bools:
-    """Of each offer, whether something has less than what is needed; `unlimited`: 0 is no limit."""
-    missed = np.zeros(len(sizes), bool)
+    """Of each offer or room, whether it has less of something than what is needed. With `unlimited`
+    0 is no limit.
+    """
+    missed = np.zeros(sizes.shape[1], bool)
     needed = asked.question.criteria.needed
     for place, kind in enumerate(PLAIN):
-        column = sizes[:, place]
+        column = sizes[place]
         if amount := needed.get(kind, 0):
             less = column < np.uint64(amount)
             missed |= less & (column > 0) if unlimited else less

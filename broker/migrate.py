@@ -71,9 +71,11 @@ class Migrator:
             return broker_pb2.MigrateResponse(migration=present)
         vm = manager.get_vm(delegation.vm_id, request.delegation)
         delegations.require_vm(delegation, request.vm, vm)
-        wanted = criteria.of_migrate(request, vm.resources)
-        placement = delegations.within(
-            place.place(snapshot, wanted, self.clock.now()), delegation.to_clouds
+        wanted = replace(
+            criteria.of_migrate(request, vm.resources), to_clouds=tuple(delegation.to_clouds)
+        )
+        placement = place.place(
+            snapshot, wanted, self.clock.now(), held_max=criteria.CANDIDATES_MAX
         )
         try:
             migration, placement = self._submit(manager, request, vm.vm_id, placement)
@@ -84,7 +86,8 @@ class Migrator:
                 raise
             return broker_pb2.MigrateResponse(migration=present)
         return broker_pb2.MigrateResponse(
-            migration=migration, placement=place.response(placement, wanted.candidates_max)
+            migration=migration,
+            placement=place.response(placement, wanted.candidates_max, self.clock.now()),
         )
 
     def _submit(

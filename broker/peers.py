@@ -1,12 +1,13 @@
 """The calls that the broker makes: to directories, and to the managers of sources."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import grpc
 
-from broker.catalogue import Source
+from broker.reading import Messages, Source
 from watari import errors, rpc
 from watari.clock import Clock
 from watari.identity import SpiffeId
@@ -41,7 +42,17 @@ class Peers:
                 lambda: rpc.call(stub.QueryRecords, request, timeout_seconds=timeout_seconds),
             )
 
-        return Source(endpoint.address, query)
+        @contextmanager
+        def watch(
+            request: directory_pb2.WatchRecordsRequest, timeout_seconds: float
+        ) -> Iterator[Messages]:
+            stub = directory_pb2_grpc.DirectoryServiceStub(self.pool.get(target))
+            with rpc.stream(
+                stub.WatchRecords, request, timeout_seconds=timeout_seconds
+            ) as messages:
+                yield messages
+
+        return Source(endpoint.address, query, watch)
 
     def manager(self, endpoint: EndpointSettings, call_seconds_max: float) -> "ManagerPeer":
         """A source's manager. Raises Unauthenticated PROVIDER_UNKNOWN."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from broker import feasible, scoring, screening
@@ -46,13 +46,13 @@ def place(
     experience: Mapping[str, float] = NO_EXPERIENCE,
     held_max: int = 0,
 ) -> Placement:
-    """Judges every offer, and ranks the best `held_max` of those that fit; 0 is some more than
+    """Judges every offer, and ranks the best `held_max` of those that fit; 0 is
     `criteria.candidates_max`.
     """
     screened = screening.screen(Question(criteria, snapshot, now, experience))
     complete = screened.pairs <= REJECTIONS_MAX
     return Placement(
-        candidates=scoring.best(screened, held_max or criteria.candidates_max + scoring.SPARE),
+        candidates=scoring.best(screened, held_max or criteria.candidates_max),
         rejections=_rejections(screened, complete=complete),
         snapshot=snapshot,
         found=len(screened.fits),
@@ -76,8 +76,10 @@ def _rejections(screened: screening.Screening, *, complete: bool) -> tuple[Rejec
     return feasible.in_order(found)
 
 
-def response(placement: Placement, candidates_max: int) -> broker_pb2.PlaceResponse:
-    """The placement as it travels, with at most `candidates_max` candidates."""
+def response(
+    placement: Placement, candidates_max: int, now: datetime | None = None
+) -> broker_pb2.PlaceResponse:
+    """The placement as it travels: at most `candidates_max` candidates, and its age at `now`."""
     snapshot = placement.snapshot
     bounded = _bounded(placement.rejections)
     answer = broker_pb2.PlaceResponse(
@@ -97,6 +99,8 @@ def response(placement: Placement, candidates_max: int) -> broker_pb2.PlaceRespo
         snapshot_stale=snapshot.stale,
     )
     answer.snapshot_at.FromDatetime(snapshot.taken_at)
+    if now is not None:
+        answer.snapshot_age.FromTimedelta(max(timedelta(), now - snapshot.taken_at))
     return answer
 
 

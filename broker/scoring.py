@@ -20,7 +20,7 @@ from broker.screening import Screening
 STEPS = 1e9
 """Scores that round to the same one of these are equal when candidates are chosen."""
 
-SPARE = 16
+SPARE = 6
 """Candidates ranked beyond those asked for: with exact scores some may go before others."""
 
 Rows = npt.NDArray[np.int64]
@@ -96,7 +96,7 @@ def _currency(screening: Screening, rows: Rows) -> str:
 
 def _price(screening: Screening, rows: Rows, currency: str) -> Floats:
     columns = screening.columns
-    nanos = charges.hourly_nanos(columns, screening.question.criteria.needed)[rows]
+    nanos = charges.hourly_nanos(columns, screening.question.criteria.needed, rows)
     codes = columns.rows.currency[rows]
     comparable = codes >= 0
     if comparable.any():
@@ -126,14 +126,12 @@ def _position(
 
 
 def _free_capacity(screening: Screening, rows: Rows) -> Floats:
-    columns, needed = screening.columns.rows, screening.question.criteria.needed
-    least = np.ones(len(rows))
+    rooms, needed = screening.columns.rooms, screening.question.criteria.needed
+    least = np.ones(len(rooms.stale))
     with np.errstate(divide="ignore", invalid="ignore"):
         for place, kind in enumerate(PLAIN):
-            amount = needed.get(kind, 0)
-            if amount:
-                left = columns.free[rows, place] - float(amount)
-                total = columns.total[rows, place]
+            if amount := needed.get(kind, 0):
+                left, total = rooms.free[place] - float(amount), rooms.total[place]
                 share = np.where((total > 0) & (left > 0), left / total, 0.0)
                 least = np.minimum(least, share)
     further = {kind: amount for kind, amount in needed.items() if kind not in PLAIN and amount}
@@ -147,9 +145,9 @@ def _free_capacity(screening: Screening, rows: Rows) -> Floats:
                 shares.append((free - amount) / total if total and free > amount else 0.0)
             return min(shares)
 
-        codes = columns.share_other[rows]
-        least = np.minimum(least, screening.columns.measure("share", codes, share_of))
-    return least
+        found = screening.columns.measure("share", rooms.share_other, share_of)
+        least = np.minimum(least, found)
+    return least[screening.columns.rows.room[rows]]
 
 
 def _latency(screening: Screening, rows: Rows) -> Floats:
@@ -204,8 +202,14 @@ def _data(screening: Screening, rows: Rows) -> Floats:
     return np.array(held)[columns.cloud_of[rows]]
 
 
+def _updated(screening: Screening, rows: Rows) -> npt.NDArray[np.int64]:
+    columns = screening.columns
+    updated: npt.NDArray[np.int64] = columns.rooms.updated[columns.rows.room[rows]]
+    return updated
+
+
 def _freshness(screening: Screening, rows: Rows) -> Floats:
-    age = moment(screening.question.now) - screening.columns.rows.room_updated[rows]
+    age = moment(screening.question.now) - _updated(screening, rows)
     return -np.clip(age, 0, rank.AGE_SECONDS_MAX * 1_000_000).astype(np.float64)
 
 

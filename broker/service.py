@@ -31,8 +31,9 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         with metrics.asked("Place"):
             validate.require_uuid(request.request_id, "request_id")
             wanted = criteria.of_place(request)
-            placement = place.place(self._catalogue.current(), wanted, self._clock.now())
-            return place.response(placement, wanted.candidates_max)
+            snapshot = self._catalogue.current(request.directory_revision_min)
+            now = self._clock.now()
+            return place.response(place.place(snapshot, wanted, now), wanted.candidates_max, now)
 
     def Migrate(
         self, request: broker_pb2.MigrateRequest, _context: grpc.ServicerContext

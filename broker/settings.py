@@ -14,21 +14,29 @@ class CatalogueSettings:
     call_seconds_max: float = field(default=3.0, metadata={"min": 0.1})
     """Deadline in seconds of one page."""
 
-    read_seconds_max: float = field(default=8.0, metadata={"min": 0.1})
-    """A whole read, all pages and directories together, that takes longer has failed: shorter than
-    the 10 s that callers wait by default, so that they still get the last snapshot."""
+    read_seconds_max: float = field(default=60.0, metadata={"min": 0.1})
+    """A whole read, all pages and directories together, that takes longer has failed."""
+
+    first_seconds_max: float = field(default=8.0, metadata={"min": 0.0})
+    """A question waits so long for the first snapshot: shorter than the 10 s that callers wait by
+    default."""
 
     page_size: int = field(default=500, metadata={"min": 1, "max": 1000})
     """Records a page; most have a few hundred bytes."""
 
-    records_max: int = field(default=100_000, metadata={"min": 1})
-    """A catalogue with more records is not read: it bounds the broker's memory."""
+    records_max: int = field(default=500_000, metadata={"min": 1})
+    """A catalogue with more records is not read: it bounds the broker's memory, at some 3 KiB a
+    record, and twice that while it is read again."""
 
     refresh_seconds_min: float = field(default=2.0, metadata={"min": 0.0})
-    """Answers within this many seconds share one read, and one failure to read."""
+    """Between two tries to read a directory, or to resume, while none can be followed."""
+
+    index_seconds_min: float = field(default=0.25, metadata={"min": 0.0})
+    """Between two snapshots while records change: what changes within it costs one copy of the
+    columns together. Answers are behind the directory by about this."""
 
     snapshot_age_seconds_max: float = field(default=60.0, metadata={"min": 0.0})
-    """While no directory answers, a snapshot is used up to this age in seconds; prices and room
+    """While no directory is heard, a snapshot is used up to this age in seconds; prices and room
     seldom change faster, and the destination's manager has the last word in any case."""
 
 

@@ -52,6 +52,8 @@ class Snapshot:
     """No directory can be heard: it may have changed, and leases may have run out, since."""
     ready: Columns | None = field(default=None, repr=False, compare=False)
     """The columns, where whoever made the snapshot had them."""
+    kept_ways: dict[str, Ways] = field(default_factory=dict, repr=False, compare=False)
+    """What `ways` has made; filled by any thread, since one result is as good as another."""
 
     @cached_property
     def columns(self) -> Columns:
@@ -60,16 +62,12 @@ class Snapshot:
 
     def ways(self, near: str) -> Ways:
         """The links between one cloud and all clouds; made when first asked for."""
-        found = self._ways.get(near)
+        found = self.kept_ways.get(near)
         if found is None:
             found = laid.ways(self.links, self.columns.clouds, near)
-            if len(self._ways) < WAYS_MAX:
-                self._ways[near] = found
+            if len(self.kept_ways) < WAYS_MAX:
+                self.kept_ways[near] = found
         return found
-
-    @cached_property
-    def _ways(self) -> dict[str, Ways]:
-        return {}
 
 
 def build(records: Iterable[directory_pb2.Record], revision: int, taken_at: datetime) -> Snapshot:
@@ -128,6 +126,7 @@ class Store:
         self._links: Mapping[tuple[str, str], Link] = MappingProxyType({})
         self._coder = Coder()
         self._blocks: dict[str, Block] = {}
+        self._last: Snapshot | None = None
 
     def __len__(self) -> int:
         """Records held; those of kinds that placement does not need are not."""
@@ -160,7 +159,12 @@ class Store:
         self._forget(key.cloud_id)
 
     def snapshot(self, revision: int, taken_at: datetime) -> Snapshot:
-        """Everything that is held now. Cheap for clouds that did not change since the last time."""
+        """Everything that is held now. Cheap for clouds that did not change since the last time,
+        and almost free when none did.
+        """
+        if self._last is not None and not self._changed and not self._links_changed:
+            self._last = replace(self._last, revision=revision, taken_at=taken_at)
+            return self._last
         for cloud_id in self._changed:
             held = self._published.get(cloud_id)
             cloud = held.whole() if held else None
@@ -179,7 +183,8 @@ class Store:
             self._blocks = {block.cloud.cloud_id: block for block in blocks}
         clouds = MappingProxyType({block.cloud.cloud_id: block.cloud for block in blocks})
         ready = self._coder.columns(blocks)
-        return Snapshot(revision, taken_at, clouds, self._links, ready=ready)
+        self._last = Snapshot(revision, taken_at, clouds, self._links, ready=ready)
+        return self._last
 
     def _all_links(self) -> dict[tuple[str, str], Link]:
         return {

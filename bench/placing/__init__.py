@@ -1,1 +1,1 @@
-"""Placement in a federation of a thousand clouds: how long a question takes, and what changes cost."""
+"""Placement among a hundred thousand offers: how long a question takes, what changes cost."""

@@ -85,9 +85,7 @@ def _cloud(rng: random.Random, number: int, size: Size) -> list[directory_pb2.Re
     ]
     found[0].scores["reliability"] = rng.uniform(0.9, 1)
     found[0].scores["carbon"] = rng.uniform(20, 600)
-    found += [
-        _capacity(rng, name, _region(number, each)) for each in range(REGIONS_PER_CLOUD)
-    ]
+    found += [_capacity(rng, name, _region(number, each)) for each in range(REGIONS_PER_CLOUD)]
     for at in range(size.offers // size.clouds):
         vcpu, memory, disk = (f"{rng.uniform(0.001, 0.02):.6f}" for _ in range(3))
         currency = rng.choices(["EUR", "JPY"], [9, 1])[0]
@@ -97,7 +95,9 @@ def _cloud(rng: random.Random, number: int, size: Size) -> list[directory_pb2.Re
                 f"offer-{at:04}",
                 region=_region(number, rng.randrange(REGIONS_PER_CLOUD)),
                 prices=records.sheet(vcpu, memory, disk, currency),
-                vm_max=records.resources(*rng.choice([(8, 32, 400), (32, 128, 2000), (64, 512, 0)])),
+                vm_max=records.resources(
+                    *rng.choice([(8, 32, 400), (32, 128, 2000), (64, 512, 0)])
+                ),
                 traits=rng.sample(TRAITS, rng.randrange(3, 7)),
                 labels={"tier": rng.choice(TIERS)},
             )

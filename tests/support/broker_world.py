@@ -107,6 +107,8 @@ class World:
     )
     """The broker's; the directory and the manager have the real one."""
     manager: Manager = field(default_factory=Manager)
+    revision: int = 0
+    """Of the last publish: what the broker is asked about is at least that."""
 
     def __post_init__(self) -> None:
         self.directory_server, self.directory_target = self.start_directory()
@@ -170,7 +172,8 @@ class World:
         request = directory_pb2.PublishRequest(
             request_id=str(uuid.uuid4()), lease_id=lease_id, puts=puts
         )
-        return rpc.call(stub.Publish, request).revision
+        self.revision = rpc.call(stub.Publish, request).revision
+        return self.revision
 
     def publish_tokyo(self) -> int:
         return self.publish(
@@ -197,13 +200,19 @@ class World:
 
     def place(self, **requirements: object) -> broker_pb2.PlaceResponse:
         wanted = broker_pb2.Requirements(**{"resources": records.resources()} | requirements)
-        request = broker_pb2.PlaceRequest(request_id=str(uuid.uuid4()), requirements=wanted)
+        request = broker_pb2.PlaceRequest(
+            request_id=str(uuid.uuid4()),
+            requirements=wanted,
+            directory_revision_min=self.revision,
+        )
         return rpc.call(self.broker().Place, request)
 
     def migrate(
         self, migration_id: str = "", vm: str = "web-1", caller: str = TOKYO_USER, **fields: object
     ) -> broker_pb2.MigrateResponse:
         """Has a machine placed, with the caller's delegation unless `fields` has another."""
+        if self.revision:
+            self.place()  # the broker knows what was published
         migration_id = migration_id or str(uuid.uuid4())
         fields = {"from_cloud": "tokyo"} | fields
         if "delegation" not in fields:

@@ -224,7 +224,7 @@ def test_an_answer_is_that_of_judging_and_ranking_one_offer_at_a_time(
 ) -> None:
     question = Question(wanted, snapshot_of(*published), NOW, experience)
     verdict = feasible.judge(question)
-    placed = place.place(question.snapshot, wanted, NOW, experience=experience)
+    placed = place.place(question.snapshot, wanted, NOW, experience=experience, held_max=100)
     assert placed.candidates == rank.rank(verdict.fits, question)
     assert placed.rejections == verdict.rejections
     assert placed.found == len(verdict.fits)
@@ -260,7 +260,7 @@ def test_prices_are_exact_at_the_very_edge_of_a_limit(
     dearer = charges.dearer(view.columns, wanted, pricing.Price("EUR", limit), seconds)
     assert dearer.tolist() == [pricing.over(cost, seconds).amount > limit for cost in costs]
     exact = [cost.amount.scaleb(9) for cost in costs]
-    found = charges.hourly_nanos(view.columns, wanted).tolist()
+    found = charges.hourly_nanos(view.columns, wanted, np.arange(len(costs))).tolist()
     assert [n for n, e in zip(found, exact, strict=True) if e < 2**53 and n != e] == []
 
 
