@@ -196,6 +196,18 @@ def _batch(arguments: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
 
 
+def _place(arguments: argparse.Namespace) -> None:
+    from bench.placing import federation, run  # noqa: PLC0415 - the broker, which only this needs
+
+    size = federation.Size(arguments.clouds, arguments.offers, arguments.seed)
+    kept = record.new(vars(size) | {"questions": arguments.questions})
+    found = run.run(size, arguments.questions, arguments.changes_per_second)
+    kept["rows"]["place"] = found
+    file = _file(arguments, "place")
+    record.save(file, kept)
+    sys.stdout.write(f"{run.text(found)}{file}\n")
+
+
 def _running(arguments: argparse.Namespace) -> None:
     from bench.running import experiment as machines  # noqa: PLC0415 - the lab, which needs libvirt
     from bench.running import figures, report  # noqa: PLC0415 - Matplotlib, which only this needs
@@ -306,6 +318,13 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--by-processor", action="store_true", help="limits of processor time")
     batch.set_defaults(run=_batch)
     _add_experiment(commands)
+    placing = commands.add_parser("place", help="questions to a broker of 100,000 offers")
+    placing.set_defaults(run=_place)
+    placing.add_argument("--clouds", type=int, default=1000)
+    placing.add_argument("--offers", type=int, default=100_000)
+    placing.add_argument("--seed", type=int, default=1)
+    placing.add_argument("--questions", type=int, default=1000)
+    placing.add_argument("--changes-per-second", type=float, default=200.0)
     machines = _add_running(commands)
     for command, rate, rtt in ((once, 100, 20), (killing, 200, 20), (machines, 100, 120)):
         command.add_argument("--rate", type=float, default=rate, help="Mbit/s; 0 is no limit")
@@ -315,7 +334,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--congestion", default="", help="TCP's; default is the kernel's")
     for command in (table, once):
         command.add_argument("--repeat", type=int, default=0, metavar="N")
-    for command in (table, killing, catalogue, reserving, batch):
+    for command in (table, killing, catalogue, reserving, batch, placing):
         command.add_argument("-o", "--output", type=Path, metavar="FILE")
     commands.add_parser("rows", help="what `engine` can measure").set_defaults(run=_rows)
     commands.add_parser("images", help="makes the images").set_defaults(run=_images)

@@ -27,6 +27,18 @@ def test_every_constraint_reaches_the_broker() -> None:
         price_max="12.5 jpy",
         rtt_max="80ms",
         preferred=["jp-west"],
+        any_traits=["gpu:a100|gpu:l4"],
+        residency=["JP"],
+        copies=["nara"],
+        budget="40 EUR/30d",
+        near=["tokyo=20ms"],
+        throughput=["tokyo=50MB"],
+        images=["base"],
+        required_images=["db"],
+        providers=["a.example"],
+        excluded_providers=["b.example"],
+        preferred_providers=["a.example"],
+        stay="1h",
         weights="price=0.7, region=0.3",
     )
     assert all(getattr(typed, each.name) for each in fields(typed))
@@ -42,6 +54,24 @@ def test_every_constraint_reaches_the_broker() -> None:
         labels={"tier": "gold", "note": "a=b"},
         hourly_price_max=money.from_decimal(Decimal("12.5"), "JPY"),
         rtt_ms_max=80,
+        any_traits=[broker_pb2.TraitChoice(traits=["gpu:a100", "gpu:l4"])],
+        residency_jurisdictions=["JP"],
+        copy_clouds=["nara"],
+        budget=broker_pb2.Budget(
+            amount=money.from_decimal(Decimal(40), "EUR"), seconds=30 * 86_400
+        ),
+        links=[
+            broker_pb2.LinkLimit(
+                cloud_id="tokyo", rtt_ms_max=20, throughput_bytes_per_second_min=50_000_000
+            )
+        ],
+        images=[
+            broker_pb2.ImageNeed(name="base"),
+            broker_pb2.ImageNeed(name="db", required=True),
+        ],
+        providers=["a.example"],
+        excluded_providers=["b.example"],
+        stay_seconds=3600,
     )
     assert typed.ranking() == broker_pb2.Weights(price=0.7, region=0.3)
 
@@ -54,6 +84,11 @@ def test_every_constraint_reaches_the_broker() -> None:
         Constraints(price_max="cheap"),
         Constraints(price_max="12.5"),
         Constraints(rtt_max="near"),
+        Constraints(budget="40 EUR"),
+        Constraints(budget="much/30d"),
+        Constraints(near=["tokyo"]),
+        Constraints(near=["tokyo=far"]),
+        Constraints(stay="long"),
     ],
 )
 def test_a_constraint_that_cannot_be_read_is_refused(typed: Constraints) -> None:

@@ -10,7 +10,7 @@ from watari import errors, money, units
 from watari.v1 import broker_pb2, common_pb2
 
 _PANEL = "Constraints"
-_WEIGHTS = ("price", "region", "free_capacity")
+_WEIGHTS = tuple(broker_pb2.Weights.DESCRIPTOR.fields_by_name)
 
 _Texts = list[str] | None
 
@@ -46,6 +46,47 @@ class Constraints:
     preferred: Annotated[
         _Texts, _option("--prefer", "REGION", "Prefer this region; the first is best.")
     ] = None
+    any_traits: Annotated[
+        _Texts, _option("--any-trait", "A|B", "Only with one of these traits (gpu:a100|gpu:l4).")
+    ] = None
+    residency: Annotated[
+        _Texts,
+        _option(
+            "--residency", "CODE", "Data only under this law: there, at the source, in copies."
+        ),
+    ] = None
+    copies: Annotated[
+        _Texts, _option("--copy-in", "CLOUD", "This cloud holds copies of the machine's data.")
+    ] = None
+    budget: Annotated[
+        str, _option("--budget", "AMOUNT/TIME", "At most this much for so long (40 EUR/30d).")
+    ] = ""
+    near: Annotated[
+        _Texts, _option("--near", "CLOUD=TIME", "At most this round trip to a cloud (tokyo=20ms).")
+    ] = None
+    throughput: Annotated[
+        _Texts,
+        _option("--throughput", "CLOUD=SIZE", "At least so much a second to it (tokyo=50MB)."),
+    ] = None
+    images: Annotated[
+        _Texts, _option("--image", "NAME", "Better where this image is; weight it with data=...")
+    ] = None
+    required_images: Annotated[
+        _Texts, _option("--require-image", "NAME", "Only where this image is.")
+    ] = None
+    providers: Annotated[
+        _Texts, _option("--provider", "DOMAIN", "Only clouds of this provider.")
+    ] = None
+    excluded_providers: Annotated[
+        _Texts, _option("--exclude-provider", "DOMAIN", "No cloud of this provider.")
+    ] = None
+    preferred_providers: Annotated[
+        _Texts,
+        _option("--prefer-provider", "DOMAIN", "Better at this provider; the first is best."),
+    ] = None
+    stay: Annotated[
+        str, _option("--stay", "TIME", "The offer must be valid so long from now (30d).")
+    ] = ""
     weights: Annotated[
         str,
         _option(
@@ -67,7 +108,36 @@ class Constraints:
             labels=dict(_pair(label, "--label") for label in self.labels or ()),
             hourly_price_max=parse_money(self.price_max) if self.price_max else None,
             rtt_ms_max=rtt_ms,
+            any_traits=[
+                broker_pb2.TraitChoice(traits=choice.split("|")) for choice in self.any_traits or ()
+            ],
+            residency_jurisdictions=self.residency or (),
+            copy_clouds=self.copies or (),
+            budget=_budget(self.budget) if self.budget else None,
+            links=self._links(),
+            images=[
+                *(broker_pb2.ImageNeed(name=name) for name in self.images or ()),
+                *(
+                    broker_pb2.ImageNeed(name=name, required=True)
+                    for name in self.required_images or ()
+                ),
+            ],
+            providers=self.providers or (),
+            excluded_providers=self.excluded_providers or (),
+            stay_seconds=round(units.parse_duration(self.stay)) if self.stay else 0,
         )
+
+    def _links(self) -> list[broker_pb2.LinkLimit]:
+        limits: dict[str, broker_pb2.LinkLimit] = {}
+        for text in self.near or ():
+            cloud_id, value = _pair(text, "--near")
+            limit = limits.setdefault(cloud_id, broker_pb2.LinkLimit(cloud_id=cloud_id))
+            limit.rtt_ms_max = units.parse_duration(value) * 1000
+        for text in self.throughput or ():
+            cloud_id, value = _pair(text, "--throughput")
+            limit = limits.setdefault(cloud_id, broker_pb2.LinkLimit(cloud_id=cloud_id))
+            limit.throughput_bytes_per_second_min = units.parse_bytes(value)
+        return list(limits.values())
 
     def ranking(self) -> broker_pb2.Weights:
         """The message; all zero, which is the broker's default, when nothing was said."""
@@ -94,15 +164,22 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
-def parse_money(text: str) -> common_pb2.Money:
+def _budget(text: str) -> broker_pb2.Budget:
+    amount, separator, duration = text.partition("/")
+    if not separator:
+        raise _invalid("--budget", f"{text!r} has no time", "write it like 40 EUR/30d")
+    return broker_pb2.Budget(
+        amount=parse_money(amount, "--budget"), seconds=round(units.parse_duration(duration))
+    )
+
+
+def parse_money(text: str, option: str = "--price-max") -> common_pb2.Money:
     """Of text such as "12.5 JPY". Raises InvalidArgument INVALID_FIELD."""
     amount, _, currency = text.strip().partition(" ")
     try:
         return money.from_decimal(Decimal(amount), currency.strip().upper())
     except InvalidOperation:
-        raise _invalid(
-            "--price-max", f"{text!r} is not an amount", "write it like 12.5 JPY"
-        ) from None
+        raise _invalid(option, f"{text!r} is not an amount", "write it like 12.5 JPY") from None
 
 
 def _invalid(option: str, problem: str, hint: str) -> errors.InvalidArgument:

@@ -141,6 +141,7 @@ def start_placed(clients: Clients, order: Order, constraints: Constraints, clock
         requirements=constraints.requirements(None),
         weights=constraints.ranking(),
         preferred_regions=constraints.preferred or (),
+        preferred_providers=constraints.preferred_providers or (),
         mode=order.mode,
         options=order.options,
         delegation=delegation.sign(

@@ -35,25 +35,46 @@ def show_placement(
     candidates: Annotated[
         int, typer.Option(min=1, max=100, metavar="N", help="Show at most so many.")
     ] = 10,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what each score saw, and what how many miss.")
+    ] = False,
+    explained: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--explain-cloud", metavar="CLOUD", help="Show all that this cloud misses; repeatable."
+        ),
+    ] = None,
+    nearest: Annotated[
+        int,
+        typer.Option(
+            min=1, max=100, metavar="N", help="Of too many misses show so many nearest clouds."
+        ),
+    ] = 10,
 ) -> None:
     """Show which clouds fit a machine, and why the others do not."""
     resources = common_pb2.Resources(
         vcpus=vcpus, memory_bytes=units.parse_bytes(memory), disk_bytes=units.parse_bytes(disk)
     )
-    excluded = []
+    source = ""
     if vm:
         manager, found = lookup.vm(invocation.clients, vm, None)
-        resources, excluded = found.resources, [manager.cloud_id]
+        resources, source = found.resources, manager.cloud_id
     request = broker_pb2.PlaceRequest(
         request_id=str(uuid.uuid4()),
         requirements=constraints.requirements(resources),
         weights=constraints.ranking(),
         preferred_regions=constraints.preferred or (),
+        preferred_providers=constraints.preferred_providers or (),
         candidates_max=candidates,
+        source_cloud=source,
+        explained_clouds=explained or (),
+        explained_clouds_max=nearest,
     )
-    request.requirements.excluded_clouds.extend(excluded)
     placement = placed(invocation.clients.broker().place(request))
-    invocation.output.record(placement, *shown(placement))
+    views_of_it = shown(placement)
+    if explain or explained:
+        views_of_it = [*views_of_it, *explanation(placement)]
+    invocation.output.record(placement, *views_of_it)
     require_candidate(placement)
 
 
@@ -86,4 +107,28 @@ def shown(placement: dict[str, Any]) -> list[RenderableType]:
         tables.append("")
     if rejections:
         tables.append(table(rejections, views.REJECTION_COLUMNS))
+    if placement["snapshot_stale"]:
+        age = units.format_duration(float(placement["snapshot_age"] or 0))
+        tables.append(f"no directory answers: this is what was known {age} ago")
     return tables
+
+
+def explanation(placement: dict[str, Any]) -> list[RenderableType]:
+    """What each score saw in each candidate, and how many miss which constraint, for people."""
+    scores = [
+        score | {"cloud_id": one["cloud_id"], "offer": one["offer"]}
+        for one in placement["candidates"]
+        for score in one["scores"]
+    ]
+    tables: list[RenderableType] = []
+    if scores:
+        tables += ["", table(scores, views.SCORE_COLUMNS)]
+    if placement["counts"]:
+        tables += ["", table(placement["counts"], views.COUNT_COLUMNS)]
+    complete = "" if placement["rejections_complete"] else "; only the nearest clouds are told"
+    summary = (
+        f"{placement['candidates_found']:,} of {placement['offers_judged']:,} offers of "
+        f"{placement['clouds_judged']:,} clouds fit, at revision "
+        f"{placement['directory_revision']}{complete}"
+    )
+    return [*tables, "", summary]

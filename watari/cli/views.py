@@ -145,6 +145,23 @@ REJECTION_COLUMNS = (
 )
 
 
+SCORE_COLUMNS = (
+    Column("CLOUD", lambda one: one["cloud_id"]),
+    Column("OFFER", lambda one: one["offer"]),
+    Column("SCORE", lambda one: words(one["name"])),
+    Column("SAW", lambda one: one["value"]),
+    Column("OF THE BEST", lambda one: f"{one['normalised']:.0%}", right=True),
+    Column("WEIGHT", lambda one: f"{one['weight']:.2f}", right=True),
+    Column("ADDS", lambda one: f"{one['weight'] * one['normalised']:.3f}", right=True),
+)
+
+COUNT_COLUMNS = (
+    Column("CONSTRAINT", lambda one: words(one["constraint"])),
+    Column("CLOUDS MISS IT", lambda one: f"{one['clouds']:,}", right=True),
+    Column("OFFERS MISS IT", lambda one: f"{one['offers']:,}", right=True),
+)
+
+
 def candidate_columns(candidates: Sequence[dict[str, Any]]) -> list[Column]:
     """Columns for ranked candidates, with what each part adds to the score."""
     columns = [

@@ -1,0 +1,235 @@
+"""Questions and changes, timed: in process, and over gRPC with mutual TLS to a broker's server.
+
+Wall time is what a caller sees; processor time is what a question costs, and what a rate on one
+core follows from on a machine that others use too.
+"""
+
+import contextlib
+import gc
+import random
+import resource
+import statistics
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from bench.placing import federation
+from bench.placing.federation import Size
+from broker import criteria, place
+from broker.catalogue import Catalogue
+from broker.migrate import Migrator
+from broker.reading import Messages, Source
+from broker.service import BrokerServicer
+from broker.settings import CatalogueSettings
+from broker.snapshot import Store
+from tests.conftest import Federation
+from watari import rpc
+from watari.clock import SystemClock
+from watari.v1 import broker_pb2, broker_pb2_grpc, directory_pb2
+
+BROKER, USER = "spiffe://hub.example/broker/main", "spiffe://tokyo.example/user/alice"
+WARM_UP = 20
+
+
+class Replayed:
+    """A directory in this process: records from a seed, and as many changes a second as are asked
+    for.
+    """
+
+    def __init__(self, size: Size) -> None:
+        self.records = [one for _, records in federation.published(size) for one in records]
+        self.per_second = 0.0
+        self.sent = 0
+        self.ended = threading.Event()
+        self._size = size
+
+    def query(
+        self, request: directory_pb2.QueryRecordsRequest, _timeout_seconds: float
+    ) -> directory_pb2.QueryRecordsResponse:
+        start = int(request.page_token or 0)
+        end = start + request.page_size
+        return directory_pb2.QueryRecordsResponse(
+            records=self.records[start:end],
+            next_page_token=str(end) if end < len(self.records) else "",
+            revision=1,
+        )
+
+    @contextlib.contextmanager
+    def watch(
+        self, request: directory_pb2.WatchRecordsRequest, _timeout_seconds: float
+    ) -> Iterator[Messages]:
+        yield self._changes(request.after_revision)
+
+    def _changes(self, revision: int) -> Messages:
+        rng = random.Random(self._size.seed)
+        yield directory_pb2.WatchRecordsResponse(revision=revision)
+        due = time.monotonic()
+        while not self.ended.is_set():
+            rate = self.per_second
+            due = max(due + (1 / rate if rate else 0.05), time.monotonic() - 1)
+            time.sleep(max(0.0, due - time.monotonic()))
+            if not rate:
+                yield directory_pb2.WatchRecordsResponse(revision=revision)
+            else:
+                revision += 1
+                message = directory_pb2.WatchRecordsResponse(revision=revision)
+                record = federation.change(rng, self._size)
+                message.changes.add(kind=directory_pb2.CHANGE_KIND_PUT, record=record)
+                self.sent += 1
+                yield message
+
+
+def run(size: Size, questions: int, changes_per_second: float) -> dict[str, Any]:
+    """All of it, as numbers for JSON."""
+    directory = Replayed(size)
+    clock = SystemClock()
+    source = Source("replayed", directory.query, directory.watch)
+    settings = CatalogueSettings(page_size=1000, first_seconds_max=600, read_seconds_max=600)
+    found: dict[str, Any] = {"clouds": size.clouds, "offers": size.offers}
+    with (
+        tempfile.TemporaryDirectory(prefix="watari-bench-") as name,
+        contextlib.ExitStack() as stack,
+    ):
+        before, began = _rss_bytes(), time.process_time()
+        catalogue = stack.enter_context(Catalogue([source], settings, clock))
+        stack.callback(directory.ended.set)
+        snapshot = catalogue.current()
+        found["load_cpu_seconds"] = time.process_time() - began
+        directory.records.clear()
+        gc.collect()
+        gc.freeze()
+        found["columns_bytes"] = snapshot.columns.nbytes()
+        found["grown_bytes"] = _rss_bytes() - before
+        rng = random.Random(size.seed + 1)
+        asked = [federation.requirements(rng, size) for _ in range(questions)]
+
+        def answer(request: broker_pb2.PlaceRequest) -> broker_pb2.PlaceResponse:
+            wanted, now = criteria.of_place(request), clock.now()
+            placement = place.place(catalogue.current(), wanted, now)
+            return place.response(placement, wanted.candidates_max, now)
+
+        found["in_process"] = timed(answer, asked)
+        stub = _served(Path(name), catalogue, stack)
+
+        def call(request: broker_pb2.PlaceRequest) -> broker_pb2.PlaceResponse:
+            request.request_id = str(uuid.uuid4())
+            return rpc.call(stub.Place, request, timeout_seconds=30)
+
+        found["over_grpc"] = timed(call, asked)
+        directory.per_second = changes_per_second
+        sent, revision, start = directory.sent, catalogue.current().revision, time.monotonic()
+        found["in_a_storm"] = timed(answer, asked)
+        took = time.monotonic() - start
+        found["in_a_storm"]["changes_per_second"] = (directory.sent - sent) / took
+        found["in_a_storm"]["applied_per_second"] = (catalogue.current().revision - revision) / took
+        directory.per_second = 0.0
+    found["updates"] = _updates(size)
+    return found
+
+
+def timed(
+    answer: Callable[[broker_pb2.PlaceRequest], broker_pb2.PlaceResponse],
+    asked: list[broker_pb2.PlaceRequest],
+) -> dict[str, float]:
+    """One question after the other: milliseconds of wall time each, and of all threads' processor
+    time on average.
+    """
+    for request in asked[:WARM_UP]:
+        answer(request)
+    wall, began = [], time.process_time()
+    for request in asked:
+        start = time.perf_counter()
+        answer(request)
+        wall.append((time.perf_counter() - start) * 1000)
+    cpu_ms = (time.process_time() - began) * 1000 / len(asked)
+    cuts = statistics.quantiles(wall, n=100)
+    return {
+        "p50_ms": cuts[49],
+        "p99_ms": cuts[98],
+        "max_ms": max(wall),
+        "cpu_ms": cpu_ms,
+        "per_second_of_cpu": 1000 / cpu_ms,
+    }
+
+
+def text(found: dict[str, Any]) -> str:
+    """For people."""
+    held, grown = found["columns_bytes"] / 2**20, found["grown_bytes"] / 2**20
+    lines = [f"{found['clouds']:,} clouds, {found['offers']:,} offers:"]
+    lines.append(
+        f"read and laid out in {found['load_cpu_seconds']:.1f} s of processor, columns "
+        f"{held:.0f} MiB, the process grew by {grown:.0f} MiB"
+    )
+    for name in ("in_process", "over_grpc", "in_a_storm"):
+        one = found[name]
+        lines.append(
+            f"{name.replace('_', ' ')}: p50 {one['p50_ms']:.1f} ms, p99 {one['p99_ms']:.1f} ms, "
+            f"processor {one['cpu_ms']:.2f} ms, {one['per_second_of_cpu']:.0f} a second of it"
+        )
+    storm, updates = found["in_a_storm"], found["updates"]
+    lines.append(
+        f"storm: {storm['changes_per_second']:.0f} changes a second sent, "
+        f"{storm['applied_per_second']:.0f} applied; a change costs {updates['put_us']:.0f} us, a "
+        f"snapshot of {updates['changes']} changes {updates['snapshot_ms']:.0f} ms of processor"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _updates(size: Size, changes: int = 50, rounds: int = 10) -> dict[str, float]:
+    """What taking changes costs, without anything else."""
+    store = Store()
+    for _, records in federation.published(size):
+        for record in records:
+            store.put(record)
+    clock, rng = SystemClock(), random.Random(size.seed)
+    store.snapshot(1, clock.now())
+    gc.collect()
+    gc.freeze()
+    put = laid = 0.0
+    for number in range(rounds):
+        batch = [federation.change(rng, size) for _ in range(changes)]
+        start = time.process_time()
+        for record in batch:
+            store.put(record)
+        middle = time.process_time()
+        store.snapshot(2 + number, clock.now())
+        put, laid = put + middle - start, laid + time.process_time() - middle
+    return {
+        "changes": changes,
+        "put_us": put / rounds / changes * 1e6,
+        "snapshot_ms": laid / rounds * 1000,
+    }
+
+
+def _served(
+    folder: Path, catalogue: Catalogue, stack: contextlib.ExitStack
+) -> broker_pb2_grpc.BrokerServiceStub:
+    """A broker's server in this process, and a user's calls to it."""
+    parties, clock = Federation(folder), SystemClock()
+    own = parties.party(BROKER)
+
+    def managers(_endpoint: object) -> Any:
+        raise NotImplementedError("nothing is migrated here")
+
+    migrator = Migrator(catalogue, managers, own, clock, submissions_max=1)
+    servicer = BrokerServicer(catalogue, migrator, clock)
+
+    def register(server: grpc.Server) -> None:
+        broker_pb2_grpc.add_BrokerServiceServicer_to_server(servicer, server)
+
+    server = rpc.Server("broker", own, "127.0.0.1:0", clock=clock, servicers=register)
+    port = server.start()
+    stack.callback(lambda: server.stop(0).wait(10))
+    channel = rpc.connect(parties.party(USER), rpc.Target(f"127.0.0.1:{port}", own.spiffe_id))
+    stack.callback(channel.close)
+    return broker_pb2_grpc.BrokerServiceStub(channel)
+
+
+def _rss_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
