@@ -187,8 +187,11 @@ def validity(asked: Asked) -> Bools | None:
 
 def fresh_offer(asked: Asked) -> Bools | None:
     columns = asked.columns
-    stale = columns.rows.stale | columns.rooms.stale[columns.rows.room]
-    return stale & ~columns.heads.stale[columns.cloud_of]
+    stale, clouds = columns.rows.stale, columns.heads.stale
+    # Most catalogues have little that is stale, and what there is needs no look at every row.
+    if columns.rooms.stale.any():
+        stale = stale | columns.rooms.stale[columns.rows.room]
+    return stale & ~clouds[columns.cloud_of] if clouds.any() else stale
 
 
 def vm_max(asked: Asked) -> Bools | None:

@@ -95,6 +95,7 @@ def shown(question: Question) -> list[str]:
     return [name for name in WEIGHT_NAMES if name in ALWAYS_SHOWN or getattr(weights, name)]
 
 
+_NOTHING, _WHOLE = Fraction(), Fraction(1)
 ALWAYS_SHOWN = frozenset({"price", "region", "free_capacity"})
 
 
@@ -136,14 +137,13 @@ def free_capacity(fits: Sequence[Fit], question: Question) -> list[Measure]:
     """More room is better: the share of the scarcest class that stays free with the machine in."""
     measures = []
     for fit in fits:
-        share, scarcest = min(
-            (
-                (_share_left(fit, kind, needed), kind)
-                for kind, needed in question.criteria.needed.items()
-                if needed
-            ),
-            default=(Fraction(1), "nothing is needed"),
-        )
+        least, of, scarcest = 1, 1, "nothing is needed"
+        for kind, needed in sorted(question.criteria.needed.items()):
+            if needed:
+                left, total = _share_left(fit, kind, needed)
+                if left * of < least * total or (scarcest not in question.criteria.needed):
+                    least, of, scarcest = left, total, kind
+        share = Fraction(least, of)
         words = f"{float(share):.1%} free afterwards ({scarcest.removeprefix('other:')})"
         measures.append(Measure(words, share))
     return measures
@@ -265,11 +265,16 @@ SCORERS: Mapping[str, Callable[[Sequence[Fit], Question], list[Measure]]] = {
 def normalise(raw: Fraction | None, extremes: tuple[Fraction, Fraction] | None) -> Fraction:
     """From 0, which is the worst, to 1, the best; all equal are 1, and None is 0."""
     if raw is None or extremes is None:
-        return Fraction()
+        return _NOTHING
     worst, best = extremes
-    if best <= worst:
-        return Fraction(1)
-    return min(Fraction(1), max(Fraction(), (raw - worst) / (best - worst)))
+    span = best - worst
+    if span.numerator <= 0:
+        return _WHOLE
+    part = (raw - worst) / span
+    # As whole numbers: comparing fractions costs more than all the rest.
+    if part.numerator <= 0:
+        return _NOTHING
+    return _WHOLE if part.numerator >= part.denominator else part
 
 
 def _column(
@@ -291,7 +296,8 @@ def currency_of(fits: Sequence[Fit], question: Question) -> str:
     return min(counts, key=lambda currency: (-counts[currency], currency), default="")
 
 
-def _share_left(fit: Fit, kind: str, needed: int) -> Fraction:
+def _share_left(fit: Fit, kind: str, needed: int) -> tuple[int, int]:
+    """As numerator and denominator."""
     total = fit.capacity.total.get(kind, 0)
     left = fit.capacity.free.get(kind, 0) - needed
-    return min(Fraction(1), Fraction(left, total)) if total and left > 0 else Fraction()
+    return (min(left, total), total) if total and left > 0 else (0, 1)

@@ -20,7 +20,7 @@ from broker.screening import Screening
 STEPS = 1e9
 """Scores that round to the same one of these are equal when candidates are chosen."""
 
-SPARE = 6
+SPARE = 2
 """Candidates ranked beyond those asked for: with exact scores some may go before others."""
 
 Rows = npt.NDArray[np.int64]

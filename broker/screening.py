@@ -15,7 +15,8 @@ from broker.feasible import Rejection
 RULED_OUT = ("cloud", "excluded_cloud", "source")
 """Constraints by which the caller has ruled a cloud out: the least worth telling."""
 
-Counts = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.uint8]
+"""Constraints that are missed: there are fewer than 256."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ class Screening:
     def fits(self) -> npt.NDArray[np.int64]:
         """Rows that miss nothing, in order."""
         out = self.cloud_misses > 0
-        return np.flatnonzero((self.offer_misses == 0) & ~out[self.columns.cloud_of])
+        missed = np.repeat(out, self.columns.heads.offers)
+        missed |= self.offer_misses > 0
+        return np.flatnonzero(~missed)
 
     @property
     def pairs(self) -> int:
         """Pairs of a constraint and a cloud or offer that misses it."""
-        return int(self.cloud_misses.sum() + self.offer_misses.sum())
+        return int(self.cloud_misses.sum(dtype=np.int64) + self.offer_misses.sum(dtype=np.int64))
 
     def counts(self) -> tuple[Count, ...]:
         """Of every constraint that somebody misses, in the order of the tables."""
@@ -133,5 +136,5 @@ def _missed(asked: masks.Asked, table: Mapping[str, masks.Mask]) -> dict[str, Bo
 def _sum(found: Iterable[Bools], length: int) -> Counts:
     total = np.zeros(length, np.uint8)
     for mask in found:
-        total += mask
-    return total.astype(np.int64)
+        total += mask.view(np.uint8)
+    return total
