@@ -1,11 +1,13 @@
 """Placement by a broker from a real directory: what it ranks, and how it bridges an outage."""
 
+import time
 from datetime import UTC
 
 import pytest
 
 import broker.settings
-from tests.support.broker_world import World
+from tests.support import catalogue_records as records
+from tests.support.broker_world import OSAKA_MANAGER, World
 from watari import errors
 
 
@@ -57,3 +59,33 @@ def test_without_a_directory_and_without_a_snapshot_place_is_unavailable(world: 
     with pytest.raises(errors.Unavailable, match="there is no snapshot") as caught:
         world.place()
     assert caught.value.metadata["address"] == world.directory_target.address
+
+
+def test_a_cloud_whose_lease_lapses_is_offered_no_more_without_anybody_asking_the_directory(
+    world: World,
+) -> None:
+    published = [
+        records.cloud("osaka", domain="osaka.example"),
+        records.offer("osaka"),
+        records.capacity("osaka"),
+    ]
+    world.publish(OSAKA_MANAGER, "osaka", *published, ttl_seconds=5)
+    assert [one.cloud_id for one in world.place().candidates] == ["osaka"]
+    deadline = time.monotonic() + 30
+    while (answer := world.place()).candidates:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "stale" in {one.constraint for one in answer.rejections}
+    assert answer.counts[0].constraint == "stale"
+    assert not answer.snapshot_stale
+
+
+def test_an_answer_during_an_outage_says_that_nobody_is_heard(world: World) -> None:
+    world.publish_osaka("osaka-1", vcpu="0.02")
+    assert not world.place().snapshot_stale
+    assert world.directory_server.stop(0).wait(10)
+    deadline = time.monotonic() + 20
+    while not (answer := world.place()).snapshot_stale:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert [one.cloud_id for one in answer.candidates] == ["osaka-1"]

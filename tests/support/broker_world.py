@@ -160,12 +160,18 @@ class World:
         self.stack.callback(channel.close)
         return channel
 
-    def publish(self, manager: str, cloud_id: str, *published: directory_pb2.Record) -> int:
+    def publish(
+        self,
+        manager: str,
+        cloud_id: str,
+        *published: directory_pb2.Record,
+        ttl_seconds: int = 600,
+    ) -> int:
         """As the cloud's manager does; returns the directory's revision."""
         stub = directory_pb2_grpc.DirectoryServiceStub(self.channel(manager, self.directory_target))
         lease_id = str(uuid.uuid4())
         grant = directory_pb2.GrantLeaseRequest(
-            lease_id=lease_id, cloud_id=cloud_id, ttl_seconds=600
+            lease_id=lease_id, cloud_id=cloud_id, ttl_seconds=ttl_seconds
         )
         rpc.call(stub.GrantLease, grant)
         puts = [directory_pb2.RecordPut(record=record) for record in published]
