@@ -228,8 +228,7 @@ def of_batch(
         )
     return _criteria(
         wanted,
-        request.weights,
-        request.preferred_regions,
+        request,
         needed=_needed(wanted.resources),
         source_cloud=current_cloud or None,
         candidates_max=CANDIDATES_DEFAULT,
@@ -238,7 +237,7 @@ def of_batch(
 
 def _criteria(
     wanted: broker_pb2.Requirements,
-    request: broker_pb2.PlaceRequest | broker_pb2.MigrateRequest,
+    request: broker_pb2.PlaceRequest | broker_pb2.MigrateRequest | broker_pb2.PlaceBatchRequest,
     *,
     needed: amounts.Amounts,
     source_cloud: str | None,

@@ -22,6 +22,7 @@ import grpc
 from bench.placing import federation
 from bench.placing.federation import Size
 from broker import criteria, place
+from broker.batch.batcher import Batcher
 from broker.catalogue import Catalogue
 from broker.migrate import Migrator
 from broker.reading import Messages, Source
@@ -218,7 +219,7 @@ def _served(
         raise NotImplementedError("nothing is migrated here")
 
     migrator = Migrator(catalogue, managers, own, clock, submissions_max=1)
-    servicer = BrokerServicer(catalogue, migrator, clock)
+    servicer = BrokerServicer(catalogue, migrator, Batcher(catalogue, clock, 1), clock)
 
     def register(server: grpc.Server) -> None:
         broker_pb2_grpc.add_BrokerServiceServicer_to_server(servicer, server)

@@ -68,7 +68,7 @@ def build(snapshot: Snapshot, batch: Batch, now: datetime, running: Callable[[],
     """
     currency = batch.currency or _currency(snapshot)
     for item in batch.items:
-        if item.move_currency not in ("", currency):
+        if currency and item.move_currency not in ("", currency):
             raise validate.invalid_field(
                 "machines.move_cost", f"is in {item.move_currency}", f"this batch is in {currency}"
             )
@@ -99,7 +99,8 @@ def _judged(
     currency: str,
     now: datetime,
 ) -> Look:
-    verdict = feasible.judge(Question(item.criteria, snapshot, now))
+    question = Question(item.criteria, snapshot, now)
+    verdict = feasible.judge(question)
     fits = [*verdict.fits, *_staying(snapshot, item, verdict.rejections)]
     usable, rejections = [], list(verdict.rejections)
     for fit in fits:
@@ -118,7 +119,7 @@ def _judged(
             )
     options: dict[Place, Ranked] = {}
     # Best score first, so that of two equally cheap ones the better is kept.
-    for ranked in rank.rank(usable, item.criteria):
+    for ranked in rank.rank(usable, question):
         place = (ranked.fit.cloud.cloud_id, ranked.fit.offer.region)
         if place not in options or _hourly(ranked) < _hourly(options[place]):
             options[place] = ranked

@@ -52,7 +52,7 @@ class Batcher:
                 runs_max=self._runs_max,
             )
         try:
-            snapshot = self._catalogue.current()
+            snapshot = self._catalogue.current(asked.directory_revision_min)
             allowed = request.LIMIT_SECONDS_MAX if remaining_seconds is None else remaining_seconds
             end = begin + allowed - ANSWER_SECONDS
             judged = begin + JUDGING_SHARE * allowed

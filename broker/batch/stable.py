@@ -95,6 +95,8 @@ def judged(problem: Problem, likes: Preferences, assignment: Ints) -> Matching:
 
 def blocking(problem: Problem, likes: Preferences, assignment: Ints) -> Bools:
     """(N, M) which pairs block."""
+    if not problem.places:
+        return np.zeros((problem.machines, 0), np.bool_)
     state = State(problem, assignment)
     now = np.where(
         assignment == NOWHERE,

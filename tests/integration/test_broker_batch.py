@@ -23,7 +23,10 @@ def ask(
     world: World, *machines: broker_pb2.BatchMachine, seconds: float = 20, **fields: object
 ) -> broker_pb2.PlaceBatchResponse:
     request = broker_pb2.PlaceBatchRequest(
-        request_id=str(uuid.uuid4()), machines=machines, **fields
+        request_id=str(uuid.uuid4()),
+        machines=machines,
+        directory_revision_min=world.revision,
+        **fields,
     )
     return rpc.call(world.broker().PlaceBatch, request, timeout_seconds=seconds)
 
@@ -121,3 +124,10 @@ def test_a_deadline_is_respected(world: World) -> None:
     begin = time.monotonic()
     assert ask(world, machine("a", count=500), seconds=4, limit_seconds=60).placements
     assert time.monotonic() - begin < 4
+
+
+@pytest.mark.parametrize("solver", ["GREEDY", "MILP", "STABLE"])
+def test_where_there_is_no_cloud_at_all_nothing_is_placed(world: World, solver: str) -> None:
+    cost = records.sheet("1").vcpu_hour
+    answer = ask(world, machine("a", move_cost=cost), solver=f"BATCH_SOLVER_{solver}")
+    assert [one.unplaced for one in answer.placements] == ["nowhere_allowed"]

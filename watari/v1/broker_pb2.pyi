@@ -1521,6 +1521,8 @@ class PlaceBatchRequest(_message.Message):
     LIMIT_SECONDS_FIELD_NUMBER: _builtins.int
     HORIZON_HOURS_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
+    PREFERRED_PROVIDERS_FIELD_NUMBER: _builtins.int
+    DIRECTORY_REVISION_MIN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Made by the caller (UUID); for logs."""
     solver: Global___BatchSolver.ValueType
@@ -1531,6 +1533,8 @@ class PlaceBatchRequest(_message.Message):
     """Hours that costs count, 1 to 87,600; 0 is 720."""
     currency: _builtins.str
     """ISO 4217; only offers in it count. Empty is that of most offers."""
+    directory_revision_min: _builtins.int
+    """The directory's revision that the answer is made from at least; as in PlaceRequest."""
     @_builtins.property
     def machines(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchMachine]:
         """At most 2,000 with their counts."""
@@ -1547,6 +1551,10 @@ class PlaceBatchRequest(_message.Message):
     def preferred_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Best first."""
 
+    @_builtins.property
+    def preferred_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Providers' domains, best first."""
+
     def __init__(
         self,
         *,
@@ -1559,10 +1567,12 @@ class PlaceBatchRequest(_message.Message):
         limit_seconds: _builtins.float = ...,
         horizon_hours: _builtins.float = ...,
         currency: _builtins.str = ...,
+        preferred_providers: _abc.Iterable[_builtins.str] | None = ...,
+        directory_revision_min: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "groups", b"groups", "horizon_hours", b"horizon_hours", "limit_seconds", b"limit_seconds", "machines", b"machines", "preferred_regions", b"preferred_regions", "request_id", b"request_id", "solver", b"solver", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "directory_revision_min", b"directory_revision_min", "groups", b"groups", "horizon_hours", b"horizon_hours", "limit_seconds", b"limit_seconds", "machines", b"machines", "preferred_providers", b"preferred_providers", "preferred_regions", b"preferred_regions", "request_id", b"request_id", "solver", b"solver", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
