@@ -7,6 +7,7 @@ import grpc
 
 from broker.batch.batcher import Batcher
 from broker.catalogue import Catalogue
+from broker.deciding import Decider
 from broker.migrate import Migrator
 from broker.peers import Peers
 from broker.service import BrokerServicer
@@ -35,6 +36,7 @@ def assemble(settings: Settings, context: service.Context) -> rpc.Server:
     context.stack.callback(pool.close)  # which ends the catalogue's watch, before it is joined
     migrator = Migrator(
         catalogue=catalogue,
+        decider=Decider(settings.in_flight),
         managers=partial(peers.manager, call_seconds_max=settings.manager_call_seconds_max),
         own=context.identity,
         clock=context.clock,

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from broker import criteria, delegations, endpoints, explain, place
 from broker.catalogue import Catalogue
+from broker.criteria import Criteria
+from broker.deciding import Decider
 from broker.feasible import Rejection
 from broker.place import Placement
 from broker.snapshot import Snapshot
@@ -21,6 +23,9 @@ from watari.v1 import broker_pb2, common_pb2, manager_pb2
 
 REFUSALS_OF_A_DESTINATION = frozenset({"CLOUD_NOT_FOUND", "VM_ALREADY_THERE"})
 """Reasons of MigrateVm that speak of the destination: another candidate may do better."""
+
+UNDECIDED = (errors.Unavailable, errors.DeadlineExceeded, errors.AlreadyExists)
+"""Errors of MigrateVm after which the migration may have begun: its room stays counted."""
 
 _log = logs.get(__name__)
 
@@ -48,6 +53,7 @@ class Migrator:
     """Places and submits. May be used from any thread."""
 
     catalogue: Catalogue
+    decider: Decider
     managers: Callable[[EndpointSettings], Manager]
     own: Identity
     clock: Clock
@@ -71,14 +77,16 @@ class Migrator:
             return broker_pb2.MigrateResponse(migration=present)
         vm = manager.get_vm(delegation.vm_id, request.delegation)
         delegations.require_vm(delegation, request.vm, vm)
-        wanted = replace(
-            criteria.of_migrate(request, vm.resources), to_clouds=tuple(delegation.to_clouds)
-        )
-        placement = place.place(
-            snapshot, wanted, self.clock.now(), held_max=criteria.CANDIDATES_MAX
+        wanted = criteria.of_migrate(request, vm.resources)
+        placement = self.decider.decide(
+            request.migration_id,
+            snapshot,
+            wanted,
+            self.clock.now(),
+            lambda judged: delegations.within(judged, delegation.to_clouds),
         )
         try:
-            migration, placement = self._submit(manager, request, vm.vm_id, placement)
+            migration, placement = self._submit(manager, request, vm.vm_id, wanted, placement)
         except errors.AlreadyExists:
             # Two requests of one id may race; the migration of the first is the answer to both.
             present = _present(manager, request)
@@ -95,6 +103,7 @@ class Migrator:
         manager: Manager,
         request: broker_pb2.MigrateRequest,
         vm_id: str,
+        wanted: Criteria,
         placement: Placement,
     ) -> tuple[manager_pb2.Migration, Placement]:
         """The migration, and the placement with refused candidates among the rejections."""
@@ -106,9 +115,14 @@ class Migrator:
                 return manager.migrate_vm(_order(request, vm_id, to_cloud)), placement
             except errors.WatariError as error:
                 if error.reason not in REFUSALS_OF_A_DESTINATION:
+                    if not isinstance(error, UNDECIDED):
+                        self.decider.forget(request.migration_id)
                     raise
                 _log.info("migration.destination_refused", cloud=to_cloud, problem=str(error))
                 placement = without(placement, to_cloud, error)
+                for best in placement.candidates[:1]:
+                    self.decider.note(request.migration_id, best, wanted, self.clock.now())
+        self.decider.forget(request.migration_id)
         raise explain.no_candidate(request.vm, placement)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from broker.inflight import InFlightSettings
 from watari.metrics import MetricsSettings
 from watari.rpc.settings import RpcSettings
 from watari.settings import EndpointSettings, IdentitySettings, LogSettings, TelemetrySettings
@@ -55,6 +56,9 @@ class Settings:
 
     catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
     """How the directory is read."""
+
+    in_flight: InFlightSettings = field(default_factory=InFlightSettings)
+    """How long this broker's own decisions count beside the directory's records."""
 
     manager_call_seconds_max: float = field(default=4.0, metadata={"min": 0.1})
     """Deadline in seconds of a call to a source's manager: two tries are within the 10 s that

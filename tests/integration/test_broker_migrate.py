@@ -1,6 +1,8 @@
 """Migration through a broker: which destination it orders, and what a repeated order gives."""
 
 import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -139,3 +141,49 @@ def test_of_two_racing_requests_with_one_id_both_get_the_migration_that_began(
     migration_id = str(uuid.uuid4())
     world.manager.before_migrate = lambda: world.manager.begin(migration_id, "osaka-9")
     assert world.migrate(migration_id).migration.to_cloud == "osaka-9"
+
+
+def test_a_burst_spreads_over_the_clouds_with_room(world: World) -> None:
+    world.publish_tokyo()
+    for number, machines in enumerate((3, 2, 4)):
+        world.publish_room(f"osaka-{number}", machines)
+    with ThreadPoolExecutor(9) as pool:
+        answers = list(pool.map(lambda _: world.migrate(), range(9)))
+    chosen = Counter(answer.migration.to_cloud for answer in answers)
+    assert chosen == {"osaka-0": 3, "osaka-1": 2, "osaka-2": 4}
+
+
+def test_a_refused_migration_gives_its_room_back(world: World) -> None:
+    world.publish_tokyo()
+    world.publish_room("osaka-1", 1, vcpu="0.01")
+    world.publish_room("osaka-2", 1, vcpu="0.02")
+    world.manager.refusals["osaka-1"] = errors.FailedPrecondition("VM_BUSY", "in a migration")
+    with pytest.raises(errors.FailedPrecondition):
+        world.migrate()
+    del world.manager.refusals["osaka-1"]
+    assert world.migrate().migration.to_cloud == "osaka-1"
+    assert world.migrate().migration.to_cloud == "osaka-2"
+
+
+def test_a_refused_cloud_keeps_its_room_and_the_next_one_loses_it(world: World) -> None:
+    world.publish_tokyo()
+    world.publish_room("osaka-1", 1, vcpu="0.01")
+    world.publish_room("osaka-2", 1, vcpu="0.02")
+    world.publish_room("osaka-3", 1, vcpu="0.03")
+    world.manager.refusals["osaka-1"] = errors.NotFound("CLOUD_NOT_FOUND", "never heard of it")
+    assert world.migrate().migration.to_cloud == "osaka-2"
+    del world.manager.refusals["osaka-1"]
+    assert world.migrate().migration.to_cloud == "osaka-1"
+    assert world.migrate().migration.to_cloud == "osaka-3"
+
+
+def test_without_an_answer_the_room_stays_taken_since_the_migration_may_have_begun(
+    world: World,
+) -> None:
+    world.publish_tokyo()
+    world.publish_room("osaka-1", 1, vcpu="0.01")
+    world.publish_room("osaka-2", 1, vcpu="0.02")
+    world.manager.refusals["osaka-1"] = errors.Unavailable("PEER_UNAVAILABLE", "gone")
+    with pytest.raises(errors.Unavailable):
+        world.migrate()
+    assert world.migrate().migration.to_cloud == "osaka-2"

@@ -201,6 +201,17 @@ class World:
             records.link(cloud_id, "tokyo", 8.5),
         )
 
+    def publish_room(self, cloud_id: str, machines: int, vcpu: str = "0.01") -> int:
+        """A cloud of Osaka's provider with room for so many machines as web-1 is one."""
+        room = records.resources(4 * machines, 8 * machines, 40 * machines)
+        return self.publish(
+            OSAKA_MANAGER,
+            cloud_id,
+            records.cloud(cloud_id, domain="osaka.example"),
+            records.offer(cloud_id, prices=records.sheet(vcpu)),
+            records.capacity(cloud_id, total=records.resources(64, 256, 4000), free=room),
+        )
+
     def broker(self, caller: str = TOKYO_USER) -> broker_pb2_grpc.BrokerServiceStub:
         return broker_pb2_grpc.BrokerServiceStub(self.channel(caller, self.broker_target))
 
