@@ -4,15 +4,14 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
-from broker import place
-from broker.criteria import Criteria
+from broker.amounts import Amounts
 from broker.inflight import Decision, InFlightSettings, Ledger
 from broker.place import Placement
 from broker.rank import Ranked
 from broker.snapshot import Snapshot
 
-Narrow = Callable[[Placement], Placement]
-"""Leaves candidates out for a reason that placement does not know."""
+Judge = Callable[[Snapshot], Placement]
+"""Places one request in a snapshot. Pure, since it may be called twice."""
 
 
 class Decider:
@@ -26,7 +25,7 @@ class Decider:
         self._ledger = Ledger()
 
     def decide(
-        self, decision_id: str, snapshot: Snapshot, wanted: Criteria, now: datetime, narrow: Narrow
+        self, decision_id: str, snapshot: Snapshot, needed: Amounts, now: datetime, judge: Judge
     ) -> Placement:
         """The placement with what is in flight taken off, whose best candidate is noted.
 
@@ -37,17 +36,17 @@ class Decider:
             # Deciding again is about the same machine, which is not to be counted against itself.
             ledger = self._ledger.without(decision_id)
             self._ledger = ledger.current(snapshot, now, self._settings)
-            placement = narrow(place.place(self._ledger.adjusted(snapshot), wanted, now))
+            placement = judge(self._ledger.adjusted(snapshot))
             if not placement.candidates:
-                placement = narrow(place.place(snapshot, wanted, now))
+                placement = judge(snapshot)
             if placement.candidates:
-                self._note(decision_id, placement.candidates[0], wanted, now)
+                self._note(decision_id, placement.candidates[0], needed, now)
         return placement
 
-    def note(self, decision_id: str, candidate: Ranked, wanted: Criteria, now: datetime) -> None:
+    def note(self, decision_id: str, candidate: Ranked, needed: Amounts, now: datetime) -> None:
         """The decision is for `candidate` now, no longer for what it was for before."""
         with self._lock:
-            self._note(decision_id, candidate, wanted, now)
+            self._note(decision_id, candidate, needed, now)
 
     def forget(self, decision_id: str) -> None:
         """Nothing comes of the decision: it no longer counts."""
@@ -58,7 +57,7 @@ class Decider:
         """What is counted, including what the next decision will find too old."""
         return self._ledger
 
-    def _note(self, decision_id: str, candidate: Ranked, wanted: Criteria, now: datetime) -> None:
+    def _note(self, decision_id: str, candidate: Ranked, needed: Amounts, now: datetime) -> None:
         fit = candidate.fit
-        decision = Decision(decision_id, fit.cloud.cloud_id, fit.offer.region, wanted.needed, now)
+        decision = Decision(decision_id, fit.cloud.cloud_id, fit.offer.region, needed, now)
         self._ledger = self._ledger.noted(decision, self._settings.decisions_max)

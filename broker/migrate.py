@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from broker import criteria, delegations, endpoints, explain, place
+from broker.amounts import Amounts
 from broker.catalogue import Catalogue
-from broker.criteria import Criteria
 from broker.deciding import Decider
 from broker.feasible import Rejection
 from broker.place import Placement
@@ -78,15 +78,18 @@ class Migrator:
         vm = manager.get_vm(delegation.vm_id, request.delegation)
         delegations.require_vm(delegation, request.vm, vm)
         wanted = criteria.of_migrate(request, vm.resources)
+        now = self.clock.now()
         placement = self.decider.decide(
             request.migration_id,
             snapshot,
-            wanted,
-            self.clock.now(),
-            lambda judged: delegations.within(judged, delegation.to_clouds),
+            wanted.needed,
+            now,
+            lambda view: delegations.within(place.place(view, wanted, now), delegation.to_clouds),
         )
         try:
-            migration, placement = self._submit(manager, request, vm.vm_id, wanted, placement)
+            migration, placement = self._submit(
+                manager, request, vm.vm_id, wanted.needed, placement
+            )
         except errors.AlreadyExists:
             # Two requests of one id may race; the migration of the first is the answer to both.
             present = _present(manager, request)
@@ -103,7 +106,7 @@ class Migrator:
         manager: Manager,
         request: broker_pb2.MigrateRequest,
         vm_id: str,
-        wanted: Criteria,
+        needed: Amounts,
         placement: Placement,
     ) -> tuple[manager_pb2.Migration, Placement]:
         """The migration, and the placement with refused candidates among the rejections."""
@@ -121,7 +124,7 @@ class Migrator:
                 _log.info("migration.destination_refused", cloud=to_cloud, problem=str(error))
                 placement = without(placement, to_cloud, error)
                 for best in placement.candidates[:1]:
-                    self.decider.note(request.migration_id, best, wanted, self.clock.now())
+                    self.decider.note(request.migration_id, best, needed, self.clock.now())
         self.decider.forget(request.migration_id)
         raise explain.no_candidate(request.vm, placement)
 

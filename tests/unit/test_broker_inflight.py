@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import amounts, snapshot
+from broker import amounts, place, snapshot
 from broker.criteria import Criteria
 from broker.deciding import Decider
 from broker.inflight import Decision, InFlightSettings, Ledger
@@ -68,8 +68,8 @@ def ledger_of(made: list[Decision]) -> Ledger:
     return ledger
 
 
-def keep(placement: Placement) -> Placement:
-    return placement
+def judge(view: Snapshot) -> Placement:
+    return place.place(view, WANTED, NOW)
 
 
 def chosen(placement: Placement) -> str:
@@ -150,7 +150,7 @@ def test_a_burst_on_many_threads_fills_every_cloud_and_none_beyond_its_room() ->
     with ThreadPoolExecutor(16) as pool:
         placements = list(
             pool.map(
-                lambda number: decider.decide(f"m{number}", view, WANTED, NOW, keep), range(34)
+                lambda number: decider.decide(f"m{number}", view, NEEDED, NOW, judge), range(34)
             )
         )
     assert Counter(map(chosen, placements)) == room
@@ -160,13 +160,13 @@ def test_a_burst_on_many_threads_fills_every_cloud_and_none_beyond_its_room() ->
 def test_when_all_room_is_in_flight_the_snapshot_decides() -> None:
     view, decider = catalogue(oslo=1), Decider(SETTINGS)
     for number in range(3):
-        assert chosen(decider.decide(f"m{number}", view, WANTED, NOW, keep)) == "oslo"
+        assert chosen(decider.decide(f"m{number}", view, NEEDED, NOW, judge)) == "oslo"
 
 
 def test_a_repeated_decision_is_not_counted_against_itself() -> None:
     view, decider = catalogue(oslo=2, osaka=1), Decider(SETTINGS)
-    assert chosen(decider.decide("m1", view, WANTED, NOW, keep)) == "oslo"
-    assert chosen(decider.decide("m1", view, WANTED, NOW, keep)) == "oslo"
+    assert chosen(decider.decide("m1", view, NEEDED, NOW, judge)) == "oslo"
+    assert chosen(decider.decide("m1", view, NEEDED, NOW, judge)) == "oslo"
     assert len(decider.in_flight().decisions) == 1
 
 
@@ -174,17 +174,19 @@ def test_a_repeated_decision_is_not_counted_against_itself() -> None:
 def test_a_forgotten_decision_gives_its_room_back(forgotten: bool) -> None:
     view, decider = catalogue(oslo=2, osaka=1), Decider(SETTINGS)
     for name in ("m1", "m2"):
-        decider.decide(name, view, WANTED, NOW, keep)
+        decider.decide(name, view, NEEDED, NOW, judge)
     if forgotten:
         decider.forget("m1")
         decider.forget("m2")
-    placement = decider.decide("m3", view, WANTED, NOW, keep)
+    placement = decider.decide("m3", view, NEEDED, NOW, judge)
     clouds = {one.fit.cloud.cloud_id for one in placement.candidates}
     assert (clouds == {"oslo", "osaka"}) == forgotten
 
 
 def test_what_the_caller_leaves_out_is_not_noted() -> None:
     view, decider = catalogue(oslo=2), Decider(SETTINGS)
-    placement = decider.decide("m1", view, WANTED, NOW, lambda one: replace(one, candidates=()))
+    placement = decider.decide(
+        "m1", view, NEEDED, NOW, lambda view: replace(judge(view), candidates=())
+    )
     assert not placement.candidates
     assert not decider.in_flight().decisions
