@@ -144,6 +144,8 @@ class Columns:
     def where(self, dictionary: str, codes: Codes, holds: Callable[[object], bool]) -> Bools:
         """For each code, whether something holds of its value, which is asked once."""
         values = self.words[dictionary]
+        if not values:  # codes stand for nothing: no offer has any
+            return np.zeros(codes.shape, np.bool_)
         if len(codes) < len(values):  # a dictionary with more than is in use
             answers = np.zeros(len(values), bool)
             used = np.unique(codes)

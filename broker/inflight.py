@@ -104,7 +104,8 @@ class Ledger:
             cloud_id: _less_room(cloud, taken) if cloud_id in touched else cloud
             for cloud_id, cloud in snapshot.clouds.items()
         }
-        return replace(snapshot, clouds=MappingProxyType(clouds))
+        # What was laid out as columns for the clouds as they were does not hold for these.
+        return replace(snapshot, clouds=MappingProxyType(clouds), ready=None)
 
 
 def _less_room(cloud: Cloud, taken: Mapping[Place, amounts.Amounts]) -> Cloud:

@@ -77,14 +77,16 @@ class Migrator:
             return broker_pb2.MigrateResponse(migration=present)
         vm = manager.get_vm(delegation.vm_id, request.delegation)
         delegations.require_vm(delegation, request.vm, vm)
-        wanted = criteria.of_migrate(request, vm.resources)
+        wanted = replace(
+            criteria.of_migrate(request, vm.resources), to_clouds=tuple(delegation.to_clouds)
+        )
         now = self.clock.now()
         placement = self.decider.decide(
             request.migration_id,
             snapshot,
             wanted.needed,
             now,
-            lambda view: delegations.within(place.place(view, wanted, now), delegation.to_clouds),
+            lambda view: place.place(view, wanted, now, held_max=criteria.CANDIDATES_MAX),
         )
         try:
             migration, placement = self._submit(

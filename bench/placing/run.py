@@ -24,6 +24,8 @@ from bench.placing.federation import Size
 from broker import criteria, place
 from broker.batch.batcher import Batcher
 from broker.catalogue import Catalogue
+from broker.deciding import Decider
+from broker.inflight import InFlightSettings
 from broker.migrate import Migrator
 from broker.reading import Messages, Source
 from broker.service import BrokerServicer
@@ -218,7 +220,8 @@ def _served(
     def managers(_endpoint: object) -> Any:
         raise NotImplementedError("nothing is migrated here")
 
-    migrator = Migrator(catalogue, managers, own, clock, submissions_max=1)
+    decider = Decider(InFlightSettings())
+    migrator = Migrator(catalogue, decider, managers, own, clock, submissions_max=1)
     servicer = BrokerServicer(catalogue, migrator, Batcher(catalogue, clock, 1), clock)
 
     def register(server: grpc.Server) -> None:

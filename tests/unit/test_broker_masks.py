@@ -286,3 +286,14 @@ def test_what_changed_piece_by_piece_is_what_would_have_been_read_at_once(
     needed = Criteria(needed=amounts.of(records.resources(1, 1, 1)))
     assert place.place(fed, needed, NOW) == place.place(whole, needed, NOW)
     assert first == replace(snapshot_of(*before), revision=1)  # untouched by what came later
+
+
+def test_where_no_offer_has_a_price_a_ceiling_keeps_all_of_them_out() -> None:
+    offer = records.offer("a")
+    offer.offer.ClearField("prices")
+    published = [records.cloud("a"), offer, records.capacity("a")]
+    ceiling = pricing.Price("EUR", Decimal(1))
+    wanted = Criteria({"vcpus": 1, "memory": 1, "disk": 0}, ceiling=ceiling)
+    found = place.place(snapshot_of(*published), wanted, NOW)
+    assert not found.candidates
+    assert [one.constraint for one in found.rejections] == ["price"]
