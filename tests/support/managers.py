@@ -11,7 +11,7 @@ import grpc
 import sqlalchemy as sa
 
 from manager import audit, inventory, tables
-from manager.settings import ReservationSettings, StoreSettings
+from manager.settings import ReservationSettings, Settings, StoreSettings
 from tests.conftest import OSAKA, Federation
 from tests.support import processes, reservations
 from tests.support.clouds import Cloud
@@ -32,18 +32,34 @@ class Managers:
     """`count` processes of osaka's manager; one agent with `vcpus`. On SQLite there is one."""
 
     def __init__(
-        self, folder: Path, store: StoreSettings, count: int, vcpus: int, stack: ExitStack
+        self,
+        folder: Path,
+        store: StoreSettings,
+        count: int,
+        vcpus: int,
+        stack: ExitStack,
+        *,
+        hurried: bool,
     ) -> None:
         federation = Federation(folder / "federation")
         self.cloud = cloud = Cloud(federation, OSAKA, "osaka", folder / "osaka")
         cloud.agent.total = common_pb2.Resources(vcpus=vcpus, memory_bytes=2**46, disk_bytes=2**48)
         cloud.change(
-            store=replace(store, lease_seconds=LEASE_SECONDS, idle_seconds_max=IDLE_SECONDS_MAX),
+            store=replace(store, lease_seconds=LEASE_SECONDS, idle_seconds_max=IDLE_SECONDS_MAX)
+            if hurried
+            else store,
             peers={"tokyo": EndpointSettings("127.0.0.1:1", str(reservations.TOKYO))},
             reservations=ReservationSettings(pending_max=1_000_000),
             janitor_seconds=0.5,
             orphans_seconds=60.0,
         )
+        if not hurried:
+            shipped = Settings("osaka", cloud.settings.identity)
+            cloud.change(
+                hosts=shipped.hosts,
+                evacuations=shipped.evacuations,
+                janitor_seconds=shipped.janitor_seconds,
+            )
         stack.callback(cloud.close)
         cloud.agent.start()
         self.processes: list[Process] = []
@@ -80,11 +96,13 @@ class Managers:
 
 @contextmanager
 def managers(
-    folder: Path, store: StoreSettings, *, count: int = 1, vcpus: int = 8
+    folder: Path, store: StoreSettings, *, count: int = 1, vcpus: int = 8, hurried: bool = True
 ) -> Iterator[Managers]:
-    """They run within the block."""
+    """They run within the block; `hurried` do their chores many times a second, as tests want it,
+    and others as often as they are shipped.
+    """
     with ExitStack() as stack:
-        yield Managers(folder, store, count, vcpus, stack)
+        yield Managers(folder, store, count, vcpus, stack, hurried=hurried)
 
 
 class Rows:
