@@ -1,13 +1,188 @@
-"""Which machines move now. Pure; the interface is `decide`."""
+"""Which machines move now, and why the others do not. Pure; the interface is `decide`.
 
-from broker.policies.model import Decision, Situation, Stay
+First what must leave, in the order of `Cause`; then what is due home; then savings, the largest
+beyond what they need first; then clouds that can be emptied. Each takes from the same budgets.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from broker.policies import consolidating, forcing, saving, words
+from broker.policies.budgets import Budgets
+from broker.policies.model import (
+    FORCED,
+    Cause,
+    Decision,
+    Machine,
+    MoveCost,
+    Objective,
+    Proposal,
+    Reckoning,
+    Situation,
+    Stay,
+)
+from broker.policies.saving import Option
+
+_NOTHING = Reckoning(0.0, 0.0, 0.0, 0.0, MoveCost(), 0.0)
+
+ORDER = {cause: place for place, cause in enumerate(Cause)}
+
+
+@dataclass
+class _Wish:
+    """A machine that wants to go to the first of several clouds that takes it."""
+
+    machine: Machine
+    cause: Cause
+    options: list[Option] = field(default_factory=list)
+
+    @property
+    def rank(self) -> tuple[int, float, str]:
+        margin = self.options[0].reckoning.margin if self.options else 0.0
+        return ORDER[self.cause], -margin, self.machine.vm_id
 
 
 def decide(situation: Situation) -> Decision:
     """Judges every machine once; moves are within all budgets, taken together."""
-    return Decision(
-        stays=tuple(
-            Stay(each.vm_id, each.cloud_id, "best", "nothing is decided yet", "")
-            for each in situation.machines
+    wishes, stays = [], []
+    for machine in situation.machines:
+        one = _judge(situation, machine)
+        if isinstance(one, Stay):
+            stays.append(one)
+        else:
+            wishes.append(one)
+    planning = _Planning(situation)
+    wishes.sort(key=lambda wish: wish.rank)
+    stays += [stay for wish in wishes if (stay := planning.grant(wish)) is not None]
+    if situation.policy.objective is Objective.CONSOLIDATE:
+        stays = planning.empty_clouds(stays)
+    return Decision(tuple(planning.moves), tuple(stays))
+
+
+def _judge(situation: Situation, machine: Machine) -> _Wish | Stay:
+    if machine.busy:
+        return _stay(machine, "busy", f"is busy: {machine.busy}", "is looked at again afterwards")
+    ordered = forcing.order(situation, machine)
+    if ordered is not None:
+        ways = [
+            Option(cloud_id, one, reason=ordered.reason, moves=ordered.counterfactual)
+            for cloud_id, one in forcing.ways_out(situation, machine, ordered)
+        ]
+        if not ways:
+            lack = f"{ordered.reason}; there is no cloud that it may go to"
+            return _stay(machine, "feasible", lack, "moves when there is another cloud")
+        return _held(situation, machine, ordered.cause, ways[0]) or _Wish(
+            machine, ordered.cause, ways
         )
+    return _voluntary(situation, machine)
+
+
+def _voluntary(situation: Situation, machine: Machine) -> _Wish | Stay:
+    if situation.policy.objective not in saving.SAVES:
+        return _stay(machine, "best", "is where the policy wants it", "moves when it must leave")
+    standing = situation.standings.get(machine.vm_id)
+    if standing is None:
+        return _stay(machine, "unwatched", "is not watched yet", "moves once its costs are known")
+    home = saving.due_home(situation, machine, standing)
+    if home is not None:
+        held = _held(situation, machine, Cause.RETURN, home)
+        return held or _Wish(machine, Cause.RETURN, [home])
+    options = saving.options(situation, machine, standing)
+    if not options:
+        return _stay(machine, "best", "no cloud costs less now", "moves when another costs less")
+    best = options[0]
+    if best.rule:
+        return _told(machine, best, best.rule, best.reason, best.moves)
+    allowed = [option for option in options if not option.rule]
+    return _held(situation, machine, Cause.SAVING, best) or _Wish(machine, Cause.SAVING, allowed)
+
+
+def _held(situation: Situation, machine: Machine, cause: Cause, option: Option) -> Stay | None:
+    """What keeps a machine where it is, wherever it wants to go."""
+    policy, now = situation.policy, situation.now
+    if machine.failed_at is not None and now < machine.failed_at + policy.cooldown_seconds:
+        wait = words.span(machine.failed_at + policy.cooldown_seconds - now)
+        reason = f"{option.reason}; its last move failed, it rests for {wait} more"
+        return _told(machine, option, "cooldown", reason, f"moves in {wait}")
+    if cause not in FORCED and now < machine.since + policy.residency_seconds_min:
+        wait = words.span(machine.since + policy.residency_seconds_min - now)
+        reason = f"{option.reason}; it came a short time ago and stays for {wait} more"
+        return _told(machine, option, "residency", reason, f"moves in {wait}")
+    spent = Budgets(policy, (), now).machine(machine, cause)
+    if spent:
+        reason = f"{option.reason}; {spent}"
+        return _told(machine, option, "budget", reason, "moves when the day's budget allows it")
+    return None
+
+
+class _Planning:
+    """What is granted so far."""
+
+    def __init__(self, situation: Situation) -> None:
+        self.moves: list[Proposal] = []
+        self._situation = situation
+        self._budgets = Budgets(situation.policy, situation.recent, situation.now)
+        self._incoming: dict[str, list[Machine]] = defaultdict(list)
+
+    def grant(self, wish: _Wish) -> Stay | None:
+        """Adds the move to the first cloud that takes the machine; else why none does."""
+        machine, first = wish.machine, wish.options[0]
+        refusals: list[tuple[str, str]] = []
+        for option in wish.options:
+            over = self._budgets.clouds(machine.cloud_id, option.cloud_id)
+            unfit = "" if over else self._unfit(machine, option.cloud_id)
+            if not over and not unfit:
+                self._add(machine, wish.cause, option)
+                return None
+            refusals.append(("budget", over) if over else ("feasible", unfit))
+        rule, why = refusals[0]
+        more = f", nor can {len(refusals) - 1} more" if len(refusals) > 1 else ""
+        reason = f"{first.reason}; {first.cloud_id} cannot take it: {why}{more}"
+        return _told(machine, first, rule, reason, f"moves when {first.cloud_id} can take it")
+
+    def empty_clouds(self, stays: list[Stay]) -> list[Stay]:
+        """Moves all machines out of clouds where that pays; what is left of the stays."""
+        leaving = {move.vm_id for move in self.moves}
+        closings = consolidating.closings(self._situation, leaving, self._unfit, self._waits)
+        for closing in closings:
+            for machine, option in closing:
+                # What an hour's budget does not allow now is planned again in the next.
+                if self._budgets.clouds(machine.cloud_id, option.cloud_id):
+                    break
+                self._add(machine, Cause.CONSOLIDATION, option)
+                leaving.add(machine.vm_id)
+        return [stay for stay in stays if stay.vm_id not in leaving]
+
+    def _waits(self, machine: Machine) -> bool:
+        nowhere = Option("", _NOTHING)
+        return _held(self._situation, machine, Cause.CONSOLIDATION, nowhere) is not None
+
+    def _unfit(self, machine: Machine, cloud_id: str, beside: Sequence[Machine] = ()) -> str:
+        incoming = [*self._incoming[cloud_id], *beside]
+        return self._situation.feasible(machine, cloud_id, incoming)
+
+    def _add(self, machine: Machine, cause: Cause, option: Option) -> None:
+        self._budgets.take(machine.cloud_id, option.cloud_id)
+        self._incoming[option.cloud_id].append(machine)
+        self.moves.append(
+            Proposal(
+                vm_id=machine.vm_id,
+                from_cloud=machine.cloud_id,
+                to_cloud=option.cloud_id,
+                cause=cause,
+                reason=option.reason,
+                counterfactual=option.moves,
+                reckoning=option.reckoning,
+            )
+        )
+
+
+def _stay(machine: Machine, rule: str, reason: str, moves: str) -> Stay:
+    return Stay(machine.vm_id, machine.cloud_id, rule, reason, moves)
+
+
+def _told(machine: Machine, option: Option, rule: str, reason: str, moves: str) -> Stay:
+    return Stay(
+        machine.vm_id, machine.cloud_id, rule, reason, moves, option.cloud_id, option.reckoning
     )

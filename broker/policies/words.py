@@ -1,0 +1,49 @@
+"""Decisions in words: both numbers, and what would have to be different. Pure."""
+
+from broker.policies.model import DAY, HOUR, MoveCost, Policy, Reckoning
+
+
+def money(amount: float, currency: str) -> str:
+    """Such as "0.40 EUR": two digits behind the point, more where it is small."""
+    if amount and abs(amount) < 0.1:
+        return f"{amount:.2g} {currency}"
+    return f"{amount:.2f} {currency}"
+
+
+def span(seconds: float) -> str:
+    """Such as "7 days" or "90 min"."""
+    for unit, name, plural in ((DAY, "day", "days"), (HOUR, "h", "h")):
+        if seconds >= unit:
+            return f"{seconds / unit:.3g} {name if seconds == unit else plural}"
+    return f"{seconds / 60:.3g} min"
+
+
+def compared(reckoning: Reckoning, policy: Policy) -> str:
+    """The two numbers of a decision."""
+    currency = policy.currency
+    return (
+        f"saves {money(reckoning.sure_saving, currency)} in {span(policy.horizon_seconds)} "
+        f"({money(reckoning.saving, currency)} expected, give or take "
+        f"{money(reckoning.deviation, currency)}), needs {money(reckoning.needed, currency)} "
+        f"for a move of {money(reckoning.move_cost.total, currency)}"
+    )
+
+
+def costs(cost: MoveCost, policy: Policy) -> str:
+    """What a move takes, by part."""
+    currency = policy.currency
+    return (
+        f"{cost.transfer_bytes / 1024**3:.3g} GiB, egress {money(cost.egress, currency)}, flat "
+        f"{money(cost.flat, currency)}, {span(cost.downtime_seconds)} of standstill "
+        f"{money(cost.downtime, currency)}"
+    )
+
+
+def moves_when(reckoning: Reckoning, policy: Policy) -> str:
+    """What a saving lacks."""
+    return f"moves when the saving is {money(-reckoning.margin, policy.currency)} more"
+
+
+def stays_when(reckoning: Reckoning, policy: Policy) -> str:
+    """What a saving has to spare."""
+    return f"stays if the saving is {money(reckoning.margin, policy.currency)} less"
