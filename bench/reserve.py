@@ -67,7 +67,9 @@ def _costs(by_process: dict[str, float]) -> str:
 def _measure(database: str, size: Size) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="watari-bench-") as name, ExitStack() as stack:
         store, used = stack.enter_context(_database(database, Path(name)))
-        place = stack.enter_context(managers.managers(Path(name), store, vcpus=VCPUS, hurried=False))
+        place = stack.enter_context(
+            managers.managers(Path(name), store, vcpus=VCPUS, hurried=False)
+        )
         (process,) = place.processes
         begin = time.monotonic() + START_SECONDS + size.warm_seconds
         orders = Orders(

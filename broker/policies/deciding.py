@@ -91,10 +91,10 @@ def _voluntary(situation: Situation, machine: Machine) -> _Wish | Stay:
     options = saving.options(situation, machine, standing)
     if not options:
         return _stay(machine, "best", "no cloud costs less now", "moves when another costs less")
-    best = options[0]
+    best = saving.explained(options[0], situation.policy)
     if best.rule:
         return _told(machine, best, best.rule, best.reason, best.moves)
-    allowed = [option for option in options if not option.rule]
+    allowed = [best, *(option for option in options[1:] if not option.rule)]
     return _held(situation, machine, Cause.SAVING, best) or _Wish(machine, Cause.SAVING, allowed)
 
 
@@ -133,7 +133,8 @@ class _Planning:
             over = self._budgets.clouds(machine.cloud_id, option.cloud_id)
             unfit = "" if over else self._unfit(machine, option.cloud_id)
             if not over and not unfit:
-                self._add(machine, wish.cause, option)
+                told = saving.explained(option, self._situation.policy)
+                self._add(machine, wish.cause, told)
                 return None
             refusals.append(("budget", over) if over else ("feasible", unfit))
         rule, why = refusals[0]

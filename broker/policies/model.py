@@ -158,6 +158,8 @@ class MoveCost:
     """Money to the source, and over the link."""
     flat: float = 0.0
     """Money to both clouds, `migration_flat`."""
+    overlap: float = 0.0
+    """Money to the destination for the room it keeps while the machine is copied."""
     downtime_seconds: float = 0.0
     downtime: float = 0.0
     """Money, at the policy's price."""
@@ -165,7 +167,7 @@ class MoveCost:
     @property
     def total(self) -> float:
         """Money."""
-        return self.egress + self.flat + self.downtime
+        return self.egress + self.flat + self.overlap + self.downtime
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from broker.policies import reckoning, words
-from broker.policies.model import Machine, Objective, Reckoning, Situation, Standing
+from broker.policies.model import Machine, Objective, Policy, Reckoning, Situation, Standing
 
 SAVES = frozenset({Objective.COST, Objective.LATENCY, Objective.CONSOLIDATE})
 """Objectives for which machines move when that pays."""
@@ -19,7 +19,11 @@ class Option:
     """What forbids it; empty if nothing does."""
     reason: str = ""
     moves: str = ""
-    """What would make it move, in words."""
+    """What would make it move, or stay, in words."""
+    has: float = 0.0
+    """Money that the rule looked at,"""
+    wants: float = 0.0
+    """and what it wants of it."""
 
 
 def options(situation: Situation, machine: Machine, standing: Standing) -> list[Option]:
@@ -78,24 +82,41 @@ def _judged(
     policy = situation.policy
     if extra:
         one = replace(one, needed=one.needed + extra)
-    said = words.compared(one, policy)
     if one.margin <= 0.0:
-        return Option(cloud_id, one, "saving", said, words.moves_when(one, policy))
+        return Option(cloud_id, one, "saving")
     regret = standing.regret.get(cloud_id, 0.0)
     threshold = policy.patience * one.move_cost.total
     if regret < threshold:
-        has, of = (words.money(each, policy.currency) for each in (regret, threshold))
-        lack = words.money(threshold - regret, policy.currency)
-        reason = f"{said}; has paid {has} too much so far, waits for {of}"
-        return Option(cloud_id, one, "patience", reason, f"moves after {lack} more paid too much")
+        return Option(cloud_id, one, "patience", has=regret, wants=threshold)
     round_trip = one.move_cost.total
     if cloud_id != standing.home:
         there = replace(machine, cloud_id=cloud_id)
         away = situation.move_cost(there, standing.home)
         round_trip += away.total if away is not None else one.move_cost.total
     if standing.allowance < round_trip:
-        has, of = (words.money(each, policy.currency) for each in (standing.allowance, round_trip))
-        lack = words.money(round_trip - standing.allowance, policy.currency)
-        reason = f"{said}; may lose {has}, there and home again costs {of}"
-        return Option(cloud_id, one, "allowance", reason, f"moves with {lack} more to lose")
-    return Option(cloud_id, one, reason=said, moves=words.stays_when(one, policy))
+        return Option(cloud_id, one, "allowance", has=standing.allowance, wants=round_trip)
+    return Option(cloud_id, one)
+
+
+def explained(option: Option, policy: Policy) -> Option:
+    """With its words, which few options need."""
+    if option.reason:
+        return option
+    one = option.reckoning
+    said = words.compared(one, policy)
+    has, wants, lack = (
+        words.money(each, policy.currency)
+        for each in (option.has, option.wants, option.wants - option.has)
+    )
+    match option.rule:
+        case "patience":
+            said += f"; has paid {has} too much so far, waits for {wants}"
+            moves = f"moves after {lack} more paid too much"
+        case "allowance":
+            said += f"; may lose {has}, there and home again costs {wants}"
+            moves = f"moves with {lack} more to lose"
+        case "saving":
+            moves = words.moves_when(one, policy)
+        case _:
+            moves = words.stays_when(one, policy)
+    return replace(option, reason=said, moves=moves)

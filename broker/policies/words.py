@@ -31,11 +31,13 @@ def compared(reckoning: Reckoning, policy: Policy) -> str:
 
 def costs(cost: MoveCost, policy: Policy) -> str:
     """What a move takes, by part."""
-    currency = policy.currency
+    egress, flat, overlap, still = (
+        money(each, policy.currency)
+        for each in (cost.egress, cost.flat, cost.overlap, cost.downtime)
+    )
     return (
-        f"{cost.transfer_bytes / 1024**3:.3g} GiB, egress {money(cost.egress, currency)}, flat "
-        f"{money(cost.flat, currency)}, {span(cost.downtime_seconds)} of standstill "
-        f"{money(cost.downtime, currency)}"
+        f"{cost.transfer_bytes / 1024**3:.3g} GiB, egress {egress}, flat {flat}, "
+        f"overlap {overlap}, {cost.downtime_seconds:.0f} s of standstill {still}"
     )
 
 

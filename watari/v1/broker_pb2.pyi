@@ -894,6 +894,23 @@ class Policy(_message.Message):
     MOVES_PER_VM_DAY_MAX_FIELD_NUMBER: _builtins.int
     RESIDENCY_SECONDS_MIN_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    MOVES_PER_CLOUD_HOUR_MAX_FIELD_NUMBER: _builtins.int
+    MOVES_PER_HOUR_MAX_FIELD_NUMBER: _builtins.int
+    COOLDOWN_SECONDS_FIELD_NUMBER: _builtins.int
+    HORIZON_SECONDS_FIELD_NUMBER: _builtins.int
+    DISCOUNT_PER_DAY_FIELD_NUMBER: _builtins.int
+    HYSTERESIS_FIELD_NUMBER: _builtins.int
+    SAVING_MIN_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_HOURS_FIELD_NUMBER: _builtins.int
+    DOWNTIME_HOUR_PRICE_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_HOUR_PRICE_FIELD_NUMBER: _builtins.int
+    PRESENCE_HOUR_PRICE_FIELD_NUMBER: _builtins.int
+    PRICE_RISE_MAX_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """Name, unique in the tenant."""
     tenant: _builtins.str
@@ -908,6 +925,32 @@ class Policy(_message.Message):
     """Seconds that a machine stays at least."""
     generation: _builtins.int
     """Grows with every change."""
+    currency_code: _builtins.str
+    """ISO 4217 code in which savings and costs are compared; prices in other currencies do not count.
+    Empty is EUR.
+    """
+    moves_per_cloud_hour_max: _builtins.int
+    """At most this many moves into and out of one cloud within any hour; 0 is the broker's default."""
+    moves_per_hour_max: _builtins.int
+    """At most this many moves of the policy within any hour; 0 is the broker's default."""
+    cooldown_seconds: _builtins.int
+    """Seconds that a machine rests after a move that failed; 0 is the broker's default."""
+    horizon_seconds: _builtins.int
+    """Seconds ahead over which savings count, at most 90 days; 0 is the broker's default."""
+    discount_per_day: _builtins.float
+    """Share by which a saving a day later counts less, 0 to below 1."""
+    hysteresis: _builtins.float
+    """Share of a move's cost that it must save beyond its cost, 0 to 10."""
+    confidence: _builtins.float
+    """Standard deviations of the forecast by which savings are counted lower, 0 to 10."""
+    patience: _builtins.float
+    """Share of a move's cost that staying must have cost too much before, 0 to 10."""
+    allowance: _builtins.float
+    """Share by which a machine may cost more than had it stayed, 0 to 10."""
+    allowance_hours: _builtins.float
+    """Hours at its home's price that a machine may lose besides, 0 to 10,000."""
+    price_rise_max: _builtins.float
+    """Share by which a cloud may become dearer than at arrival before machines leave it; unset is any."""
     @_builtins.property
     def requirements(self) -> Global___Requirements:
         """What machines must have wherever they are."""
@@ -915,6 +958,26 @@ class Policy(_message.Message):
     @_builtins.property
     def weights(self) -> Global___Weights:
         """How to rank."""
+
+    @_builtins.property
+    def saving_min(self) -> _common_pb2.Money:
+        """What it must save on top of that."""
+
+    @_builtins.property
+    def downtime_hour_price(self) -> _common_pb2.Money:
+        """What an hour of standstill costs one machine."""
+
+    @_builtins.property
+    def latency_ms_hour_price(self) -> _common_pb2.Money:
+        """What a millisecond of round trip to the users costs an hour ("latency")."""
+
+    @_builtins.property
+    def presence_hour_price(self) -> _common_pb2.Money:
+        """What it costs an hour to have machines in a cloud at all ("consolidate")."""
+
+    @_builtins.property
+    def schedule(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScheduleWindow]:
+        """Where machines belong by the time of day ("schedule"). At most 48."""
 
     def __init__(
         self,
@@ -928,14 +991,92 @@ class Policy(_message.Message):
         moves_per_vm_day_max: _builtins.int = ...,
         residency_seconds_min: _builtins.int = ...,
         generation: _builtins.int = ...,
+        currency_code: _builtins.str = ...,
+        moves_per_cloud_hour_max: _builtins.int = ...,
+        moves_per_hour_max: _builtins.int = ...,
+        cooldown_seconds: _builtins.int = ...,
+        horizon_seconds: _builtins.int = ...,
+        discount_per_day: _builtins.float | None = ...,
+        hysteresis: _builtins.float | None = ...,
+        saving_min: _common_pb2.Money | None = ...,
+        confidence: _builtins.float | None = ...,
+        patience: _builtins.float | None = ...,
+        allowance: _builtins.float | None = ...,
+        allowance_hours: _builtins.float | None = ...,
+        downtime_hour_price: _common_pb2.Money | None = ...,
+        latency_ms_hour_price: _common_pb2.Money | None = ...,
+        presence_hour_price: _common_pb2.Money | None = ...,
+        price_rise_max: _builtins.float | None = ...,
+        schedule: _abc.Iterable[Global___ScheduleWindow] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements", "weights", b"weights"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allowance", b"_allowance", "_allowance_hours", b"_allowance_hours", "_confidence", b"_confidence", "_discount_per_day", b"_discount_per_day", "_hysteresis", b"_hysteresis", "_patience", b"_patience", "_price_rise_max", b"_price_rise_max", "allowance", b"allowance", "allowance_hours", b"allowance_hours", "confidence", b"confidence", "discount_per_day", b"discount_per_day", "downtime_hour_price", b"downtime_hour_price", "hysteresis", b"hysteresis", "latency_ms_hour_price", b"latency_ms_hour_price", "patience", b"patience", "presence_hour_price", b"presence_hour_price", "price_rise_max", b"price_rise_max", "requirements", b"requirements", "saving_min", b"saving_min", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["automation", b"automation", "generation", b"generation", "moves_per_vm_day_max", b"moves_per_vm_day_max", "objective", b"objective", "policy_id", b"policy_id", "requirements", b"requirements", "residency_seconds_min", b"residency_seconds_min", "tenant", b"tenant", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowance", b"_allowance", "_allowance_hours", b"_allowance_hours", "_confidence", b"_confidence", "_discount_per_day", b"_discount_per_day", "_hysteresis", b"_hysteresis", "_patience", b"_patience", "_price_rise_max", b"_price_rise_max", "allowance", b"allowance", "allowance_hours", b"allowance_hours", "automation", b"automation", "confidence", b"confidence", "cooldown_seconds", b"cooldown_seconds", "currency_code", b"currency_code", "discount_per_day", b"discount_per_day", "downtime_hour_price", b"downtime_hour_price", "generation", b"generation", "horizon_seconds", b"horizon_seconds", "hysteresis", b"hysteresis", "latency_ms_hour_price", b"latency_ms_hour_price", "moves_per_cloud_hour_max", b"moves_per_cloud_hour_max", "moves_per_hour_max", b"moves_per_hour_max", "moves_per_vm_day_max", b"moves_per_vm_day_max", "objective", b"objective", "patience", b"patience", "policy_id", b"policy_id", "presence_hour_price", b"presence_hour_price", "price_rise_max", b"price_rise_max", "requirements", b"requirements", "residency_seconds_min", b"residency_seconds_min", "saving_min", b"saving_min", "schedule", b"schedule", "tenant", b"tenant", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allowance: _TypeAlias = _typing.Literal["allowance"]  # noqa: Y015
+    _WhichOneofArgType__allowance: _TypeAlias = _typing.Literal["_allowance", b"_allowance"]  # noqa: Y015
+    _WhichOneofReturnType__allowance_hours: _TypeAlias = _typing.Literal["allowance_hours"]  # noqa: Y015
+    _WhichOneofArgType__allowance_hours: _TypeAlias = _typing.Literal["_allowance_hours", b"_allowance_hours"]  # noqa: Y015
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
+    _WhichOneofReturnType__discount_per_day: _TypeAlias = _typing.Literal["discount_per_day"]  # noqa: Y015
+    _WhichOneofArgType__discount_per_day: _TypeAlias = _typing.Literal["_discount_per_day", b"_discount_per_day"]  # noqa: Y015
+    _WhichOneofReturnType__hysteresis: _TypeAlias = _typing.Literal["hysteresis"]  # noqa: Y015
+    _WhichOneofArgType__hysteresis: _TypeAlias = _typing.Literal["_hysteresis", b"_hysteresis"]  # noqa: Y015
+    _WhichOneofReturnType__patience: _TypeAlias = _typing.Literal["patience"]  # noqa: Y015
+    _WhichOneofArgType__patience: _TypeAlias = _typing.Literal["_patience", b"_patience"]  # noqa: Y015
+    _WhichOneofReturnType__price_rise_max: _TypeAlias = _typing.Literal["price_rise_max"]  # noqa: Y015
+    _WhichOneofArgType__price_rise_max: _TypeAlias = _typing.Literal["_price_rise_max", b"_price_rise_max"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allowance) -> _WhichOneofReturnType__allowance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allowance_hours) -> _WhichOneofReturnType__allowance_hours | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__discount_per_day) -> _WhichOneofReturnType__discount_per_day | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hysteresis) -> _WhichOneofReturnType__hysteresis | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__patience) -> _WhichOneofReturnType__patience | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__price_rise_max) -> _WhichOneofReturnType__price_rise_max | None: ...
+
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class ScheduleWindow(_message.Message):
+    """A part of each day in which machines belong into certain clouds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_MINUTE_FIELD_NUMBER: _builtins.int
+    TO_MINUTE_FIELD_NUMBER: _builtins.int
+    CLOUDS_FIELD_NUMBER: _builtins.int
+    from_minute: _builtins.int
+    """Minutes after midnight UTC at which it begins, 0 to 1,439."""
+    to_minute: _builtins.int
+    """Minutes after midnight UTC at which it ends, 0 to 1,439; not after the beginning means that it ends
+    on the next day.
+    """
+    @_builtins.property
+    def clouds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Any of these clouds; one at least, at most 64."""
+
+    def __init__(
+        self,
+        *,
+        from_minute: _builtins.int = ...,
+        to_minute: _builtins.int = ...,
+        clouds: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clouds", b"clouds", "from_minute", b"from_minute", "to_minute", b"to_minute"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Policy: _TypeAlias = Policy  # noqa: Y015
+Global___ScheduleWindow: _TypeAlias = ScheduleWindow  # noqa: Y015
 
 @_typing.final
 class PlannedMove(_message.Message):
@@ -950,6 +1091,20 @@ class PlannedMove(_message.Message):
     MOVE_COST_FIELD_NUMBER: _builtins.int
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    COUNTERFACTUAL_FIELD_NUMBER: _builtins.int
+    SAVING_FIELD_NUMBER: _builtins.int
+    SAVING_DEVIATION_FIELD_NUMBER: _builtins.int
+    SURE_SAVING_FIELD_NUMBER: _builtins.int
+    SAVING_NEEDED_FIELD_NUMBER: _builtins.int
+    TRANSFER_BYTES_FIELD_NUMBER: _builtins.int
+    EGRESS_FIELD_NUMBER: _builtins.int
+    FLAT_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    DOWNTIME_SECONDS_FIELD_NUMBER: _builtins.int
+    DOWNTIME_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The machine."""
     from_cloud: _builtins.str
@@ -960,6 +1115,18 @@ class PlannedMove(_message.Message):
     """The migration once it has begun."""
     reason: _builtins.str
     """Why."""
+    state: Global___PlanState.ValueType
+    """Where it stands."""
+    cause: _builtins.str
+    """"taint", "price_change", "schedule", "return", "saving", "consolidation"."""
+    counterfactual: _builtins.str
+    """What would have to be different for the machine to stay, in words."""
+    transfer_bytes: _builtins.int
+    """Bytes on the wire, estimated."""
+    downtime_seconds: _builtins.float
+    """Seconds of standstill, estimated."""
+    problem: _builtins.str
+    """Why it failed or was superseded, in words."""
     @_builtins.property
     def hourly_saving(self) -> _common_pb2.Money:
         """Saving an hour."""
@@ -967,6 +1134,38 @@ class PlannedMove(_message.Message):
     @_builtins.property
     def move_cost(self) -> _common_pb2.Money:
         """Estimated cost of the move."""
+
+    @_builtins.property
+    def saving(self) -> _common_pb2.Money:
+        """Saving that is expected over the policy's horizon, discounted."""
+
+    @_builtins.property
+    def saving_deviation(self) -> _common_pb2.Money:
+        """Standard deviation of `saving`."""
+
+    @_builtins.property
+    def sure_saving(self) -> _common_pb2.Money:
+        """`saving` less the policy's confidence times the deviation: what is compared."""
+
+    @_builtins.property
+    def saving_needed(self) -> _common_pb2.Money:
+        """What it is compared with: cost, hysteresis and least saving."""
+
+    @_builtins.property
+    def egress(self) -> _common_pb2.Money:
+        """Part of `move_cost`: egress."""
+
+    @_builtins.property
+    def flat(self) -> _common_pb2.Money:
+        """Part of `move_cost`: what both clouds ask for a migration."""
+
+    @_builtins.property
+    def overlap(self) -> _common_pb2.Money:
+        """Part of `move_cost`: the destination's price while the machine is copied."""
+
+    @_builtins.property
+    def downtime(self) -> _common_pb2.Money:
+        """Part of `move_cost`: the standstill at the policy's price."""
 
     def __init__(
         self,
@@ -978,10 +1177,24 @@ class PlannedMove(_message.Message):
         move_cost: _common_pb2.Money | None = ...,
         migration_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        state: Global___PlanState.ValueType = ...,
+        cause: _builtins.str = ...,
+        counterfactual: _builtins.str = ...,
+        saving: _common_pb2.Money | None = ...,
+        saving_deviation: _common_pb2.Money | None = ...,
+        sure_saving: _common_pb2.Money | None = ...,
+        saving_needed: _common_pb2.Money | None = ...,
+        transfer_bytes: _builtins.int = ...,
+        egress: _common_pb2.Money | None = ...,
+        flat: _common_pb2.Money | None = ...,
+        overlap: _common_pb2.Money | None = ...,
+        downtime_seconds: _builtins.float = ...,
+        downtime: _common_pb2.Money | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hourly_saving", b"hourly_saving", "move_cost", b"move_cost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime", "egress", b"egress", "flat", b"flat", "hourly_saving", b"hourly_saving", "move_cost", b"move_cost", "overlap", b"overlap", "saving", b"saving", "saving_deviation", b"saving_deviation", "saving_needed", b"saving_needed", "sure_saving", b"sure_saving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_cloud", b"from_cloud", "hourly_saving", b"hourly_saving", "migration_id", b"migration_id", "move_cost", b"move_cost", "reason", b"reason", "to_cloud", b"to_cloud", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "counterfactual", b"counterfactual", "downtime", b"downtime", "downtime_seconds", b"downtime_seconds", "egress", b"egress", "flat", b"flat", "from_cloud", b"from_cloud", "hourly_saving", b"hourly_saving", "migration_id", b"migration_id", "move_cost", b"move_cost", "overlap", b"overlap", "problem", b"problem", "reason", b"reason", "saving", b"saving", "saving_deviation", b"saving_deviation", "saving_needed", b"saving_needed", "state", b"state", "sure_saving", b"sure_saving", "to_cloud", b"to_cloud", "transfer_bytes", b"transfer_bytes", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -999,6 +1212,10 @@ class Plan(_message.Message):
     MOVES_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    AUTOMATION_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """UUID."""
     policy_id: _builtins.str
@@ -1007,6 +1224,12 @@ class Plan(_message.Message):
     """Where it stands."""
     generation: _builtins.int
     """Grows with every change."""
+    tenant: _builtins.str
+    """The tenant whose machines it moves."""
+    automation: Global___Automation.ValueType
+    """How much the tenant's policies let it do."""
+    approved_by: _builtins.str
+    """Who approved it: a SPIFFE id, or "automatic"."""
     @_builtins.property
     def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedMove]:
         """Its moves. At most 1,000."""
@@ -1014,6 +1237,10 @@ class Plan(_message.Message):
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
+
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """When its last move became final."""
 
     def __init__(
         self,
@@ -1024,10 +1251,14 @@ class Plan(_message.Message):
         moves: _abc.Iterable[Global___PlannedMove] | None = ...,
         generation: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        tenant: _builtins.str = ...,
+        automation: Global___Automation.ValueType = ...,
+        approved_by: _builtins.str = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "generation", b"generation", "moves", b"moves", "plan_id", b"plan_id", "policy_id", b"policy_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "automation", b"automation", "created_at", b"created_at", "ended_at", b"ended_at", "generation", b"generation", "moves", b"moves", "plan_id", b"plan_id", "policy_id", b"policy_id", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
