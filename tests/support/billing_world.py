@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -91,7 +92,11 @@ class Months:
         self.clock.go_to(self.first + timedelta(days=number - 1))
 
     def end(self) -> None:
-        """Let last month be over, and wait until both clouds have closed it."""
+        """Let last month be over, and wait until both clouds have closed it: they have begun to
+        keep it before, whatever is told of it.
+        """
+        for cloud in (self.tokyo, self.osaka):
+            eventually(partial(begun, cloud, self.label), f"{cloud.cloud_id} keeps accounts")
         self.clock.go_to(self.after + timedelta(hours=1))
         for cloud in (self.tokyo, self.osaka):
             eventually(lambda cloud=cloud: closed(cloud, self.label), f"{cloud.cloud_id} closes")
@@ -148,11 +153,19 @@ class Months:
 
 def closed(cloud: Cloud, label: str) -> bool:
     """Whether the charges of a month are posted."""
+    return state(cloud, label) == "closed"
+
+
+def begun(cloud: Cloud, label: str) -> bool:
+    """Whether the accounts have got to a month."""
+    return state(cloud, label) is not None
+
+
+def state(cloud: Cloud, label: str) -> str | None:
+    """How far a month is; None before the accounts have got there."""
+    query = sa.text("SELECT state FROM book_months WHERE period = :label")
     with opened(cloud) as engine, engine.connect() as connection:
-        state = connection.execute(
-            sa.text("SELECT state FROM book_months WHERE period = :label"), {"label": label}
-        ).scalar()
-    return state == "closed"
+        return connection.execute(query, {"label": label}).scalar()
 
 
 @contextmanager
