@@ -221,6 +221,6 @@ class Model(RuleBasedStateMachine):
 
 def test_reservations_in_advance_behave_like_their_model(federation: Federation) -> None:
     Model.own = federation.party(OSAKA)
-    limits = hypothesis_settings(max_examples=40, stateful_step_count=30, deadline=None)
+    limits = hypothesis_settings(max_examples=20, stateful_step_count=25, deadline=None)
     Model.TestCase.settings = limits
     Model.TestCase("runTest").runTest()
