@@ -2,6 +2,7 @@
 #   make demo    watch a virtual machine cross from one cloud to another
 #   make test    everything that CI checks, except the long fault suite
 #   make faults  kill every process at every step (minutes)
+#   make hand-over   the manager that works is killed or stands still at every step (minutes)
 #   make hostile wrong parties, men in the middle, floods, removed providers (minutes, as root)
 #   make storm   kill and cut off etcd's nodes and directories for minutes, from SEEDS (as root)
 #   make race    64 clients and the last units of capacity, managers killed, on SQLite and PostgreSQL (minutes)
@@ -18,7 +19,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHON VENV
 
-.PHONY: demo test faults hostile storm race lab lab-faults matrix bench bench-paper bench-running lint protos access format contract-release clean
+.PHONY: demo test faults hand-over hostile storm race lab lab-faults matrix bench bench-paper bench-running lint protos access format contract-release clean
 .PHONY: compose-build compose-up compose-down compose-wheels compose-test
 
 demo:
@@ -36,6 +37,10 @@ test: lint
 faults:
 	@tools/setup.sh test
 	$(BIN)/pytest tests/faults
+
+hand-over:
+	@tools/setup.sh test
+	WATARI_HAND_OVERS=all $(BIN)/pytest tests/faults/test_hand_over.py
 
 hostile:
 	@tools/setup.sh test

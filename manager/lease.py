@@ -78,6 +78,10 @@ class Lease:
                 raise errors.Cancelled("CANCELLED", "told to end while it stood by")
         _log.info("lease taken", holder=self._holder, token=self._token)
         self._store.guard = self
+        if self._clock.monotonic() > self._valid_until:
+            # It waited for the database, which whoever had it before had locked, for longer than it
+            # may count on what it took.
+            self.renew()
 
     def renew(self) -> None:
         """Hold it for longer, even if it ran out, as long as nobody else took it."""
