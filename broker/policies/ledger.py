@@ -13,7 +13,7 @@ there *and* home again; away from home it returns when the allowance just pays f
 2. everything together costs at most (1 + share) times staying at home, and the allowance that it
    began with, and what was lost while a return that was due had to wait.
 
-docs/automatic-placement.md has the proofs; tests/unit/test_policies_bounds.py checks them exactly.
+docs/automatic-placement.md has them in words; tests/unit/test_policies_bounds.py checks them.
 """
 
 from collections.abc import Mapping
