@@ -161,8 +161,7 @@ class Books:
             for fact in told
             if fact.fact_id in unknown
         ]
-        told = [replace(fact, pin=None) if fact.fact_id in unknown else fact for fact in told]
-        return _Snapshot(book, last, newest, begun, told, problems)
+        return _Snapshot(book, last, newest, begun, _known_pins(told, book), problems)
 
     def _first(self, known: Sequence[MonthRow], new: Iterable[Fact], now: int) -> list[MonthRow]:
         """The months to go through: from the earliest that something new was told of, or that is to
@@ -279,6 +278,7 @@ class Books:
                     rows.replace_totals(connection, label, totals(each.rated))
                 if current != known.get(label):
                     rows.put_month(connection, current)
+                known[label] = current
             for row in known.values():
                 if row.state is State.CLOSED and now >= row.month.end + seal:
                     sealed = replace(row, state=State.SEALED)

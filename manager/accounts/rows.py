@@ -25,7 +25,6 @@ PROBLEMS_MAX = 1000
 """Problems that are kept: the newest."""
 
 _MONTHS = tables.book_months.c
-_RUNS = tables.book_runs.c
 _TOTALS = tables.book_totals.c
 _PROBLEMS = tables.book_problems.c
 _RECORDS = tables.usage_records.c

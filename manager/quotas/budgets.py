@@ -33,16 +33,6 @@ class Spending(Protocol):
         """
 
 
-class NoAccounts:
-    """The spending of a cloud that keeps no accounts."""
-
-    currency: str | None = None
-
-    def in_month(self, _connection: Connection, _tenant: Tenant, _now: datetime) -> Decimal:
-        """Never asked."""
-        raise AssertionError("what was spent is not known")
-
-
 @dataclass(frozen=True)
 class Budget:
     """What a tenant may be charged in a month; None is no limit."""
