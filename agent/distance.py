@@ -32,11 +32,11 @@ def measure(
     samples = validate.require_range(request.samples, "samples", 0, SAMPLES_MAX)
     host, _, port = request.address.rpartition(":")
     end = now() + MEASURE_SECONDS_MAX
+    taken: list[float] = []
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM
         )[0]
-        taken = []
         for _ in range(samples or SAMPLES_DEFAULT):
             seconds = min(CONNECT_SECONDS_MAX, end - now())
             if seconds <= 0:
@@ -47,7 +47,8 @@ def measure(
                 connection.connect(address)
                 taken.append(now() - began)
     except OSError as error:
-        raise _away(request.address, error) from error
+        if not taken:
+            raise _away(request.address, error) from error
     return agent_pb2.MeasureRoundTripResponse(round_trip_seconds=min(taken), samples=len(taken))
 
 

@@ -1,7 +1,7 @@
 """Round trips are those of real handshakes, and what cannot be reached is told."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
@@ -46,6 +46,25 @@ def test_a_port_where_nobody_listens_is_unavailable() -> None:
     with pytest.raises(errors.Unavailable) as caught:
         measured(free_port())
     assert caught.value.reason == "PEER_UNAVAILABLE"
+
+
+def test_a_handshake_that_fails_leaves_those_before_it(listening: int) -> None:
+    """With the clock at the end of a connection's time, the second one has next to none."""
+    ticks = iter([0.0, 0.0, 0.0, 0.5, distance.MEASURE_SECONDS_MAX - 1e-6])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "settimeout", _refuses_from_the_second_on())
+        found = measured(listening, 2, now=lambda: next(ticks, 0.0))
+    assert (found.samples, found.round_trip_seconds) == (1, 0.5)
+
+
+def _refuses_from_the_second_on() -> Callable[[socket.socket, float], None]:
+    calls = count(1)
+
+    def refuse(_socket: socket.socket, _seconds: float) -> None:
+        if next(calls) > 1:
+            raise TimeoutError("timed out")
+
+    return refuse
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:0", "host:99999", "a b:1"])
