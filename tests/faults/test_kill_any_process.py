@@ -36,15 +36,21 @@ def machine(federation: Local, tmp_path: Path) -> tuple[str, Path]:
     return vm_id, original
 
 
-def arm(federation: Local, victim: str, point: str) -> None:
-    """Restarts one process so that it kills itself when it reaches the point."""
+def arm(federation: Local, victim: str, point: str) -> int:
+    """Restarts one process so that it kills itself when it reaches the point, and tells its id."""
     federation.kill(victim)
     federation.up(WATARI_FAILPOINTS=f"{point}=1*kill")
+    pid = federation.pid(victim)
+    assert pid is not None, f"{victim} reached {point} before the migration was asked for"
+    return pid
 
 
-def await_death(federation: Local, victim: str) -> None:
-    """The fail point must have been reached, or the case proves nothing."""
-    local.wait_until(lambda: not federation.runs(victim), 40, lambda: federation.log(victim))
+def await_death(federation: Local, victim: str, armed: int) -> None:
+    """The fail point must have been reached, or the case proves nothing.
+
+    A process that died while it answered may run again by now, under another id.
+    """
+    local.wait_until(lambda: federation.pid(victim) != armed, 40, lambda: federation.log(victim))
 
 
 @pytest.mark.parametrize(("victim", "point"), cases(ON_THE_WAY))
@@ -54,10 +60,9 @@ def test_a_process_killed_at_any_step_loses_nothing(
     vm_id, original = machine
     if point == "agent.receiving.offer_answered":  # there has to be something to compare with
         federation.wait_ended(federation.migrate(federation.put(f"earlier-{vm_id[:8]}", DISK)))
-    arm(federation, victim, point)
+    armed = arm(federation, victim, point)
     migration_id = federation.migrate(vm_id)
-    if point != "manager.saga.after_request":  # this one kills before it has answered
-        await_death(federation, victim)
+    await_death(federation, victim, armed)
     federation.up()
     migration = check_one_usable_copy(federation, vm_id, migration_id, original)
     assert migration.state == manager_pb2.MIGRATION_STATE_SUCCEEDED, migration.problem
@@ -68,7 +73,7 @@ def test_a_process_killed_while_a_migration_is_cancelled_loses_nothing(
     federation: Local, machine: tuple[str, Path], victim: str, point: str
 ) -> None:
     vm_id, original = machine
-    arm(federation, victim, point)
+    armed = arm(federation, victim, point)
     migration_id = federation.migrate(vm_id, limit_bytes_per_second=MIB)
     local.wait_until(lambda: federation.migration(migration_id).progress.done_bytes > 0, 30)
     with federation.manager("tokyo") as manager:
@@ -76,7 +81,7 @@ def test_a_process_killed_while_a_migration_is_cancelled_loses_nothing(
             manager.cancel(migration_id)
         except local.errors.Unavailable:
             assert victim == "tokyo-manager"
-    await_death(federation, victim)
+    await_death(federation, victim, armed)
     federation.up()
     migration = check_one_usable_copy(federation, vm_id, migration_id, original)
     assert migration.state == manager_pb2.MIGRATION_STATE_CANCELLED, migration

@@ -156,7 +156,7 @@ class World(Local):
         self.heal(drop=True)
         self.end_cli()
         for process in layouts.LOCAL.processes():
-            if self.runs(process.name):
+            if self.pid(process.name) is not None:
                 self.kill(process.name)
         self.up()
 

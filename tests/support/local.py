@@ -51,9 +51,10 @@ class Local:
         os.kill(running.pid, 9)
         wait_until(lambda: self._running(name) is None, 10)
 
-    def runs(self, name: str) -> bool:
-        """Whether a process runs."""
-        return self._running(name) is not None
+    def pid(self, name: str) -> int | None:
+        """The process's id, while it runs."""
+        running = self._running(name)
+        return running.pid if running is not None else None
 
     def address(self, name: str) -> str:
         """Where a process listens for control calls."""
