@@ -32,7 +32,7 @@ from manager.quotas.book import Quotas
 from manager.quotas.limits import MACHINES
 from manager.reservation_rows import Reservation, State
 from manager.settings import AgentSettings, ClassSettings, ReservationSettings
-from manager.statements import run
+from manager.statements import Ask, AskRows, run
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
@@ -165,7 +165,7 @@ class Admissions:
 
     def write(self) -> None:
         """Write all that was decided. Raises Conflict GENERATION_CONFLICT, to be repeated."""
-        asked = []
+        asked: list[Ask | AskRows] = []
         if self._new:
             asked.append(reservation_rows.inserting(self._new))
         swaps: dict[str, int] = {}

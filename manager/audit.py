@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from manager import tables
-from manager.statements import Ask, Statement, Told, run
+from manager.statements import Ask, AskRows, Rows, Statement, Told, run
 from manager.store import KNOWN, Store
 from watari import audit, logs
 from watari.audit import DONE, REFUSED, Head
@@ -56,7 +56,7 @@ _AS_THEY_ARE = [sa.type_coerce(column, sa.types.NullType()) for column in _ROWS]
 
 
 _END = Statement(sa.select(_ROWS.sequence, _ROWS.hash).order_by(_ROWS.sequence.desc()).limit(1))
-_APPEND = Statement(tables.audit_entries.insert(), [column.name for column in _ROWS])
+_APPEND = Rows.inserting(tables.audit_entries, [column.name for column in _ROWS])
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ def chained(end: Head, notes: Sequence[Note]) -> list[AuditEntry]:
     return entries
 
 
-def appending(connection: Connection, entries: Sequence[AuditEntry]) -> Ask:
+def appending(connection: Connection, entries: Sequence[AuditEntry]) -> AskRows:
     """Writes entries that follow the log's end, in a write of `connection` that does so next."""
     connection.info.get(KNOWN, {})[_HEAD] = audit.head_of(entries[-1])
-    return Ask(_APPEND, many=list(map(_values, entries)))
+    return AskRows(_APPEND, list(map(_values, entries)))
 
 
 def asking_head() -> Ask:

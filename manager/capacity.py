@@ -17,7 +17,7 @@ from manager.bookings import ALWAYS, Booking, Span, of_host
 from manager.inventory import POOL, Amounts, HostView
 from manager.ownership import Tenant
 from manager.settings import AgentSettings, ClassSettings
-from manager.statements import Ask, Statement, Told, run
+from manager.statements import Ask, AskRows, Rows, Statement, Told, run
 from watari import errors
 from watari.v1 import agent_pb2, common_pb2
 
@@ -37,16 +37,21 @@ _READ_HOSTS = Statement(
         _HOSTS.host_id
     )
 )
-_ALLOCATE = Statement(tables.allocations.insert(), [column.name for column in _ALLOCATIONS])
-# Both databases say it alike; SQLAlchemy has it for each of them only.
-_TAKE = Statement(
-    sa.text(
-        "INSERT INTO taken (host_id, kind, resource_class, amount)"
-        " VALUES (:host_id, :kind, :resource_class, :amount)"
+_ALLOCATE = Rows.inserting(tables.allocations, [column.name for column in _ALLOCATIONS])
+
+
+def _taking(count: int) -> sa.TextClause:
+    # Both databases say it alike; SQLAlchemy has it for each of them only.
+    row = "(:host_id__{0}, :kind__{0}, :resource_class__{0}, :amount__{0})"
+    return sa.text(
+        "INSERT INTO taken (host_id, kind, resource_class, amount) VALUES"  # noqa: S608 - numbers
+        f" {', '.join(row.format(each) for each in range(count))}"
         " ON CONFLICT (host_id, kind, resource_class)"
         " DO UPDATE SET amount = taken.amount + excluded.amount"
     )
-)
+
+
+_TAKE = Rows(_taking)
 _READ_BOOKINGS = Statement(
     sa.select(
         *(_ALLOCATIONS.consumer_id, _ALLOCATIONS.host_id, _ALLOCATIONS.resource_class),
@@ -224,7 +229,7 @@ def take_all(
     require_unchanged(host, run(connection, taking(host, {kind: taken}))[-1])
 
 
-def taking(host: HostView, taken: Mapping[str, Mapping[str, Amounts]]) -> list[Ask]:
+def taking(host: HostView, taken: Mapping[str, Mapping[str, Amounts]]) -> list[Ask | AskRows]:
     """Writes that, by kind; what the last one tells is for `require_unchanged`."""
     lasting = [part for kind, each in taken.items() if kind != BOOKING for part in each.values()]
     asked = inventory.total(lasting)
@@ -447,7 +452,7 @@ def _insert(connection: Connection, host_id: str, kind: str, taken: Mapping[str,
     run(connection, _inserting(host_id, kind, taken))
 
 
-def _inserting(host_id: str, kind: str, taken: Mapping[str, Amounts]) -> list[Ask]:
+def _inserting(host_id: str, kind: str, taken: Mapping[str, Amounts]) -> list[AskRows]:
     """Writes what consumers take, and counts it."""
     of_host = {"kind": kind, "host_id": host_id}
     rows = [
@@ -457,7 +462,7 @@ def _inserting(host_id: str, kind: str, taken: Mapping[str, Amounts]) -> list[As
     ]
     sums = sorted(inventory.total(taken.values()).items())
     counts = [of_host | {"resource_class": name, "amount": amount} for name, amount in sums]
-    return [Ask(_ALLOCATE, many=rows), Ask(_TAKE, many=counts)] if rows else []
+    return [AskRows(_ALLOCATE, rows), AskRows(_TAKE, counts)] if rows else []
 
 
 def _bump(connection: Connection, host_id: str) -> None:

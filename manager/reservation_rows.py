@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from manager import ownership, store, tables
 from manager.ownership import Tenant
-from manager.statements import Ask, Statement, Told, padded, run
+from manager.statements import Ask, AskRows, Rows, Statement, Told, of_row, padded, run
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
@@ -64,8 +64,8 @@ _NAMES = [column.name for column in _ROWS]
 _LIVE = _ROWS.state.in_([state.value for state in LIVE])
 _WAITS = (_ROWS.state == State.PENDING.value) | (_ROWS.state == State.BOOKED.value)
 _COUNT_LIVE = Statement(sa.select(sa.func.count()).select_from(tables.reservations).where(_LIVE))
-_INSERT = Statement(
-    tables.reservations.insert(),
+_INSERT = Rows.inserting(
+    tables.reservations,
     [
         *("reservation_id", "migration_id", "vm_id", "from_cloud", "requested_by"),
         *("tenant_domain", "tenant", "host_id", "state", "expires_at", "created_at"),
@@ -75,17 +75,26 @@ _INSERT = Statement(
 _DUE_ANY = Statement(
     sa.select(_ROWS.reservation_id).where(_WAITS, _ROWS.expires_at <= sa.bindparam("now")).limit(1)
 )
-_CONFIRM = Statement(
-    tables.reservations.update()
-    .where(
-        _ROWS.reservation_id == sa.bindparam("key"),
-        _ROWS.state == State.PENDING.value,
-        _ROWS.expires_at == sa.bindparam("known_expiry"),
-        _ROWS.resolution.is_not_distinct_from(sa.bindparam("known_resolution", type_=sa.Integer)),
-        _ROWS.hand_over.is_(None) == sa.bindparam("not_handed_over", type_=sa.Boolean),
+
+
+def _confirming(count: int) -> sa.Update:
+    rows = [
+        sa.and_(
+            _ROWS.reservation_id == of_row("key", row),
+            _ROWS.expires_at == of_row("known_expiry", row),
+            _ROWS.resolution.is_not_distinct_from(of_row("known_resolution", row, sa.Integer())),
+            _ROWS.hand_over.is_(None) == of_row("not_handed_over", row, sa.Boolean()),
+        )
+        for row in range(count)
+    ]
+    return (
+        tables.reservations.update()
+        .where(_ROWS.state == State.PENDING.value, sa.or_(*rows))
+        .values(state=State.CONFIRMED.value)
     )
-    .values(state=State.CONFIRMED.value)
-)
+
+
+_CONFIRM = Rows(_confirming)
 
 
 @cache
@@ -176,11 +185,11 @@ def insert(connection: Connection, new: Reservation) -> None:
     run(connection, [inserting([new])])
 
 
-def inserting(new: Sequence[Reservation]) -> Ask:
+def inserting(new: Sequence[Reservation]) -> AskRows:
     """Writes new reservations."""
-    return Ask(
+    return AskRows(
         _INSERT,
-        many=[
+        [
             {
                 "reservation_id": each.reservation_id,
                 "migration_id": each.migration_id,
@@ -313,11 +322,11 @@ def move(connection: Connection, row: Reservation, to: State, **values: object) 
     return _update(connection, row, {"state": to.value} | values)
 
 
-def confirming(rows: Sequence[Reservation]) -> Ask:
+def confirming(rows: Sequence[Reservation]) -> AskRows:
     """Makes pending reservations firm: fewer are changed when another changed one meanwhile."""
-    return Ask(
+    return AskRows(
         _CONFIRM,
-        many=[
+        [
             {
                 "key": row.reservation_id,
                 "known_expiry": row.expires_at,
