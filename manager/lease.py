@@ -15,13 +15,12 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from manager import tables
-from manager.statements import Ask, Statement, run
+from manager.statements import Ask, Statement, Told
 from manager.store import Store
 from watari import errors, logs
 from watari.clock import Clock
@@ -54,6 +53,7 @@ class Lease:
         self._clock = clock
         self._seconds = seconds
         self._lost = lost or _end_at_once
+        self.question = (Ask(_TOKEN),)
         self._holder = f"{socket.gethostname()[:60]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
         self._token = 0
         self._valid_until = 0.0
@@ -121,10 +121,12 @@ class Lease:
                 hint="repeat the call; another manager takes over, or this one goes on",
             )
 
-    def require_held(self, connection: Connection) -> None:
-        """In a write transaction. Raises FailedPrecondition LEASE_LOST: another process has it."""
-        (told,) = run(connection, [Ask(_TOKEN)])
-        if [token for (token,) in told.rows] != [self._token]:
+    def require_held(self, told: Sequence[Told]) -> None:
+        """In a write transaction, by what the `question` told.
+
+        Raises FailedPrecondition LEASE_LOST: another process has it.
+        """
+        if [token for each in told for (token,) in each.rows] != [self._token]:
             raise errors.FailedPrecondition(
                 "LEASE_LOST",
                 "another manager works with this database",

@@ -8,17 +8,25 @@ snapshot of SERIALIZABLE would be from before the wait and fail for it. The lock
 transaction, after its commit is seen by all, and with the connection when a manager dies.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from manager.statements import Ask, Statement, Told, run
 from manager.store_settings import StoreSettings
 from watari import errors
 
 WRITER_LOCK = 0x57415441
 """Key of the advisory lock ("WATA"): one writer at a time in one database."""
+
+PING_SECONDS = 1.0
+"""A connection that rested for longer is looked at before it is used: its server may be gone."""
 
 RECYCLE_SECONDS = 3600
 """A connection is not used for longer: a server's memory for it only grows."""
@@ -34,8 +42,12 @@ _LASTING = (
 wrong. A server that speaks another language is tried again until the time is over."""
 
 _DRIVER = "postgresql+psycopg"
-# Two statements in one round trip: what follows them sees all that was committed until then.
-_BEGIN_WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({WRITER_LOCK})"
+_RESTS_SINCE = "watari rests since"
+# Sent in one round trip: what follows the lock sees all that was committed until it was got.
+_BEGIN_WRITE = (
+    Ask(Statement(sa.text("BEGIN ISOLATION LEVEL READ COMMITTED"))),
+    Ask(Statement(sa.text(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"))),
+)
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -48,9 +60,9 @@ class PostgresqlDatabase:
         self.name = url.render_as_string(hide_password=True)
         self.hint = "check store.url, the password, and that the server runs and lets this user in"
 
-    def begin_write(self, connection: Connection) -> None:
+    def begin_write(self, connection: Connection, asked: Sequence[Ask]) -> Sequence[Told]:
         """One writer at a time; `lock_timeout` bounds the wait."""
-        connection.exec_driver_sql(_BEGIN_WRITE)
+        return run(connection, [*_BEGIN_WRITE, *asked])[len(_BEGIN_WRITE) :]
 
     def begin_read(self, connection: Connection) -> None:
         """One snapshot."""
@@ -123,12 +135,11 @@ def _engine(settings: StoreSettings, url: URL) -> Engine:
     idle_ms = int(settings.idle_seconds_max * 1000)
     silent_ms = int(settings.silent_seconds_max * 1000)
     try:
-        return sa.create_engine(
+        engine = sa.create_engine(
             url,
             pool_size=settings.connections_max,
             max_overflow=0,
             pool_timeout=settings.write_wait_seconds_max,
-            pool_pre_ping=True,
             # Few connections that know the statements well, rather than all of them by turns.
             pool_use_lifo=True,
             pool_recycle=RECYCLE_SECONDS,
@@ -153,6 +164,28 @@ def _engine(settings: StoreSettings, url: URL) -> Engine:
             "store.url: the driver for PostgreSQL is not installed",
             hint="pip install 'watari[postgresql]'",
         ) from None
+    event.listen(engine, "checkin", _rests)
+    event.listen(engine, "checkout", _look_at_rested)
+    return engine
+
+
+def _rests(_driver: object, entry: ConnectionPoolEntry) -> None:
+    entry.info[_RESTS_SINCE] = time.monotonic()
+
+
+def _look_at_rested(
+    driver: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+) -> None:
+    """Raises DisconnectionError, upon which the pool makes another one in its place."""
+    since = entry.info.get(_RESTS_SINCE)
+    if since is None or time.monotonic() - since < PING_SECONDS:
+        return
+    try:
+        cursor = driver.cursor()
+        cursor.execute("SELECT 1")
+        cursor.close()
+    except Exception as problem:
+        raise sa.exc.DisconnectionError(str(problem)) from problem
 
 
 def _invalid(problem: str) -> errors.InvalidArgument:

@@ -1,6 +1,7 @@
 """The database as one SQLite file, which one process at a time has."""
 
 import fcntl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -10,6 +11,7 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from manager.statements import Ask, Told, run
 from manager.store_settings import StoreSettings
 from watari import errors
 
@@ -23,11 +25,12 @@ class SqliteFile:
         self.name = str(settings.path)
         self.hint = "check store.path: a manager's database that this user may write to"
 
-    def begin_write(self, connection: Connection) -> None:
+    def begin_write(self, connection: Connection, asked: Sequence[Ask]) -> Sequence[Told]:
         """Takes the write lock before the first read: what a transaction read is still true when it
         writes.
         """
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return run(connection, asked)
 
     def begin_read(self, connection: Connection) -> None:
         """One snapshot."""

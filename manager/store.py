@@ -11,7 +11,7 @@ there is no moment in which somebody sees what a power cut could still take back
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from manager import schema
 from manager.postgresql import PostgresqlDatabase
 from manager.sqlite import SqliteFile
+from manager.statements import Ask, Told
 from manager.store_settings import StoreSettings
 from manager.turns import Turns
 from watari import errors, logs
@@ -56,8 +57,10 @@ class Database(Protocol):
     hint: str
     """What to look at when it cannot be opened."""
 
-    def begin_write(self, connection: Connection) -> None:
-        """Begin a transaction that no other write is beside, from whichever process."""
+    def begin_write(self, connection: Connection, asked: Sequence[Ask]) -> Sequence[Told]:
+        """Begin a transaction that no other write is beside, from whichever process, and what is
+        asked first in it.
+        """
 
     def begin_read(self, connection: Connection) -> None:
         """Begin a transaction that sees one snapshot and changes nothing."""
@@ -78,8 +81,12 @@ class Guard(Protocol):
     def require_in_time(self) -> None:
         """Raises Unavailable: it may not be so any more."""
 
-    def require_held(self, connection: Connection) -> None:
-        """In a write transaction. Raises FailedPrecondition: it is not."""
+    @property
+    def question(self) -> Sequence[Ask]:
+        """Is put at the begin of a write transaction."""
+
+    def require_held(self, told: Sequence[Told]) -> None:
+        """By what was told. Raises FailedPrecondition: it may not."""
 
 
 class _Shared:
@@ -176,9 +183,10 @@ class Store:
         if shared is None:
             connection = self._database.engine.connect()
             try:
-                self._database.begin_write(connection)
-                if self.guard is not None:
-                    self.guard.require_held(connection)
+                guard = self.guard
+                told = self._database.begin_write(connection, guard.question if guard else ())
+                if guard is not None:
+                    guard.require_held(told)
             except BaseException:
                 connection.close()
                 raise
