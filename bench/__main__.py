@@ -167,7 +167,8 @@ def _directory(arguments: argparse.Namespace) -> None:
 def _reserve(arguments: argparse.Namespace) -> None:
     from bench import reserve  # noqa: PLC0415 - PostgreSQL, which only this needs
 
-    size = reserve.Size(arguments.clients, arguments.seconds)
+    processors = tuple(arguments.processor or ())
+    size = reserve.Size(arguments.clients, arguments.seconds, processors=processors)
     databases = arguments.database or list(reserve.DATABASES)
     kept = record.new(vars(size))
     kept["rows"]["reserve"] = found = reserve.run(databases, size)
@@ -306,6 +307,9 @@ def _parser() -> argparse.ArgumentParser:
     reserving.add_argument("--database", action="append", choices=["postgresql", "sqlite"])
     reserving.add_argument("--clients", type=int, default=16)
     reserving.add_argument("--seconds", type=float, default=20)
+    reserving.add_argument(
+        "--processor", action="append", type=int, help="that the manager keeps to; none: all"
+    )
     reserving.set_defaults(run=_reserve)
     batch = commands.add_parser("batch", help="many machines placed at once; prints JSON")
     batch.add_argument("--seed", type=int, default=1)

@@ -40,6 +40,8 @@ class Size:
     clients: int = 16
     seconds: float = 20.0
     warm_seconds: float = 3.0
+    processors: tuple[int, ...] = ()
+    """That the manager keeps to; none: all."""
 
 
 def run(databases: list[str], size: Size) -> dict[str, Any]:
@@ -68,7 +70,9 @@ def _measure(database: str, size: Size) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="watari-bench-") as name, ExitStack() as stack:
         store, used = stack.enter_context(_database(database, Path(name)))
         place = stack.enter_context(
-            managers.managers(Path(name), store, vcpus=VCPUS, hurried=False)
+            managers.managers(
+                Path(name), store, vcpus=VCPUS, hurried=False, processors=size.processors
+            )
         )
         (process,) = place.processes
         begin = time.monotonic() + START_SECONDS + size.warm_seconds

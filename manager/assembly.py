@@ -53,7 +53,7 @@ from manager.saga.resolving import Resolving
 from manager.service import ManagerServicer
 from manager.settings import Settings
 from manager.store import Store
-from watari import errors, metrics, service, validate
+from watari import errors, metrics, processors, service, validate
 from watari.identity import SpiffeId
 from watari.periodic import Periodic
 from watari.rpc import ChannelPool, Door, Server
@@ -66,6 +66,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     Its hosts have been looked at once. Raises InvalidArgument CONFIG_INVALID.
     """
     check(settings, context.identity.spiffe_id)
+    processors.keep_to(settings.processors)
     clock, stack, own = context.clock, context.stack, context.identity
     store = _opened(settings, context)
     refused = refusals.Refusals(store, clock)

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 from sqlalchemy.engine import Connection
@@ -35,6 +36,10 @@ class _Call(Generic[_Asked, _Answer]):
         self.asked = asked
         self.outcome: _Answer | errors.WatariError | None = None
         self.leads = False
+        self.next: _Call[_Asked, _Answer] | None = None
+        """Whom its thread wakes when it goes on. One after another: threads that are woken all at
+        once wait for the interpreter's lock, and that costs more than the answers do."""
+
         self.woken = threading.Lock()
         """Locked until there is an outcome, or the lead, or neither: then it is done alone."""
 
@@ -74,10 +79,14 @@ class Group(Generic[_Asked, _Answer]):
         with self._lock:
             self._waiting.append(call)
             call.leads, self._led = not self._led, True
-        if not call.leads and not call.woken.acquire(timeout=WAIT_SECONDS_MAX):
-            self._leave(call)
-        if call.leads:
-            self._lead(call)
+        try:
+            if not call.leads and not call.woken.acquire(timeout=WAIT_SECONDS_MAX):
+                self._leave(call)
+            if call.leads:
+                self._lead(call)
+        finally:
+            if call.next is not None:
+                call.next.woken.release()
         if call.outcome is None:
             with self._write() as connection:
                 (call.outcome,) = self._together(connection, [asked])
@@ -105,9 +114,8 @@ class Group(Generic[_Asked, _Answer]):
             _log.warning("a group is done call by call", calls=len(calls), problem=str(error))
         finally:
             self._hand_on(own)
-            for call in calls:
-                if call is not own:
-                    call.woken.release()
+            for call, following in pairwise([own, *(call for call in calls if call is not own)]):
+                call.next = following
 
     def _next(self) -> list[_Call[_Asked, _Answer]]:
         with self._lock:

@@ -408,6 +408,10 @@ class Settings:
     peers: dict[str, EndpointSettings] = field(default_factory=dict)
     """Managers of other clouds by cloud id, used before the directory is asked."""
 
+    processors: tuple[int, ...] = ()
+    """Processors that this process keeps to, by number; none: all of them. One is best where many
+    reserve at the same time and the database has another: docs/performance.md says why."""
+
     brokers: tuple[str, ...] = ()
     """SPIFFE ids of brokers that may be delegated migrations from here; no other broker may."""
 

@@ -292,6 +292,7 @@ cloud_id = "{s.cloud_id}"
 address = "{s.address}"
 janitor_seconds = {s.janitor_seconds}
 orphans_seconds = {s.orphans_seconds}
+processors = {list(s.processors)}
 [manager.identity]
 certificate = "{s.identity.certificate}"
 key = "{s.identity.key}"

@@ -40,6 +40,7 @@ class Managers:
         stack: ExitStack,
         *,
         hurried: bool,
+        processors: tuple[int, ...] = (),
     ) -> None:
         federation = Federation(folder / "federation")
         self.cloud = cloud = Cloud(federation, OSAKA, "osaka", folder / "osaka")
@@ -50,6 +51,7 @@ class Managers:
             else store,
             peers={"tokyo": EndpointSettings("127.0.0.1:1", str(reservations.TOKYO))},
             reservations=ReservationSettings(pending_max=1_000_000),
+            processors=processors,
             janitor_seconds=0.5,
             orphans_seconds=60.0,
         )
@@ -96,13 +98,19 @@ class Managers:
 
 @contextmanager
 def managers(
-    folder: Path, store: StoreSettings, *, count: int = 1, vcpus: int = 8, hurried: bool = True
+    folder: Path,
+    store: StoreSettings,
+    *,
+    count: int = 1,
+    vcpus: int = 8,
+    hurried: bool = True,
+    processors: tuple[int, ...] = (),
 ) -> Iterator[Managers]:
     """They run within the block; `hurried` do their chores many times a second, as tests want it,
-    and others as often as they are shipped.
+    and others as often as they are shipped. They keep to `processors`, if there are any.
     """
     with ExitStack() as stack:
-        yield Managers(folder, store, count, vcpus, stack, hurried=hurried)
+        yield Managers(folder, store, count, vcpus, stack, hurried=hurried, processors=processors)
 
 
 class Rows:
