@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from manager.store_settings import StoreSettings
-from tests.support import postgresql
+from tests.support import databases, postgresql
 from watari import identity, rpc
 from watari.clock import Clock, SystemClock
 from watari.identity import Authority, Identity, SpiffeId, TrustStore
@@ -124,9 +124,9 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[post
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSettings:
     """A new database of each kind that a manager may have."""
     if request.param == "sqlite":
-        return StoreSettings(path=tmp_path / "database" / "manager.sqlite")
+        return databases.sqlite(tmp_path / "database" / "manager.sqlite")
     running: postgresql.Server = request.getfixturevalue("postgresql_server")
-    return running.settings()
+    return running.settings(made=True)
 
 
 Serve = Callable[..., rpc.Target]

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from manager.settings import StoreSettings
 from tests.conftest import OSAKA, TOKYO
+from tests.support import databases
 from tests.support.billing_world import Months, booked, months, opened
 from watari.cli import main
 from watari.cli.exits import Exit
@@ -92,7 +92,7 @@ def _quiet() -> Iterator[None]:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[Months]:
     """Last month is over at both clouds; nothing is issued."""
-    stores = [StoreSettings(path=tmp_path / f"{name}.sqlite") for name in ("tokyo", "osaka")]
+    stores = [databases.sqlite(tmp_path / f"{name}.sqlite") for name in ("tokyo", "osaka")]
     with months(tmp_path / "world", (stores[0], stores[1])) as made:
         yield made
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from manager.accounting import exact
 from manager.settings import StoreSettings
 from tests.conftest import OSAKA, TOKYO
+from tests.support import databases
 from tests.support.billing_world import (
     Months,
     accounts,
@@ -42,7 +43,7 @@ TOKYOS_MANAGER = f"spiffe://{TOKYO}/manager/main"
 @pytest.fixture
 def world(database: StoreSettings, tmp_path: Path) -> Iterator[Months]:
     """Both managers at work; tokyo's on the database of the test."""
-    other = StoreSettings(path=tmp_path / "osaka.sqlite")
+    other = databases.sqlite(tmp_path / "osaka.sqlite")
     with months(tmp_path / "world", (database, other)) as made:
         yield made
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from manager.settings import StoreSettings
 from tests.conftest import HUB, OSAKA, TOKYO
+from tests.support import databases
 from tests.support.billing_world import (
     Months,
     accounts,
@@ -34,7 +35,7 @@ def world(database: StoreSettings, tmp_path: Path) -> Iterator[Months]:
     """acme's web-1 is at osaka for two weeks, osaka's tenant bob has a machine at tokyo for three
     days; both months are over, and issued by nobody.
     """
-    other = StoreSettings(path=tmp_path / "osaka.sqlite")
+    other = databases.sqlite(tmp_path / "osaka.sqlite")
     with months(tmp_path / "world", (database, other)) as made:
         tokyo, osaka = made.tokyo, made.osaka
         osaka.agent.add(OTHER_VM, "bobs", tenant="bob")

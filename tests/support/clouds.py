@@ -19,10 +19,9 @@ from manager.settings import (
     MigrationSettings,
     PublishSettings,
     Settings,
-    StoreSettings,
 )
 from tests.conftest import OSAKA, TOKYO, Federation
-from tests.support import processes
+from tests.support import databases, processes
 from tests.support.scripted_agent import ScriptedAgent
 from watari import audit, errors, service
 from watari.rpc import Server, client
@@ -90,7 +89,7 @@ class Cloud:
             identity=IdentitySettings(keys / "cert.pem", keys / "key.pem", keys / "trust"),
             address=f"127.0.0.1:{self.port}",
             agents={"host1": AgentSettings(f"127.0.0.1:{self.agent.port}", self.agent.spiffe_id)},
-            store=StoreSettings(path=self.folder / "manager.sqlite"),
+            store=databases.sqlite(self.folder / "manager.sqlite"),
             hosts=HostSettings(poll_seconds=0.1, events_seconds=0.1, call_seconds_max=3.0),
             migrations=self.migrations,
             evacuations=EvacuationSettings(

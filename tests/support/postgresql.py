@@ -5,6 +5,7 @@ user of Debian's package, or as nobody.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import pwd
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from manager.store import Store
 from manager.store_settings import StoreSettings
 from tests.support.processes import free_port
 
@@ -79,15 +81,26 @@ class Server:
             self._process.wait(STOP_SECONDS_MAX)
         self._process = None
 
-    def database(self) -> str:
-        """The url of a new, empty database."""
+    def database(self, template: str = "template1") -> str:
+        """The url of a new database: an empty one, or a copy."""
         name = f"test{next(self._numbers)}"
-        self.sql(f'CREATE DATABASE "{name}"')
-        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/{name}?sslmode=disable"
+        self.sql(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self._url(name)
 
-    def settings(self, **values: object) -> StoreSettings:
-        """For a store over a new, empty database."""
-        return StoreSettings(url=self.database(), connections_max=16, **values)  # type: ignore[arg-type]
+    def settings(self, *, made: bool = False, **values: object) -> StoreSettings:
+        """For a store over a new database: an empty one, or one with a manager's tables made."""
+        url = self.database(self._made if made else "template1")
+        return StoreSettings(url=url, connections_max=16, **values)  # type: ignore[arg-type]
+
+    @functools.cached_property
+    def _made(self) -> str:
+        name = "made"
+        self.sql(f'CREATE DATABASE "{name}"')
+        Store(StoreSettings(url=self._url(name))).close()
+        return name
+
+    def _url(self, name: str) -> str:
+        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/{name}?sslmode=disable"
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """What psql prints, without decoration."""

@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from manager.assembly import assemble
-from manager.settings import AuthoritySettings, FederationSettings, Settings, StoreSettings
-from tests.support import processes
+from manager.settings import AuthoritySettings, FederationSettings, Settings
+from tests.support import databases, processes
 from watari import errors, identity, keeper, rpc, service
 from watari.clock import SystemClock
 from watari.identity import Authority, Identity, SpiffeId, TrustStore
@@ -52,7 +52,7 @@ class Provider:
             cloud_id=self.domain.partition(".")[0],
             identity=self.identity_settings(self.manager),
             address=f"127.0.0.1:{self.port}",
-            store=StoreSettings(path=self.folder / "manager.sqlite"),
+            store=databases.sqlite(self.folder / "manager.sqlite"),
             authority=AuthoritySettings(folder=self.folder / "ca"),
             federation=QUICK,
         )

@@ -23,6 +23,7 @@ from manager.settings import (
     StoreSettings,
 )
 from manager.store import Store, micros
+from tests.support import databases
 from watari import errors
 from watari.clock import FakeClock
 from watari.identity import Identity, SpiffeId
@@ -74,7 +75,7 @@ class Rig:
                 )
             },
             pool=pool or {},
-            store=store or StoreSettings(path=folder / "db.sqlite"),
+            store=store or databases.sqlite(folder / "db.sqlite"),
             reservations=ReservationSettings(booked_max=booked_max),
         )
         self.store = Store(self.settings.store)
