@@ -40,7 +40,10 @@ def upgrade(connection: Connection) -> None:
         if sa.inspect(connection).has_table("schema_version"):
             _take_over(connection, config)
     else:
-        _require_known(config, found)
+        scripts = ScriptDirectory.from_config(config)
+        _require_known(scripts, found)
+        if found == scripts.get_current_head():
+            return
     command.upgrade(config, "head")
 
 
@@ -66,9 +69,9 @@ def _take_over(connection: Connection, config: Config) -> None:
     connection.execute(_NUMBERS.update().values(version=NUMBER))
 
 
-def _require_known(config: Config, found: str) -> None:
+def _require_known(scripts: ScriptDirectory, found: str) -> None:
     try:
-        ScriptDirectory.from_config(config).get_revision(found)
+        scripts.get_revision(found)
     except CommandError:
         raise errors.InvalidArgument(
             "CONFIG_INVALID",
