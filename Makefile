@@ -36,7 +36,8 @@ test: lint
 
 faults:
 	@tools/setup.sh test
-	$(BIN)/pytest tests/faults
+	$(BIN)/pytest tests/faults -m "not alone" -n 2 --dist loadfile
+	$(BIN)/pytest tests/faults -m alone
 
 hand-over:
 	@tools/setup.sh test

@@ -9,6 +9,8 @@ import pytest
 
 from tests.storm.weather import COMPACTED
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 20
 RUN_SECONDS_MAX = 240.0
 

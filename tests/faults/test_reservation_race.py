@@ -6,6 +6,8 @@ import pytest
 
 from tests.faults import race
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("database", sorted(race.PROCESSES))
 def test_capacity_is_never_promised_twice_and_no_confirmation_is_lost(
