@@ -110,7 +110,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
     domain = Domain(
         settings=settings,
         provider_domain=own.spiffe_id.domain,
-        callers=Callers(own, clock, settings.cloud_id, settings.brokers),
+        callers=Callers(own, clock, settings.cloud_id, settings.brokers, store),
         store=store,
         migrations=migrations,
         evacuations=evacuations,

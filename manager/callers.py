@@ -1,17 +1,23 @@
 """On whose word a call is made, and what of the cloud it may touch.
 
 A person speaks for itself. A broker speaks for whoever signed the delegation that it shows, about
-the one machine and the one migration in it, and only where the operator has admitted the broker.
+what is in it: one machine and one migration, or the machines of a standing one; and only where the
+operator has admitted the broker.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+from sqlalchemy.engine import Connection
 
 from manager import delegations, movable, ownership
 from manager.delegations import Mandate
 from manager.ownership import View
-from watari import delegation, identity, logs
+from manager.saga.record import Record
+from manager.standing import Seen, StandingMandate
+from manager.store import Store
+from watari import delegation, identity, logs, standing
 from watari.clock import Clock
 from watari.identity import Role, SpiffeId
 from watari.v1 import common_pb2, manager_pb2
@@ -29,7 +35,7 @@ class Caller:
     view: View
     """What that person may see."""
 
-    mandate: Mandate | None = None
+    mandate: Mandate | StandingMandate | None = None
     """What a broker may do of that; None for the person itself."""
 
     def require_alive(self, now: datetime) -> None:
@@ -37,9 +43,22 @@ class Caller:
         if self.mandate is not None:
             self.mandate.require_alive(now)
 
-    def concerns(self, vm_id: str) -> bool:
-        """Whether it is about this machine, of those in the view."""
-        return self.mandate is None or self.mandate.vm_id == vm_id
+    def require_move(self, connection: Connection, vm_id: str, now: datetime) -> None:
+        """Raises Denied DELEGATION_INVALID when a broker has moved the machine as often as it may;
+        in the transaction that records one more.
+        """
+        if self.mandate is not None:
+            self.mandate.require_move(connection, vm_id, now)
+
+    def concerns(self, record: Record) -> bool:
+        """Whether it is about this migration, of those in the view."""
+        mandate = self.mandate
+        return mandate is None or (mandate.covers(record.vm_id) and mandate.began(record))
+
+    @property
+    def vm_ids(self) -> Sequence[str]:
+        """Only these machines of the view; empty is all of them."""
+        return self.mandate.vm_ids if isinstance(self.mandate, StandingMandate) else ()
 
 
 class Callers:
@@ -49,8 +68,14 @@ class Callers:
     """
 
     def __init__(
-        self, own: identity.Identity, clock: Clock, cloud_id: str, brokers: Collection[str]
+        self,
+        own: identity.Identity,
+        clock: Clock,
+        cloud_id: str,
+        brokers: Collection[str],
+        store: Store,
     ) -> None:
+        self._seen = Seen(store)
         self._own = own
         self._clock = clock
         self._cloud_id = cloud_id
@@ -59,6 +84,23 @@ class Callers:
     def person(self, peer: SpiffeId) -> View:
         """What a person may see."""
         return ownership.view_of(peer, self._own.spiffe_id.domain)
+
+    def of_list_vms(self, request: manager_pb2.ListVmsRequest, peer: SpiffeId) -> Caller:
+        """Who wants to see machines."""
+        caller = self._caller(peer, _shown(request))
+        self._require_standing(caller)
+        caller.require_alive(self._clock.now())
+        return caller
+
+    def of_estimate(self, request: manager_pb2.EstimateMigrationRequest, peer: SpiffeId) -> Caller:
+        """Who wants to know what moving a machine would take."""
+        caller = self._caller(peer, _shown(request))
+        self._require_standing(caller)
+        if caller.mandate is not None:
+            caller.mandate.require_vm(request.vm)
+            caller.mandate.require_destination(request.to_cloud)
+            caller.require_alive(self._clock.now())
+        return caller
 
     def of_get_vm(self, request: manager_pb2.GetVmRequest, peer: SpiffeId) -> Caller:
         """Who wants to look at a machine."""
@@ -100,8 +142,15 @@ class Callers:
         movable.require_admitted(peer, self._brokers, self._cloud_id)
         if shown is None:
             raise delegation.missing(peer)
-        signed, signer = delegation.read(shown, self._own.trust, self._clock.now(), delegate=peer)
-        mandate = Mandate(signed)
+        mandate: Mandate | StandingMandate
+        if standing.is_one(shown):
+            found = self._seen.read(shown, self._own, self._clock.now(), peer)
+            mandate, signer = StandingMandate(found), found.signer
+        else:
+            signed, signer = delegation.read(
+                shown, self._own.trust, self._clock.now(), delegate=peer
+            )
+            mandate = Mandate(signed)
         mandate.require_cloud(self._cloud_id)
         if signer.role is Role.OPERATOR and not ownership.is_operator(
             signer, self._own.spiffe_id.domain
@@ -110,11 +159,23 @@ class Callers:
                 f"{signer} signed it, who runs another provider",
                 "the machine's tenant or an operator of this provider signs it",
             )
+        if isinstance(mandate, StandingMandate):
+            # Who signed sees as much or more: a tenant the same, an operator every tenant's.
+            return Caller(signer, mandate.view, mandate)
         return Caller(signer, self.person(signer), mandate)
+
+    @staticmethod
+    def _require_standing(caller: Caller) -> None:
+        if isinstance(caller.mandate, Mandate):
+            raise delegation.invalid(
+                "it is for one migration", "only a standing one lets a broker look around"
+            )
 
 
 def _shown(
     request: manager_pb2.GetVmRequest
+    | manager_pb2.ListVmsRequest
+    | manager_pb2.EstimateMigrationRequest
     | manager_pb2.GetMigrationRequest
     | manager_pb2.MigrateVmRequest,
 ) -> common_pb2.SignedDocument | None:

@@ -7,8 +7,12 @@ machine only, so that a delegation by somebody else finds nothing.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from sqlalchemy.engine import Connection
+
+from manager.saga.record import Record
 from watari import delegation, errors
 from watari.delegation import LIFE_SECONDS_MAX, invalid
+from watari.identity import SpiffeId
 from watari.v1 import common_pb2
 
 
@@ -22,6 +26,16 @@ class Mandate:
     def vm_id(self) -> str:
         """The one machine."""
         return self.delegation.vm_id
+
+    @property
+    def delegate(self) -> SpiffeId:
+        """The broker."""
+        return SpiffeId.parse(self.delegation.delegate)
+
+    @property
+    def told(self) -> dict[str, object]:
+        """For the audit log: nothing more."""
+        return {}
 
     def require_cloud(self, cloud_id: str) -> None:
         """Raises Denied DELEGATION_INVALID for a machine of another cloud."""
@@ -63,6 +77,17 @@ class Mandate:
                 f"it is good until {expires_at.isoformat(timespec='seconds')}",
                 f"at most {LIFE_SECONDS_MAX} seconds from now",
             )
+
+    def require_move(self, _connection: Connection, _vm_id: str, _now: datetime) -> None:
+        """It is good for one migration, whose id is used once."""
+
+    def covers(self, vm_id: str) -> bool:
+        """Whether it is about this machine, of those in the view."""
+        return vm_id == self.vm_id
+
+    def began(self, record: Record) -> bool:
+        """The one migration is known by its id, whoever began it."""
+        return record.migration_id == self.delegation.migration_id
 
 
 def _moment(signed: common_pb2.Delegation) -> datetime:

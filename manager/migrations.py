@@ -81,10 +81,11 @@ class Migrations:
 
     def get(self, migration_id: str, caller: Caller) -> manager_pb2.Migration:
         """A migration that concerns the caller. Raises NotFound MIGRATION_NOT_FOUND."""
-        shown = self._get(migration_id, caller.view)
-        if not caller.concerns(shown.vm_id):
+        with self._store.read() as connection:
+            record = records.require_seen(connection, migration_id, caller.view)
+        if not caller.concerns(record):
             raise records.not_found(migration_id)
-        return shown
+        return self.shown(record)
 
     def page(
         self,
@@ -181,6 +182,8 @@ class Migrations:
             raise _too_many(self._active_max)
         if not vms.claim(connection, vm.vm_id, request.migration_id):
             raise movable.busy(vm)
+        # Once the machine's row is locked: two moves cannot both count the moves before them.
+        caller.require_move(connection, vm.vm_id, self._clock.now())
         now = micros(self._clock.now())
         new = Record(
             migration_id=request.migration_id,
@@ -201,14 +204,8 @@ class Migrations:
         )
         records.insert(connection, new)
         if caller.mandate is not None:
-            told = {"tenant": caller.principal, "to_cloud": new.to_cloud}
-            self._note(
-                connection,
-                "delegation.used",
-                new,
-                identity.SpiffeId.parse(caller.mandate.delegation.delegate),
-                **told,
-            )
+            told = {"tenant": caller.principal, "to_cloud": new.to_cloud} | caller.mandate.told
+            self._note(connection, "delegation.used", new, caller.mandate.delegate, **told)
         return new
 
     def _note(

@@ -37,11 +37,13 @@ class ManagerServicer(EvacuationCalls, manager_pb2_grpc.ManagerServiceServicer):
     ) -> manager_pb2.ListVmsResponse:
         size, query = paging.page_size(request.page_size), paging.fingerprint(request)
         after = paging.decode(query, request.page_token, (str, str))
+        caller = self._domain.callers.of_list_vms(request, rpc.current_peer())
         with self._domain.store.read() as connection:
             rows = vms.owned(
                 connection,
                 self._domain.settings.cloud_id,
-                self._view(),
+                caller.view,
+                vm_ids=caller.vm_ids,
                 after=after,
                 limit=size + 1,
             )
@@ -122,9 +124,8 @@ class ManagerServicer(EvacuationCalls, manager_pb2_grpc.ManagerServiceServicer):
     def EstimateMigration(
         self, request: manager_pb2.EstimateMigrationRequest, context: grpc.ServicerContext
     ) -> manager_pb2.EstimateMigrationResponse:
-        return self._domain.estimates.estimate(
-            requests.estimate(request), self._view(), self._gone(context)
-        )
+        caller = self._domain.callers.of_estimate(requests.estimate(request), rpc.current_peer())
+        return self._domain.estimates.estimate(request, caller.view, self._gone(context))
 
     def GetMigration(
         self, request: manager_pb2.GetMigrationRequest, _context: grpc.ServicerContext

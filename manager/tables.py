@@ -389,3 +389,14 @@ links = Table(
     Column("throughput_at_least", Boolean, nullable=False),  # something else was slower
     Column("throughput_at", BigInteger, nullable=False),
 )
+
+# Standing delegations, from when they were first seen with a valid certificate; then it may end.
+standing_delegations = Table(
+    "standing_delegations",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the signed document, hex
+    Column("signer", String(512), nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("standing_delegations_by_end", "expires_at"),
+)

@@ -3,7 +3,7 @@
 Every function runs in the caller's transaction; none decides.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -105,10 +105,20 @@ def find(connection: Connection, cloud_id: str, key: str, view: View) -> VmRow:
 
 
 def owned(
-    connection: Connection, cloud_id: str, view: View, *, after: Position | None, limit: int
+    connection: Connection,
+    cloud_id: str,
+    view: View,
+    *,
+    vm_ids: Sequence[str] = (),
+    after: Position | None,
+    limit: int,
 ) -> list[VmRow]:
-    """Machines of the view that the cloud owns, by name, then UUID, after a position."""
+    """Machines of the view that the cloud owns, by name, then UUID, after a position; only those of
+    `vm_ids` where there are any.
+    """
     query = sa.select(tables.vms).where(_VMS.cloud_id == cloud_id, within(_VMS, view))
+    if vm_ids:
+        query = query.where(_VMS.vm_id.in_(vm_ids))
     if after is not None:
         # Two comparisons instead of one of row values, which not every database orders alike.
         query = query.where(

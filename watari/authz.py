@@ -71,15 +71,15 @@ TABLE = MappingProxyType(
     | _rules(
         "watari.v1.ManagerService",
         _TENANTS | _OPERATORS,
-        *("GetCloudStatus", "ListVms", "EstimateMigration"),
+        *("GetCloudStatus", "StartVm", "StopVm"),
         *("ListMigrations", "WatchMigration", "CancelMigration", "SetMigrationLimit"),
-        *("StartVm", "StopVm"),
     )
-    # A broker begins the one migration that a tenant's delegation names, and looks at it.
+    # A broker does what a tenant's delegation covers: the one migration that it names, or, under a
+    # standing one, to look at the tenant's machines and to move them.
     | _rules(
         "watari.v1.ManagerService",
         _TENANTS | _OPERATORS | _BROKERS,
-        *("GetVm", "MigrateVm", "GetMigration"),
+        *("GetVm", "MigrateVm", "GetMigration", "ListVms", "EstimateMigration"),
     )
     # Hosts, and what overrules a tenant, are the operator's.
     | _rules(
@@ -136,16 +136,15 @@ TABLE = MappingProxyType(
     # Who may come asks for a price: the tenant, or the manager of the cloud that it leaves.
     | _rules("watari.v1.AccountingService", _TENANTS | _OPERATORS | _MANAGERS, "IssueQuote")
     | _rules("watari.v1.AccountingService", _OPERATORS | _FOREIGN_MANAGERS, "GetSettlement")
-    # Anyone's people may ask where to go, and have a machine placed that they may move; policies
-    # and plans are the broker's own provider's.
+    # Anyone's people may ask where to go, have a machine placed that they may move, and have
+    # policies for their own machines.
     | _rules(
         "watari.v1.BrokerService", _TENANTS | _ANY_OPERATORS | _MANAGERS, "Place", "PlaceBatch"
     )
-    | _rules("watari.v1.BrokerService", _TENANTS | _ANY_OPERATORS, "Migrate")
     | _rules(
         "watari.v1.BrokerService",
-        _OPERATORS | _OWN_MANAGERS,
-        *("PutPolicy", "ListPolicies", "DeletePolicy"),
+        _TENANTS | _ANY_OPERATORS,
+        *("Migrate", "PutPolicy", "ListPolicies", "DeletePolicy"),
         *("ListPlans", "GetPlan", "WatchPlan", "ApprovePlan", "CancelPlan"),
     )
     # A host obeys its own provider only.

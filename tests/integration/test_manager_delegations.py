@@ -249,10 +249,8 @@ def test_a_broker_calls_nothing_else(tokyo):
     stub = tokyo.seen_by(BROKER)
     accounting = manager_pb2_grpc.AccountingServiceStub(tokyo.channel(BROKER))
     for method, request in (
-        (stub.ListVms, manager_pb2.ListVmsRequest()),
         (stub.ListMigrations, manager_pb2.ListMigrationsRequest()),
         (stub.CancelMigration, manager_pb2.CancelMigrationRequest()),
-        (stub.EstimateMigration, manager_pb2.EstimateMigrationRequest()),
         (stub.ListInventories, manager_pb2.ListInventoriesRequest()),
         (accounting.ListUsageRecords, manager_pb2.ListUsageRecordsRequest()),
     ):

@@ -47,9 +47,9 @@ EXPECTED = {
         "GetRecord QueryRecords WatchRecords": EVERYONE,
     },
     "ManagerService": {
-        "GetCloudStatus ListVms EstimateMigration ListMigrations WatchMigration CancelMigration"
+        "GetCloudStatus ListMigrations WatchMigration CancelMigration"
         " SetMigrationLimit StartVm StopVm": {*USERS, *OPERATOR},
-        "GetVm MigrateVm GetMigration": {*USERS, *OPERATOR, *BROKERS},
+        "GetVm ListVms MigrateVm GetMigration EstimateMigration": {*USERS, *OPERATOR, *BROKERS},
         "ListInventories AuditAllocations ResolveMigration StartEvacuation GetEvacuation"
         " WatchEvacuation CancelEvacuation ListRetainedVms PurgeVm": OPERATOR,
     },
@@ -75,10 +75,8 @@ EXPECTED = {
     },
     "BrokerService": {
         "Place PlaceBatch": {*USERS, *OPERATORS, *MANAGERS},
-        "Migrate": {*USERS, *OPERATORS},
-        "PutPolicy ListPolicies DeletePolicy ListPlans GetPlan WatchPlan ApprovePlan CancelPlan": (
-            HOST
-        ),
+        "Migrate PutPolicy ListPolicies DeletePolicy ListPlans GetPlan WatchPlan ApprovePlan"
+        " CancelPlan": {*USERS, *OPERATORS},
     },
     "AgentService": {
         "GetHost ListGuests GetGuest HoldGuest UnholdGuest RetireGuest ListRetained PurgeRetained"

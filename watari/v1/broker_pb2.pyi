@@ -911,6 +911,11 @@ class Policy(_message.Message):
     PRESENCE_HOUR_PRICE_FIELD_NUMBER: _builtins.int
     PRICE_RISE_MAX_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    DELEGATION_FIELD_NUMBER: _builtins.int
+    DELEGATED_BY_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """Name, unique in the tenant."""
     tenant: _builtins.str
@@ -951,6 +956,12 @@ class Policy(_message.Message):
     """Hours at its home's price that a machine may lose besides, 0 to 10,000."""
     price_rise_max: _builtins.float
     """Share by which a cloud may become dearer than at arrival before machines leave it; unset is any."""
+    tenant_domain: _builtins.str
+    """The provider whose tenant it is; empty is the caller's."""
+    mode: _common_pb2.MigrationMode.ValueType
+    """How machines move; UNSPECIFIED is cold."""
+    delegated_by: _builtins.str
+    """Set by the broker: who signed that (SPIFFE id)."""
     @_builtins.property
     def requirements(self) -> Global___Requirements:
         """What machines must have wherever they are."""
@@ -978,6 +989,14 @@ class Policy(_message.Message):
     @_builtins.property
     def schedule(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScheduleWindow]:
         """Where machines belong by the time of day ("schedule"). At most 48."""
+
+    @_builtins.property
+    def delegation(self) -> _common_pb2.StandingDelegation:
+        """Set by the broker: what it acts under."""
+
+    @_builtins.property
+    def evaluation(self) -> Global___PolicyEvaluation:
+        """Set by the broker: the last evaluation; unset before the first one since it started."""
 
     def __init__(
         self,
@@ -1008,10 +1027,15 @@ class Policy(_message.Message):
         presence_hour_price: _common_pb2.Money | None = ...,
         price_rise_max: _builtins.float | None = ...,
         schedule: _abc.Iterable[Global___ScheduleWindow] | None = ...,
+        tenant_domain: _builtins.str = ...,
+        mode: _common_pb2.MigrationMode.ValueType = ...,
+        delegation: _common_pb2.StandingDelegation | None = ...,
+        delegated_by: _builtins.str = ...,
+        evaluation: Global___PolicyEvaluation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allowance", b"_allowance", "_allowance_hours", b"_allowance_hours", "_confidence", b"_confidence", "_discount_per_day", b"_discount_per_day", "_hysteresis", b"_hysteresis", "_patience", b"_patience", "_price_rise_max", b"_price_rise_max", "allowance", b"allowance", "allowance_hours", b"allowance_hours", "confidence", b"confidence", "discount_per_day", b"discount_per_day", "downtime_hour_price", b"downtime_hour_price", "hysteresis", b"hysteresis", "latency_ms_hour_price", b"latency_ms_hour_price", "patience", b"patience", "presence_hour_price", b"presence_hour_price", "price_rise_max", b"price_rise_max", "requirements", b"requirements", "saving_min", b"saving_min", "weights", b"weights"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allowance", b"_allowance", "_allowance_hours", b"_allowance_hours", "_confidence", b"_confidence", "_discount_per_day", b"_discount_per_day", "_hysteresis", b"_hysteresis", "_patience", b"_patience", "_price_rise_max", b"_price_rise_max", "allowance", b"allowance", "allowance_hours", b"allowance_hours", "confidence", b"confidence", "delegation", b"delegation", "discount_per_day", b"discount_per_day", "downtime_hour_price", b"downtime_hour_price", "evaluation", b"evaluation", "hysteresis", b"hysteresis", "latency_ms_hour_price", b"latency_ms_hour_price", "patience", b"patience", "presence_hour_price", b"presence_hour_price", "price_rise_max", b"price_rise_max", "requirements", b"requirements", "saving_min", b"saving_min", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowance", b"_allowance", "_allowance_hours", b"_allowance_hours", "_confidence", b"_confidence", "_discount_per_day", b"_discount_per_day", "_hysteresis", b"_hysteresis", "_patience", b"_patience", "_price_rise_max", b"_price_rise_max", "allowance", b"allowance", "allowance_hours", b"allowance_hours", "automation", b"automation", "confidence", b"confidence", "cooldown_seconds", b"cooldown_seconds", "currency_code", b"currency_code", "discount_per_day", b"discount_per_day", "downtime_hour_price", b"downtime_hour_price", "generation", b"generation", "horizon_seconds", b"horizon_seconds", "hysteresis", b"hysteresis", "latency_ms_hour_price", b"latency_ms_hour_price", "moves_per_cloud_hour_max", b"moves_per_cloud_hour_max", "moves_per_hour_max", b"moves_per_hour_max", "moves_per_vm_day_max", b"moves_per_vm_day_max", "objective", b"objective", "patience", b"patience", "policy_id", b"policy_id", "presence_hour_price", b"presence_hour_price", "price_rise_max", b"price_rise_max", "requirements", b"requirements", "residency_seconds_min", b"residency_seconds_min", "saving_min", b"saving_min", "schedule", b"schedule", "tenant", b"tenant", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowance", b"_allowance", "_allowance_hours", b"_allowance_hours", "_confidence", b"_confidence", "_discount_per_day", b"_discount_per_day", "_hysteresis", b"_hysteresis", "_patience", b"_patience", "_price_rise_max", b"_price_rise_max", "allowance", b"allowance", "allowance_hours", b"allowance_hours", "automation", b"automation", "confidence", b"confidence", "cooldown_seconds", b"cooldown_seconds", "currency_code", b"currency_code", "delegated_by", b"delegated_by", "delegation", b"delegation", "discount_per_day", b"discount_per_day", "downtime_hour_price", b"downtime_hour_price", "evaluation", b"evaluation", "generation", b"generation", "horizon_seconds", b"horizon_seconds", "hysteresis", b"hysteresis", "latency_ms_hour_price", b"latency_ms_hour_price", "mode", b"mode", "moves_per_cloud_hour_max", b"moves_per_cloud_hour_max", "moves_per_hour_max", b"moves_per_hour_max", "moves_per_vm_day_max", b"moves_per_vm_day_max", "objective", b"objective", "patience", b"patience", "policy_id", b"policy_id", "presence_hour_price", b"presence_hour_price", "price_rise_max", b"price_rise_max", "requirements", b"requirements", "residency_seconds_min", b"residency_seconds_min", "saving_min", b"saving_min", "schedule", b"schedule", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allowance: _TypeAlias = _typing.Literal["allowance"]  # noqa: Y015
     _WhichOneofArgType__allowance: _TypeAlias = _typing.Literal["_allowance", b"_allowance"]  # noqa: Y015
@@ -1043,6 +1067,94 @@ class Policy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price_rise_max) -> _WhichOneofReturnType__price_rise_max | None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class PolicyEvaluation(_message.Message):
+    """How a policy was last evaluated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    STAYING_FIELD_NUMBER: _builtins.int
+    machines: _builtins.int
+    """Machines that it covers."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What kept it from seeing or doing everything, in words. At most 64."""
+
+    @_builtins.property
+    def staying(self) -> _containers.RepeatedCompositeFieldContainer[Global___StayingMachine]:
+        """Machines that stay, and why. At most 100."""
+
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        machines: _builtins.int = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
+        staying: _abc.Iterable[Global___StayingMachine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "machines", b"machines", "problems", b"problems", "staying", b"staying"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyEvaluation: _TypeAlias = PolicyEvaluation  # noqa: Y015
+
+@_typing.final
+class StayingMachine(_message.Message):
+    """Why a machine stays where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    VM_NAME_FIELD_NUMBER: _builtins.int
+    CLOUD_ID_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNTERFACTUAL_FIELD_NUMBER: _builtins.int
+    TO_CLOUD_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    """The machine."""
+    vm_name: _builtins.str
+    """Its name."""
+    cloud_id: _builtins.str
+    """Where it is."""
+    rule: _builtins.str
+    """What keeps it: "saving", "patience", "allowance", "residency", "cooldown", "budget", "feasible",
+    "busy", "best", "unwatched".
+    """
+    reason: _builtins.str
+    """In words, with both numbers."""
+    counterfactual: _builtins.str
+    """What would make it move, in words."""
+    to_cloud: _builtins.str
+    """The best of the clouds that it does not move to; empty if there is none."""
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+        vm_name: _builtins.str = ...,
+        cloud_id: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        counterfactual: _builtins.str = ...,
+        to_cloud: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "counterfactual", b"counterfactual", "reason", b"reason", "rule", b"rule", "to_cloud", b"to_cloud", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StayingMachine: _TypeAlias = StayingMachine  # noqa: Y015
 
 @_typing.final
 class ScheduleWindow(_message.Message):
@@ -1105,6 +1217,7 @@ class PlannedMove(_message.Message):
     DOWNTIME_SECONDS_FIELD_NUMBER: _builtins.int
     DOWNTIME_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    VM_NAME_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The machine."""
     from_cloud: _builtins.str
@@ -1127,6 +1240,8 @@ class PlannedMove(_message.Message):
     """Seconds of standstill, estimated."""
     problem: _builtins.str
     """Why it failed or was superseded, in words."""
+    vm_name: _builtins.str
+    """The machine's name."""
     @_builtins.property
     def hourly_saving(self) -> _common_pb2.Money:
         """Saving an hour."""
@@ -1191,10 +1306,11 @@ class PlannedMove(_message.Message):
         downtime_seconds: _builtins.float = ...,
         downtime: _common_pb2.Money | None = ...,
         problem: _builtins.str = ...,
+        vm_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime", "egress", b"egress", "flat", b"flat", "hourly_saving", b"hourly_saving", "move_cost", b"move_cost", "overlap", b"overlap", "saving", b"saving", "saving_deviation", b"saving_deviation", "saving_needed", b"saving_needed", "sure_saving", b"sure_saving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "counterfactual", b"counterfactual", "downtime", b"downtime", "downtime_seconds", b"downtime_seconds", "egress", b"egress", "flat", b"flat", "from_cloud", b"from_cloud", "hourly_saving", b"hourly_saving", "migration_id", b"migration_id", "move_cost", b"move_cost", "overlap", b"overlap", "problem", b"problem", "reason", b"reason", "saving", b"saving", "saving_deviation", b"saving_deviation", "saving_needed", b"saving_needed", "state", b"state", "sure_saving", b"sure_saving", "to_cloud", b"to_cloud", "transfer_bytes", b"transfer_bytes", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "counterfactual", b"counterfactual", "downtime", b"downtime", "downtime_seconds", b"downtime_seconds", "egress", b"egress", "flat", b"flat", "from_cloud", b"from_cloud", "hourly_saving", b"hourly_saving", "migration_id", b"migration_id", "move_cost", b"move_cost", "overlap", b"overlap", "problem", b"problem", "reason", b"reason", "saving", b"saving", "saving_deviation", b"saving_deviation", "saving_needed", b"saving_needed", "state", b"state", "sure_saving", b"sure_saving", "to_cloud", b"to_cloud", "transfer_bytes", b"transfer_bytes", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1216,6 +1332,7 @@ class Plan(_message.Message):
     AUTOMATION_FIELD_NUMBER: _builtins.int
     APPROVED_BY_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """UUID."""
     policy_id: _builtins.str
@@ -1230,6 +1347,8 @@ class Plan(_message.Message):
     """How much the tenant's policies let it do."""
     approved_by: _builtins.str
     """Who approved it: a SPIFFE id, or "automatic"."""
+    tenant_domain: _builtins.str
+    """The provider whose tenant it is."""
     @_builtins.property
     def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedMove]:
         """Its moves. At most 1,000."""
@@ -1255,10 +1374,11 @@ class Plan(_message.Message):
         automation: Global___Automation.ValueType = ...,
         approved_by: _builtins.str = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
+        tenant_domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "automation", b"automation", "created_at", b"created_at", "ended_at", b"ended_at", "generation", b"generation", "moves", b"moves", "plan_id", b"plan_id", "policy_id", b"policy_id", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "automation", b"automation", "created_at", b"created_at", "ended_at", b"ended_at", "generation", b"generation", "moves", b"moves", "plan_id", b"plan_id", "policy_id", b"policy_id", "state", b"state", "tenant", b"tenant", "tenant_domain", b"tenant_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1272,21 +1392,29 @@ class PutPolicyRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    DELEGATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Made by the caller (UUID)."""
     @_builtins.property
     def policy(self) -> Global___Policy:
         """The policy; `generation` is the one it must have now, 0 for a new one."""
 
+    @_builtins.property
+    def delegation(self) -> _common_pb2.SignedDocument:
+        """The caller's `StandingDelegation` to this broker; unset keeps the one that the policy has. Required
+        for a new one.
+        """
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         policy: Global___Policy | None = ...,
+        delegation: _common_pb2.SignedDocument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "policy", b"policy", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1377,16 +1505,24 @@ class DeletePolicyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_ID_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """The policy."""
+    tenant_domain: _builtins.str
+    """The provider whose tenant it is; empty is the caller's."""
+    tenant: _builtins.str
+    """The tenant; empty is the caller."""
     def __init__(
         self,
         *,
         policy_id: _builtins.str = ...,
+        tenant_domain: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_id", b"policy_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_id", b"policy_id", "tenant", b"tenant", "tenant_domain", b"tenant_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1417,19 +1553,27 @@ class ListPlansRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    LIVE_ONLY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Plans a page."""
     page_token: _builtins.str
     """Where to go on."""
+    policy_id: _builtins.str
+    """Only those of this policy; empty is all."""
+    live_only: _builtins.bool
+    """Only plans that have not ended."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        policy_id: _builtins.str = ...,
+        live_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["live_only", b"live_only", "page_size", b"page_size", "page_token", b"page_token", "policy_id", b"policy_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,9 @@ if _version_not_supported:
 
 class BrokerServiceStub:
     """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
-    the broker's own provider's.
+    a tenant's own; an operator of any provider has those of its provider's tenants. What belongs to others
+    is NOT_FOUND. FAILED_PRECONDITION (AUTOMATION_OFF) for all of them where the operator has switched
+    automatic placement off.
     """
 
     def __init__(self, channel):
@@ -95,7 +97,9 @@ class BrokerServiceStub:
 
 class BrokerServiceServicer:
     """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
-    the broker's own provider's.
+    a tenant's own; an operator of any provider has those of its provider's tenants. What belongs to others
+    is NOT_FOUND. FAILED_PRECONDITION (AUTOMATION_OFF) for all of them where the operator has switched
+    automatic placement off.
     """
 
     def Place(self, request, context):
@@ -127,21 +131,24 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutPolicy(self, request, context):
-        """Sets a policy of automatic placement. ABORTED (GENERATION_CONFLICT).
+        """Sets a policy of automatic placement, with the standing delegation under which it acts. ABORTED
+        (GENERATION_CONFLICT), PERMISSION_DENIED (DELEGATION_INVALID) for a delegation that somebody else
+        signed, or for another broker or tenant; RESOURCE_EXHAUSTED (TOO_MANY_POLICIES).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPolicies(self, request, context):
-        """Lists policies.
+        """Lists policies, by provider, tenant and name, with how they were last evaluated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeletePolicy(self, request, context):
-        """Deletes a policy. Succeeds when there is none.
+        """Deletes a policy and its delegation; cancels what its plans have not begun, and follows what runs to
+        its end. Succeeds when there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,7 +169,8 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchPlan(self, request, context):
-        """Streams a plan until it ends. NOT_FOUND (RECORD_NOT_FOUND).
+        """Streams a plan at once and at every change until it ends. NOT_FOUND (RECORD_NOT_FOUND);
+        RESOURCE_EXHAUSTED (TOO_MANY_WATCHES) while as many are going on as this broker allows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -251,7 +259,9 @@ def add_BrokerServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class BrokerService:
     """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
-    the broker's own provider's.
+    a tenant's own; an operator of any provider has those of its provider's tenants. What belongs to others
+    is NOT_FOUND. FAILED_PRECONDITION (AUTOMATION_OFF) for all of them where the operator has switched
+    automatic placement off.
     """
 
     @staticmethod

@@ -30,7 +30,9 @@ GRPC_VERSION: str
 
 class BrokerServiceStub:
     """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
-    the broker's own provider's.
+    a tenant's own; an operator of any provider has those of its provider's tenants. What belongs to others
+    is NOT_FOUND. FAILED_PRECONDITION (AUTOMATION_OFF) for all of them where the operator has switched
+    automatic placement off.
     """
 
     @_typing.overload
@@ -54,17 +56,24 @@ class BrokerServiceStub:
     (PEER_UNAVAILABLE) as for Place.
     """
     PutPolicy: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PutPolicyRequest, _broker_pb2.PutPolicyResponse]
-    """Sets a policy of automatic placement. ABORTED (GENERATION_CONFLICT)."""
+    """Sets a policy of automatic placement, with the standing delegation under which it acts. ABORTED
+    (GENERATION_CONFLICT), PERMISSION_DENIED (DELEGATION_INVALID) for a delegation that somebody else
+    signed, or for another broker or tenant; RESOURCE_EXHAUSTED (TOO_MANY_POLICIES).
+    """
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListPoliciesRequest, _broker_pb2.ListPoliciesResponse]
-    """Lists policies."""
+    """Lists policies, by provider, tenant and name, with how they were last evaluated."""
     DeletePolicy: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DeletePolicyRequest, _broker_pb2.DeletePolicyResponse]
-    """Deletes a policy. Succeeds when there is none."""
+    """Deletes a policy and its delegation; cancels what its plans have not begun, and follows what runs to
+    its end. Succeeds when there is none.
+    """
     ListPlans: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListPlansRequest, _broker_pb2.ListPlansResponse]
     """Lists plans, newest first."""
     GetPlan: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetPlanRequest, _broker_pb2.GetPlanResponse]
     """Gets a plan. NOT_FOUND (RECORD_NOT_FOUND)."""
     WatchPlan: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchPlanRequest, _broker_pb2.WatchPlanResponse]
-    """Streams a plan until it ends. NOT_FOUND (RECORD_NOT_FOUND)."""
+    """Streams a plan at once and at every change until it ends. NOT_FOUND (RECORD_NOT_FOUND);
+    RESOURCE_EXHAUSTED (TOO_MANY_WATCHES) while as many are going on as this broker allows.
+    """
     ApprovePlan: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ApprovePlanRequest, _broker_pb2.ApprovePlanResponse]
     """Approves a recommended plan. ABORTED (GENERATION_CONFLICT), FAILED_PRECONDITION
     (MIGRATION_STATE) when it was superseded.
@@ -75,7 +84,9 @@ class BrokerServiceStub:
 @_typing.type_check_only
 class BrokerServiceAsyncStub(BrokerServiceStub):
     """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
-    the broker's own provider's.
+    a tenant's own; an operator of any provider has those of its provider's tenants. What belongs to others
+    is NOT_FOUND. FAILED_PRECONDITION (AUTOMATION_OFF) for all of them where the operator has switched
+    automatic placement off.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -96,17 +107,24 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     (PEER_UNAVAILABLE) as for Place.
     """
     PutPolicy: _aio.UnaryUnaryMultiCallable[_broker_pb2.PutPolicyRequest, _broker_pb2.PutPolicyResponse]  # type: ignore[assignment]
-    """Sets a policy of automatic placement. ABORTED (GENERATION_CONFLICT)."""
+    """Sets a policy of automatic placement, with the standing delegation under which it acts. ABORTED
+    (GENERATION_CONFLICT), PERMISSION_DENIED (DELEGATION_INVALID) for a delegation that somebody else
+    signed, or for another broker or tenant; RESOURCE_EXHAUSTED (TOO_MANY_POLICIES).
+    """
     ListPolicies: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListPoliciesRequest, _broker_pb2.ListPoliciesResponse]  # type: ignore[assignment]
-    """Lists policies."""
+    """Lists policies, by provider, tenant and name, with how they were last evaluated."""
     DeletePolicy: _aio.UnaryUnaryMultiCallable[_broker_pb2.DeletePolicyRequest, _broker_pb2.DeletePolicyResponse]  # type: ignore[assignment]
-    """Deletes a policy. Succeeds when there is none."""
+    """Deletes a policy and its delegation; cancels what its plans have not begun, and follows what runs to
+    its end. Succeeds when there is none.
+    """
     ListPlans: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListPlansRequest, _broker_pb2.ListPlansResponse]  # type: ignore[assignment]
     """Lists plans, newest first."""
     GetPlan: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetPlanRequest, _broker_pb2.GetPlanResponse]  # type: ignore[assignment]
     """Gets a plan. NOT_FOUND (RECORD_NOT_FOUND)."""
     WatchPlan: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchPlanRequest, _broker_pb2.WatchPlanResponse]  # type: ignore[assignment]
-    """Streams a plan until it ends. NOT_FOUND (RECORD_NOT_FOUND)."""
+    """Streams a plan at once and at every change until it ends. NOT_FOUND (RECORD_NOT_FOUND);
+    RESOURCE_EXHAUSTED (TOO_MANY_WATCHES) while as many are going on as this broker allows.
+    """
     ApprovePlan: _aio.UnaryUnaryMultiCallable[_broker_pb2.ApprovePlanRequest, _broker_pb2.ApprovePlanResponse]  # type: ignore[assignment]
     """Approves a recommended plan. ABORTED (GENERATION_CONFLICT), FAILED_PRECONDITION
     (MIGRATION_STATE) when it was superseded.
@@ -116,7 +134,9 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
 
 class BrokerServiceServicer:
     """Placement. Callers: users and operators of the federation; managers for Place. Policies and plans are
-    the broker's own provider's.
+    a tenant's own; an operator of any provider has those of its provider's tenants. What belongs to others
+    is NOT_FOUND. FAILED_PRECONDITION (AUTOMATION_OFF) for all of them where the operator has switched
+    automatic placement off.
     """
 
     def Place(
@@ -155,21 +175,26 @@ class BrokerServiceServicer:
         request: _broker_pb2.PutPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.PutPolicyResponse, _abc.Awaitable[_broker_pb2.PutPolicyResponse]]:
-        """Sets a policy of automatic placement. ABORTED (GENERATION_CONFLICT)."""
+        """Sets a policy of automatic placement, with the standing delegation under which it acts. ABORTED
+        (GENERATION_CONFLICT), PERMISSION_DENIED (DELEGATION_INVALID) for a delegation that somebody else
+        signed, or for another broker or tenant; RESOURCE_EXHAUSTED (TOO_MANY_POLICIES).
+        """
 
     def ListPolicies(
         self,
         request: _broker_pb2.ListPoliciesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.ListPoliciesResponse, _abc.Awaitable[_broker_pb2.ListPoliciesResponse]]:
-        """Lists policies."""
+        """Lists policies, by provider, tenant and name, with how they were last evaluated."""
 
     def DeletePolicy(
         self,
         request: _broker_pb2.DeletePolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.DeletePolicyResponse, _abc.Awaitable[_broker_pb2.DeletePolicyResponse]]:
-        """Deletes a policy. Succeeds when there is none."""
+        """Deletes a policy and its delegation; cancels what its plans have not begun, and follows what runs to
+        its end. Succeeds when there is none.
+        """
 
     def ListPlans(
         self,
@@ -190,7 +215,9 @@ class BrokerServiceServicer:
         request: _broker_pb2.WatchPlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.WatchPlanResponse], _abc.AsyncIterator[_broker_pb2.WatchPlanResponse]]:
-        """Streams a plan until it ends. NOT_FOUND (RECORD_NOT_FOUND)."""
+        """Streams a plan at once and at every change until it ends. NOT_FOUND (RECORD_NOT_FOUND);
+        RESOURCE_EXHAUSTED (TOO_MANY_WATCHES) while as many are going on as this broker allows.
+        """
 
     def ApprovePlan(
         self,

@@ -226,6 +226,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The dispute was decided otherwise; metadata `state`."""
     ERROR_REASON_SETTLEMENT_DIFFERS: _ErrorReason.ValueType  # 164
     """The other provider has netted other amounts; metadata `ours` and `theirs`."""
+    ERROR_REASON_AUTOMATION_OFF: _ErrorReason.ValueType  # 170
+    """The broker's operator has switched automatic placement off."""
+    ERROR_REASON_TOO_MANY_POLICIES: _ErrorReason.ValueType  # 171
+    """A tenant, or the broker, has as many policies as it may."""
+    ERROR_REASON_TOO_MANY_WATCHES: _ErrorReason.ValueType  # 172
+    """As many plans are watched as the broker allows."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every stable error code of the project. A name, once released, never changes its meaning."""
@@ -408,6 +414,12 @@ ERROR_REASON_DISPUTE_STATE: ErrorReason.ValueType  # 163
 """The dispute was decided otherwise; metadata `state`."""
 ERROR_REASON_SETTLEMENT_DIFFERS: ErrorReason.ValueType  # 164
 """The other provider has netted other amounts; metadata `ours` and `theirs`."""
+ERROR_REASON_AUTOMATION_OFF: ErrorReason.ValueType  # 170
+"""The broker's operator has switched automatic placement off."""
+ERROR_REASON_TOO_MANY_POLICIES: ErrorReason.ValueType  # 171
+"""A tenant, or the broker, has as many policies as it may."""
+ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 172
+"""As many plans are watched as the broker allows."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _DiskKind:
@@ -977,6 +989,80 @@ class Delegation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Delegation: _TypeAlias = Delegation  # noqa: Y015
+
+@_typing.final
+class StandingDelegation(_message.Message):
+    """A tenant lets a broker move its machines again and again, within bounds, until a day. Travels as a
+    `SignedDocument` with purpose "standing-delegation", signed by the tenant's user, or by an operator for
+    the machines that the tenant has in its own provider's clouds. Besides moving it lets the broker look:
+    at the machines that it covers, at what moving them would take, and at migrations that it began.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELEGATION_ID_FIELD_NUMBER: _builtins.int
+    DELEGATE_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    VM_IDS_FIELD_NUMBER: _builtins.int
+    FROM_CLOUDS_FIELD_NUMBER: _builtins.int
+    TO_CLOUDS_FIELD_NUMBER: _builtins.int
+    MOVES_MAX_FIELD_NUMBER: _builtins.int
+    WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    delegation_id: _builtins.str
+    """Made by the signer (UUID)."""
+    delegate: _builtins.str
+    """SPIFFE id of the broker."""
+    tenant_domain: _builtins.str
+    """The provider whose tenant it is."""
+    tenant: _builtins.str
+    """The tenant."""
+    moves_max: _builtins.int
+    """A broker moves no machine away from one cloud more often than this within `window_seconds`, moves
+    that failed included. 1 to 100.
+    """
+    window_seconds: _builtins.int
+    """One hour to 35 days."""
+    @_builtins.property
+    def vm_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these machines (UUIDs); empty is all of the tenant's. At most 256."""
+
+    @_builtins.property
+    def from_clouds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The clouds that machines may leave. One at least, at most 64."""
+
+    @_builtins.property
+    def to_clouds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The clouds that machines may go to. One at least, at most 64."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """It begins no migration and shows no machine after this moment. At most 35 days ahead when it is
+        shown.
+        """
+
+    def __init__(
+        self,
+        *,
+        delegation_id: _builtins.str = ...,
+        delegate: _builtins.str = ...,
+        tenant_domain: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        vm_ids: _abc.Iterable[_builtins.str] | None = ...,
+        from_clouds: _abc.Iterable[_builtins.str] | None = ...,
+        to_clouds: _abc.Iterable[_builtins.str] | None = ...,
+        moves_max: _builtins.int = ...,
+        window_seconds: _builtins.int = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegate", b"delegate", "delegation_id", b"delegation_id", "expires_at", b"expires_at", "from_clouds", b"from_clouds", "moves_max", b"moves_max", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "to_clouds", b"to_clouds", "vm_ids", b"vm_ids", "window_seconds", b"window_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StandingDelegation: _TypeAlias = StandingDelegation  # noqa: Y015
 
 @_typing.final
 class DiskReceipt(_message.Message):

@@ -1910,19 +1910,25 @@ class ListVmsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DELEGATION_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Machines a page."""
     page_token: _builtins.str
     """Where to go on."""
+    @_builtins.property
+    def delegation(self) -> _common_pb2.SignedDocument:
+        """For a broker: a `StandingDelegation`; the list has the machines that it covers."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        delegation: _common_pb2.SignedDocument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1968,7 +1974,7 @@ class GetVmRequest(_message.Message):
     """UUID or name; of a broker, the UUID."""
     @_builtins.property
     def delegation(self) -> _common_pb2.SignedDocument:
-        """For a broker: the tenant's `Delegation` for this machine."""
+        """For a broker: the tenant's `Delegation` for this machine, or a `StandingDelegation` that covers it."""
 
     def __init__(
         self,
@@ -2403,7 +2409,9 @@ class MigrateVmRequest(_message.Message):
 
     @_builtins.property
     def delegation(self) -> _common_pb2.SignedDocument:
-        """For a broker: the tenant's `Delegation` for this machine and migration."""
+        """For a broker: the tenant's `Delegation` for this machine and migration, or a `StandingDelegation`
+        that covers the machine and both clouds.
+        """
 
     @_builtins.property
     def quote(self) -> _common_pb2.SignedDocument:
@@ -2477,6 +2485,7 @@ class EstimateMigrationRequest(_message.Message):
     TO_CLOUD_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    DELEGATION_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     """UUID or name of the machine."""
     to_cloud: _builtins.str
@@ -2487,6 +2496,10 @@ class EstimateMigrationRequest(_message.Message):
     def options(self) -> _common_pb2.TransferOptions:
         """What the transfer would use."""
 
+    @_builtins.property
+    def delegation(self) -> _common_pb2.SignedDocument:
+        """For a broker: a `StandingDelegation` that covers the machine and both clouds."""
+
     def __init__(
         self,
         *,
@@ -2494,10 +2507,11 @@ class EstimateMigrationRequest(_message.Message):
         to_cloud: _builtins.str = ...,
         mode: _common_pb2.MigrationMode.ValueType = ...,
         options: _common_pb2.TransferOptions | None = ...,
+        delegation: _common_pb2.SignedDocument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "options", b"options", "to_cloud", b"to_cloud", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "mode", b"mode", "options", b"options", "to_cloud", b"to_cloud", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2609,7 +2623,9 @@ class GetMigrationRequest(_message.Message):
     """The migration."""
     @_builtins.property
     def delegation(self) -> _common_pb2.SignedDocument:
-        """For a broker: the tenant's `Delegation` for this migration."""
+        """For a broker: the tenant's `Delegation` for this migration, or the `StandingDelegation` of which one
+        let it begin.
+        """
 
     def __init__(
         self,

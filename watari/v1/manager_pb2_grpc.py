@@ -28,7 +28,8 @@ if _version_not_supported:
 class ManagerServiceStub:
     """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
-    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
+    a standing one. What belongs to others is NOT_FOUND.
     PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
@@ -148,7 +149,8 @@ class ManagerServiceStub:
 class ManagerServiceServicer:
     """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
-    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
+    a standing one. What belongs to others is NOT_FOUND.
     PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
@@ -440,7 +442,8 @@ def add_ManagerServiceServicer_to_server(servicer, server):
 class ManagerService:
     """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
-    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
+    a standing one. What belongs to others is NOT_FOUND.
     PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 

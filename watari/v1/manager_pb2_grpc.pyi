@@ -32,7 +32,8 @@ GRPC_VERSION: str
 class ManagerServiceStub:
     """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
-    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
+    a standing one. What belongs to others is NOT_FOUND.
     PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
@@ -122,7 +123,8 @@ class ManagerServiceStub:
 class ManagerServiceAsyncStub(ManagerServiceStub):
     """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
-    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
+    a standing one. What belongs to others is NOT_FOUND.
     PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
@@ -208,7 +210,8 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
 class ManagerServiceServicer:
     """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
-    GetMigration, under a delegation of a user or operator. What belongs to others is NOT_FOUND.
+    GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
+    a standing one. What belongs to others is NOT_FOUND.
     PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
     """
 
