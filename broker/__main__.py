@@ -5,6 +5,10 @@ from functools import partial
 
 import grpc
 
+from broker.automation.bell import Bell
+from broker.automation.desk import Desk
+from broker.automation.engine import Engine
+from broker.automation.store import Store
 from broker.batch.batcher import Batcher
 from broker.catalogue import Catalogue
 from broker.deciding import Decider
@@ -13,6 +17,7 @@ from broker.peers import Peers
 from broker.service import BrokerServicer
 from broker.settings import Settings
 from watari import metrics, rpc, service
+from watari.periodic import Periodic
 from watari.v1 import broker_pb2_grpc
 
 
@@ -43,7 +48,10 @@ def assemble(settings: Settings, context: service.Context) -> rpc.Server:
         submissions_max=settings.submissions_max,
     )
     batcher = Batcher(catalogue, context.clock, settings.batch_runs_max)
-    servicer = BrokerServicer(catalogue, migrator, batcher, context.clock)
+    desk = None
+    if settings.automation.path is not None:
+        desk = automation(settings, context, catalogue, migrator, peers)
+    servicer = BrokerServicer(catalogue, migrator, batcher, context.clock, desk)
     metrics.expose(settings.metrics, context.stack)
 
     def register(server: grpc.Server) -> None:
@@ -57,6 +65,28 @@ def assemble(settings: Settings, context: service.Context) -> rpc.Server:
         servicers=register,
         settings=settings.rpc,
     )
+
+
+def automation(
+    settings: Settings,
+    context: service.Context,
+    catalogue: Catalogue,
+    migrator: Migrator,
+    peers: Peers,
+) -> Desk:
+    """Policies and plans, evaluated from now on until the context's stack is closed."""
+    own = settings.automation
+    if own.path is None:
+        raise ValueError("without a path there is nowhere to keep policies")
+    store = Store(own.path)
+    context.stack.callback(store.close)
+    bell = Bell()
+    managers = partial(peers.manager, call_seconds_max=settings.manager_call_seconds_max)
+    engine = Engine(own, store, catalogue, migrator, managers, context.clock, bell)
+    context.stack.enter_context(
+        Periodic("automation", own.interval_seconds, context.clock, engine.evaluate)
+    )
+    return Desk(own, store, engine, bell, context.identity, context.clock)
 
 
 def _spare_the_collector() -> None:

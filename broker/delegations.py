@@ -28,12 +28,12 @@ def require(
     return read
 
 
-def require_vm(read: common_pb2.Delegation, asked: str, vm: manager_pb2.Vm) -> None:
+def require_vm(vm_id: str, asked: str, vm: manager_pb2.Vm) -> None:
     """Raises Denied DELEGATION_INVALID unless the machine that was delegated, `vm` as its manager
     knows it, is the one that is `asked` for by UUID or name.
     """
     if asked not in (vm.vm_id, vm.name):
         raise invalid(
-            f"it is for machine {read.vm_id}, not for {asked}",
+            f"it is for machine {vm_id}, not for {asked}",
             "have it signed for the machine that is to move",
         )

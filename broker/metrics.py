@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from watari import errors
 
@@ -11,20 +11,32 @@ QUERIES = Counter("watari_broker_queries", "Questions that were answered or refu
 REFUSALS = Counter(
     "watari_broker_refusals", "Questions that were refused, by reason.", ["method", "reason"]
 )
+MOVES = Counter("watari_broker_plan_moves", "Moves of plans: begun, done, failed.", ["outcome"])
+EVALUATION_SECONDS = Histogram(
+    "watari_broker_evaluation_seconds",
+    "Time of one evaluation of all policies.",
+    buckets=(0.01, 0.1, 1, 10, 60, 600),
+)
 
 OTHER = "OTHER"
 """Stands for every reason that is not told by itself: peers choose reasons too, without end."""
 
 REASONS = frozenset(
     {
+        "AUTOMATION_OFF",
         "CLOUD_NOT_FOUND",
         "DEADLINE_EXCEEDED",
+        "DELEGATION_INVALID",
         "FIELD_INVALID",
+        "GENERATION_CONFLICT",
         "ID_REUSED",
         "NO_CANDIDATE",
         "PEER_ERROR",
         "PEER_UNAVAILABLE",
+        "RECORD_NOT_FOUND",
         "TOO_MANY_BATCHES",
+        "TOO_MANY_POLICIES",
+        "TOO_MANY_WATCHES",
         "VM_ALREADY_THERE",
         "VM_BUSY",
         "VM_NOT_FOUND",

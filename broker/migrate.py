@@ -70,16 +70,22 @@ class Migrator:
         what the source's manager raises.
         """
         delegation = delegations.require(request, caller, self.own, self.clock.now())
+        return self.carry_out(request, delegation.vm_id, tuple(delegation.to_clouds))
+
+    def carry_out(
+        self, request: broker_pb2.MigrateRequest, vm_id: str, to_clouds: tuple[str, ...]
+    ) -> broker_pb2.MigrateResponse:
+        """The same for one machine, to one of the clouds (any, where there are none), under the
+        request's delegation, which the source's manager checks.
+        """
         snapshot = self.catalogue.current()
         manager = self.managers(_source_manager(snapshot, request.from_cloud))
         present = _present(manager, request)
         if present is not None:
             return broker_pb2.MigrateResponse(migration=present)
-        vm = manager.get_vm(delegation.vm_id, request.delegation)
-        delegations.require_vm(delegation, request.vm, vm)
-        wanted = replace(
-            criteria.of_migrate(request, vm.resources), to_clouds=tuple(delegation.to_clouds)
-        )
+        vm = manager.get_vm(vm_id, request.delegation)
+        delegations.require_vm(vm_id, request.vm, vm)
+        wanted = replace(criteria.of_migrate(request, vm.resources), to_clouds=to_clouds)
         now = self.clock.now()
         placement = self.decider.decide(
             request.migration_id,

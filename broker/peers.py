@@ -82,6 +82,24 @@ class ManagerPeer:
         request = manager_pb2.GetMigrationRequest(migration_id=migration_id, delegation=delegation)
         return self._call(self.stub.GetMigration, request).migration
 
+    def list_vms(
+        self, delegation: common_pb2.SignedDocument, page_size: int, page_token: str
+    ) -> manager_pb2.ListVmsResponse:
+        """ManagerService.ListVms."""
+        request = manager_pb2.ListVmsRequest(
+            page_size=page_size, page_token=page_token, delegation=delegation
+        )
+        return self._call(self.stub.ListVms, request)
+
+    def estimate(
+        self, request: manager_pb2.EstimateMigrationRequest, seconds_max: float
+    ) -> manager_pb2.EstimateMigrationResponse:
+        """ManagerService.EstimateMigration. Not repeated: every try reads the disks."""
+        return _reached(
+            self.target,
+            lambda: rpc.call(self.stub.EstimateMigration, request, timeout_seconds=seconds_max),
+        )
+
     def migrate_vm(self, order: manager_pb2.MigrateVmRequest) -> manager_pb2.Migration:
         """ManagerService.MigrateVm; repeatable, since the caller made the id."""
         return self._call(self.stub.MigrateVm, order).migration

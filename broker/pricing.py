@@ -56,6 +56,10 @@ class Sheet:
     vcpu_hour: Decimal
     memory_gib_hour: Decimal
     disk_gib_month: Decimal
+    egress_gib: Decimal = Decimal()
+    """Per GiB that a migration takes out; 0 where it is in another currency or cannot be read."""
+    migration_flat: Decimal = Decimal()
+    """Per migration, either direction; likewise."""
 
 
 def hourly(sheet: Sheet, needed: amounts.Amounts) -> Price:
@@ -90,7 +94,19 @@ def read(message: directory_pb2.PriceSheet | None) -> tuple[Sheet | None, str]:
         vcpu_hour, memory_gib_hour, disk_gib_month = map(_unit_price, given)
     except errors.InvalidArgument as error:
         return None, f"publishes a price that cannot be used: {error.message}"
-    sheet = Sheet(message.version, currencies[0], vcpu_hour, memory_gib_hour, disk_gib_month)
+    egress_gib, flat = (
+        _of_migrations(price, currencies[0])
+        for price in (message.egress_gib, message.migration_flat)
+    )
+    sheet = Sheet(
+        message.version,
+        currencies[0],
+        vcpu_hour,
+        memory_gib_hour,
+        disk_gib_month,
+        egress_gib,
+        flat,
+    )
     return sheet, ""
 
 
@@ -103,6 +119,16 @@ def require_price(message: common_pb2.Money, field: str) -> Price:
     if amount < 0:
         raise validate.invalid_field(field, f"{amount} is negative", "0 or more")
     return Price(message.currency_code, amount)
+
+
+def _of_migrations(message: common_pb2.Money, currency: str) -> Decimal:
+    """What placement does not rank by, and what therefore makes no sheet unusable."""
+    if message.currency_code != currency:
+        return Decimal()
+    try:
+        return _unit_price(message)
+    except errors.InvalidArgument:
+        return Decimal()
 
 
 def _unit_price(message: common_pb2.Money) -> Decimal:

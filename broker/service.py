@@ -1,8 +1,10 @@
-"""BrokerService: checks requests and calls the domain. Policies and plans are not served yet."""
+"""BrokerService: checks requests and calls the domain."""
 
 import grpc
 
 from broker import criteria, metrics, place
+from broker.automation.desk import Desk
+from broker.automation.service import AutomationCalls
 from broker.batch.batcher import Batcher
 from broker.catalogue import Catalogue
 from broker.migrate import Migrator
@@ -14,12 +16,18 @@ VM_BYTES_MAX = 256
 """Longest name of a machine."""
 
 
-class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
-    """Placement."""
+class BrokerServicer(AutomationCalls, broker_pb2_grpc.BrokerServiceServicer):
+    """Placement, and automatic placement where it is switched on."""
 
     def __init__(
-        self, catalogue: Catalogue, migrator: Migrator, batcher: Batcher, clock: Clock
+        self,
+        catalogue: Catalogue,
+        migrator: Migrator,
+        batcher: Batcher,
+        clock: Clock,
+        desk: Desk | None = None,
     ) -> None:
+        AutomationCalls.__init__(self, desk)
         self._catalogue = catalogue
         self._migrator = migrator
         self._batcher = batcher

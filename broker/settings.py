@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from broker.automation.settings import AutomationSettings
 from broker.inflight import InFlightSettings
 from watari.metrics import MetricsSettings
 from watari.rpc.settings import RpcSettings
@@ -70,6 +71,9 @@ class Settings:
     batch_runs_max: int = field(default=1, metadata={"min": 1, "max": 16})
     """Batches that are solved at once; further ones are refused. Each keeps one processor busy
     for up to its time limit, and all else that the broker answers shares the others."""
+
+    automation: AutomationSettings = field(default_factory=AutomationSettings)
+    """Policies and plans; off unless it has a path."""
 
     metrics: MetricsSettings = MetricsSettings()
     """Where Prometheus fetches."""

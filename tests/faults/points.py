@@ -83,11 +83,15 @@ ELSEWHERE = {
     "manager.saga.after_resolve",
     "manager.resolutions.after_decided",
     "agent.attempt.after_round",
+    # A policy's moves: tests/integration/test_broker_automation.py.
+    "broker.automation.after_record",
+    "broker.automation.after_ask",
+    "broker.automation.before_finish",
     # An operator's hooks.
     "agent.hooks.before_due",
 }
-"""Fail points that no migration of a machine that is off passes; directory, manager, lab and
-evacuations have tests of their own for them.
+"""Fail points that no migration of a machine that is off passes; directory, manager, broker, lab
+and evacuations have tests of their own for them.
 """
 
 PASSES = {"manager.saga.before_state": 4, "manager.saga.after_state": 4}

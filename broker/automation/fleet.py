@@ -1,0 +1,112 @@
+"""What managers tell of a tenant's machines, under its standing delegation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from broker import endpoints
+from broker.automation.policy_rows import Held
+from broker.snapshot import Snapshot
+from watari import errors, logs
+from watari.settings import EndpointSettings
+from watari.v1 import common_pb2, manager_pb2
+
+PAGE_SIZE = 500
+"""Machines that are asked for at a time."""
+
+_log = logs.get(__name__)
+
+
+class Manager(Protocol):
+    """What is asked of a manager. Each call raises WatariError."""
+
+    def list_vms(
+        self, delegation: common_pb2.SignedDocument, page_size: int, page_token: str
+    ) -> manager_pb2.ListVmsResponse:
+        """ManagerService.ListVms."""
+        ...
+
+    def estimate(
+        self, request: manager_pb2.EstimateMigrationRequest, seconds_max: float
+    ) -> manager_pb2.EstimateMigrationResponse:
+        """ManagerService.EstimateMigration."""
+        ...
+
+    def get_migration(
+        self, migration_id: str, delegation: common_pb2.SignedDocument
+    ) -> manager_pb2.Migration:
+        """ManagerService.GetMigration."""
+        ...
+
+
+@dataclass
+class Fleet:
+    """The managers during one evaluation: one that does not answer is asked no second time."""
+
+    managers: Callable[[EndpointSettings], Manager]
+    snapshot: Snapshot
+    silent: dict[str, str] = field(default_factory=dict)
+    """Clouds whose managers did not answer, and how that was, in words."""
+
+    def machines(
+        self, held: Held, machines_max: int
+    ) -> tuple[dict[str, manager_pb2.Vm], dict[str, str]]:
+        """The policy's machines by id, and clouds of which nothing is known, with why; under ""
+        that there are too many.
+        """
+        found: dict[str, manager_pb2.Vm] = {}
+        missed: dict[str, str] = {}
+        for cloud_id in sorted(set(held.delegation.from_clouds)):
+            try:
+                if not self._gather(held, cloud_id, machines_max, found):
+                    missed[""] = f"more than {machines_max} machines: the rest is not looked at"
+            except errors.WatariError as error:
+                missed[cloud_id] = f"{cloud_id}: {error.reason}: {error.message}"
+                _log.info(
+                    "machines not seen",
+                    policy=held.policy_id,
+                    tenant=str(held.tenant),
+                    cloud=cloud_id,
+                    reason=error.reason,
+                )
+        return found, missed
+
+    def ask(self, cloud_id: str) -> Manager:
+        """A cloud's manager. Raises NotFound CLOUD_NOT_FOUND, Unavailable for one that was silent,
+        and the errors of a record that names none.
+        """
+        if cloud_id in self.silent:
+            raise errors.Unavailable("PEER_UNAVAILABLE", self.silent[cloud_id])
+        cloud = self.snapshot.clouds.get(cloud_id)
+        if cloud is None:
+            raise errors.NotFound(
+                "CLOUD_NOT_FOUND", f"the directory has no cloud {cloud_id}", cloud=cloud_id
+            )
+        return self.managers(endpoints.manager_of(cloud))
+
+    def heard(self, cloud_id: str, error: errors.WatariError) -> None:
+        """Notes what came of asking."""
+        if isinstance(error, errors.Unavailable | errors.DeadlineExceeded):
+            self.silent[cloud_id] = error.message
+
+    def _gather(
+        self, held: Held, cloud_id: str, machines_max: int, found: dict[str, manager_pb2.Vm]
+    ) -> bool:
+        """Adds the machines of a cloud; whether there was room for all."""
+        manager, token = self.ask(cloud_id), ""
+        while True:
+            try:
+                page = manager.list_vms(held.document, PAGE_SIZE, token)
+            except errors.WatariError as error:
+                self.heard(cloud_id, error)
+                raise
+            for vm in page.vms:
+                if len(found) >= machines_max:
+                    return False
+                # A manager speaks for its own cloud only, and one that claims another's machine
+                # keeps nobody else from seeing it.
+                vm.cloud_id = cloud_id
+                found.setdefault(vm.vm_id, vm)
+            token = page.next_page_token
+            if not token:
+                return True

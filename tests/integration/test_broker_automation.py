@@ -1,0 +1,272 @@
+"""Policies that act: a real directory, two real managers, and a broker that evaluates."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Federation
+from tests.support.automation_world import ACME, GLOBEX, SCOPE, World, automation_world
+from tests.support.clouds import VM, eventually
+from watari import errors
+from watari.rpc import client
+from watari.v1 import broker_pb2, manager_pb2
+
+DONE, FAILED = broker_pb2.PLAN_STATE_DONE, broker_pb2.PLAN_STATE_FAILED
+RECOMMENDED, RUNNING = broker_pb2.PLAN_STATE_RECOMMENDED, broker_pb2.PLAN_STATE_RUNNING
+SUPERSEDED = broker_pb2.PLAN_STATE_SUPERSEDED
+
+
+@pytest.fixture
+def ready(federation: Federation, tmp_path: Path) -> Iterator[World]:
+    """web-1 of acme in tokyo, the cheaper cloud, and a broker."""
+    with automation_world(federation, tmp_path) as world:
+        world.tokyo.agent.add(VM, "web-1")
+        eventually(lambda: VM in world.tokyo.vms(), "the machine is seen")
+        world.start_broker()
+        yield world
+
+
+def approve(world: World, plan: broker_pb2.Plan, caller: str = ACME) -> broker_pb2.Plan:
+    request = broker_pb2.ApprovePlanRequest(
+        plan_id=plan.plan_id, expected_generation=plan.generation
+    )
+    return client.call(world.stub(caller).ApprovePlan, request).plan
+
+
+def the_plan(world: World, *states: int) -> broker_pb2.Plan:
+    """The newest plan, once it is in one of the states."""
+
+    def there() -> bool:
+        found = world.plans()
+        return bool(found) and found[0].state in states
+
+    eventually(there, f"a plan in {states}")
+    return world.plans()[0]
+
+
+def test_a_price_that_rises_moves_the_machine_by_itself_and_the_plan_says_why(
+    ready: World,
+) -> None:
+    assert ready.put().generation == 1
+    evaluation = ready.evaluated()
+    assert not evaluation.problems
+    (stay,) = evaluation.staying
+    assert (stay.vm_name, stay.cloud_id, stay.rule) == ("web-1", "tokyo", "best")
+    assert ready.plans() == []
+
+    ready.set_price(ready.tokyo, "5")
+    plan = the_plan(ready, DONE)
+    (move,) = plan.moves
+    assert (move.vm_name, move.from_cloud, move.to_cloud) == ("web-1", "tokyo", "osaka")
+    assert (move.cause, plan.approved_by) == ("saving", "automatic")
+    assert move.hourly_saving.units == 2 * (5 - 2)
+    assert move.reason.startswith("saves ")
+    assert "needs" in move.reason
+    assert move.counterfactual.startswith("stays if the saving is ")
+    assert VM in ready.osaka.vms()
+    assert VM not in ready.tokyo.vms()
+    migration = ready.tokyo.migration(move.migration_id)
+    assert (migration.requested_by, migration.state) == (
+        ACME,
+        manager_pb2.MIGRATION_STATE_SUCCEEDED,
+    )
+    # It stays there: nothing costs less.
+    assert ready.evaluated().staying[0].cloud_id == "osaka"
+    assert len(ready.plans()) == 1
+
+
+def test_a_machine_leaves_a_tainted_cloud_without_having_to_save(ready: World) -> None:
+    ready.put(objective="evacuate")
+    assert ready.evaluated().staying[0].rule == "best"
+    ready.tokyo.stop()
+    ready.tokyo.change(taints=("maintenance",))
+    ready.tokyo.start()
+    (move,) = the_plan(ready, DONE).moves
+    assert (move.cause, move.to_cloud) == ("taint", "osaka")
+    assert "maintenance" in move.reason
+
+
+def test_what_is_recommended_waits_for_approval_and_is_watched_to_its_end(ready: World) -> None:
+    ready.put(automation=broker_pb2.AUTOMATION_APPROVED)
+    ready.set_price(ready.tokyo, "5")
+    plan = the_plan(ready, RECOMMENDED)
+    ready.evaluated()
+    assert ready.plans()[0] == plan, "the same decision leaves the plan as it is"
+    stale = broker_pb2.ApprovePlanRequest(plan_id=plan.plan_id, expected_generation=99)
+    with pytest.raises(errors.Conflict) as caught:
+        client.call(ready.stub().ApprovePlan, stale)
+    assert caught.value.reason == "GENERATION_CONFLICT"
+
+    request = broker_pb2.WatchPlanRequest(plan_id=plan.plan_id)
+    seen = []
+    with client.stream(ready.stub().WatchPlan, request, timeout_seconds=30) as changes:
+        for change in changes:
+            if not seen:
+                assert approve(ready, change.plan).approved_by == ACME
+            seen.append(change.plan.state)
+    assert (seen[0], seen[-1]) == (RECOMMENDED, DONE)
+    assert RUNNING in seen
+    assert VM in ready.osaka.vms()
+
+
+def test_manual_only_recommends_and_a_better_price_here_takes_it_back(ready: World) -> None:
+    ready.put(automation=broker_pb2.AUTOMATION_MANUAL)
+    ready.set_price(ready.tokyo, "5")
+    plan = the_plan(ready, RECOMMENDED)
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        approve(ready, plan)
+    assert caught.value.reason == "MIGRATION_STATE"
+    ready.set_price(ready.tokyo, "1", version=3)
+    ended = the_plan(ready, SUPERSEDED)
+    assert ended.plan_id == plan.plan_id
+    assert ended.moves[0].problem == "it is better to stay now"
+    assert VM in ready.tokyo.vms()
+
+
+def test_a_cancelled_plan_moves_nothing(ready: World) -> None:
+    ready.put(automation=broker_pb2.AUTOMATION_APPROVED)
+    ready.set_price(ready.tokyo, "5")
+    plan = the_plan(ready, RECOMMENDED)
+    request = broker_pb2.CancelPlanRequest(plan_id=plan.plan_id)
+    cancelled = client.call(ready.stub().CancelPlan, request).plan
+    assert cancelled.state == SUPERSEDED
+    assert cancelled.moves[0].problem == f"{ACME} cancelled it"
+    with pytest.raises(errors.WatariError):
+        approve(ready, cancelled)
+    assert VM in ready.tokyo.vms()
+
+
+def test_a_move_that_no_delegation_covers_fails_with_the_managers_word(ready: World) -> None:
+    once = ready.delegate(scope=replace(SCOPE, moves_max=1))
+    ready.put(delegation=once)
+    ready.set_price(ready.tokyo, "5")
+    the_plan(ready, DONE)
+    ready.tokyo.wait_state(ready.plans()[0].moves[0].migration_id, "SUCCEEDED")
+    ready.osaka.wait_state(ready.osaka.migrate(VM, "tokyo").migration_id, "SUCCEEDED")
+    failed = the_plan(ready, FAILED)
+    assert "DELEGATION_INVALID" in failed.moves[0].problem
+    assert "leave 1 times" in failed.moves[0].problem
+
+
+def test_an_expired_delegation_shows_nothing_and_says_so(ready: World) -> None:
+    ready.put(delegation=ready.delegate(life_seconds=2))
+    eventually(lambda: "expired" in "".join(ready.evaluated().problems), "it is told")
+    ready.set_price(ready.tokyo, "5")
+    ready.evaluated()
+    assert ready.plans() == []
+
+
+def test_machines_go_only_where_the_delegation_lets_them(ready: World) -> None:
+    ready.put(delegation=ready.delegate(scope=replace(SCOPE, to_clouds=["tokyo"])))
+    ready.set_price(ready.tokyo, "5")
+
+    def told() -> bool:
+        return "delegation" in ready.evaluated().staying[0].reason
+
+    eventually(told, "why it stays")
+    assert ready.plans() == []
+
+
+def test_another_tenants_machines_are_left_alone(ready: World) -> None:
+    other = "6f1f2d2e-0000-4000-8000-000000000009"
+    ready.tokyo.agent.add(other, "db-1", tenant="globex")
+    eventually(lambda: other in ready.tokyo.vms(), "the machine is seen")
+    ready.put()
+    ready.set_price(ready.tokyo, "5")
+    the_plan(ready, DONE)
+    assert ready.evaluated().machines == 1
+    assert other in ready.tokyo.vms()
+
+
+def test_nothing_is_lost_when_the_broker_is_started_again(ready: World) -> None:
+    ready.put(automation=broker_pb2.AUTOMATION_APPROVED)
+    ready.set_price(ready.tokyo, "5")
+    plan = the_plan(ready, RECOMMENDED)
+    ready.stop_broker()
+    with sqlite3.connect(ready.path) as database:
+        before = database.execute("SELECT standing, looked_at FROM machines").fetchone()
+        assert database.execute("SELECT count(*) FROM forecasts").fetchone() == (2,)
+    ready.start_broker()
+    (policy,) = ready.policies()
+    assert (policy.generation, policy.delegated_by) == (1, ACME)
+    assert ready.plans()[0] == plan
+    ready.evaluated()
+    with sqlite3.connect(ready.path) as database:
+        after = database.execute("SELECT standing, looked_at FROM machines").fetchone()
+    assert after[1] > before[1]
+    assert approve(ready, ready.plans()[0]).plan_id == plan.plan_id
+    the_plan(ready, DONE)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "broker.automation.after_record",
+        "broker.automation.after_ask",
+        "broker.automation.before_finish",
+    ],
+)
+def test_a_broker_that_is_killed_mid_plan_finishes_it_once(ready: World, point: str) -> None:
+    ready.stop_broker()
+    process = ready.broker_process()
+    process.start({"WATARI_FAILPOINTS": f"{point}=1*kill"})
+    ready.put()
+    ready.set_price(ready.tokyo, "5")
+    process.wait_killed(30)
+    process.start()
+    plan = the_plan(ready, DONE)
+    assert len(ready.plans()) == 1
+    listed = client.call(
+        ready.tokyo.operator.ListMigrations, manager_pb2.ListMigrationsRequest()
+    ).migrations
+    assert [one.migration_id for one in listed] == [plan.moves[0].migration_id]
+    assert VM in ready.osaka.vms()
+
+
+def test_a_move_whose_manager_stays_away_fails_and_the_machine_rests(ready: World) -> None:
+    ready.stop_broker()
+    process = ready.broker_process()
+    process.start({"WATARI_FAILPOINTS": "broker.automation.after_record=1*kill"})
+    ready.put(cooldown_seconds=3600)
+    ready.set_price(ready.tokyo, "5")
+    process.wait_killed(30)
+    with sqlite3.connect(ready.path) as database:
+        database.execute("UPDATE moves SET began_at = began_at - 1000")
+    database.close()
+    process.start()
+    plan = the_plan(ready, FAILED)
+    assert "did not take it within" in plan.moves[0].problem
+    assert ready.evaluated().staying[0].rule == "cooldown"
+    assert VM in ready.tokyo.vms()
+
+
+def test_a_silent_manager_supersedes_no_plan(ready: World) -> None:
+    ready.put(automation=broker_pb2.AUTOMATION_APPROVED)
+    ready.set_price(ready.tokyo, "5")
+    plan = the_plan(ready, RECOMMENDED)
+    ready.tokyo.stop()
+    eventually(lambda: bool(ready.evaluated().problems), "its silence is told")
+    assert ready.plans()[0] == plan
+
+
+def test_a_deleted_policy_is_followed_to_the_end_of_what_runs_and_forgotten(
+    ready: World,
+) -> None:
+    ready.put()
+    ready.set_price(ready.tokyo, "5")
+    the_plan(ready, RUNNING, DONE)
+    ready.delete()
+    assert ready.policies() == []
+    assert the_plan(ready, DONE).moves[0].to_cloud == "osaka"
+
+    def forgotten() -> bool:
+        with sqlite3.connect(ready.path) as database:
+            return database.execute("SELECT count(*) FROM policies").fetchone() == (0,)
+
+    eventually(forgotten, "the policy's row is gone, and its delegation")
+    ready.delete()
+    with pytest.raises(errors.Denied):
+        ready.delete(caller=GLOBEX, tenant="acme")
