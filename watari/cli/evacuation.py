@@ -129,7 +129,7 @@ def to_the_end(
     last = Seen(manager_pb2.Evacuation())
     with evacuating.display(output, clock) as display:
         for last in follow.reopening(
-            looks, lambda seen: seen.evacuation.done, watching, operating.manager
+            looks, lambda seen: seen.evacuation.done, watching, operating.manager.peer.title
         ):
             display.show(last)
             if events:

@@ -50,7 +50,7 @@ def updates(
         lambda: manager.watch(migration_id),
         lambda migration: migration.state in FINAL_STATES,
         watching,
-        manager,
+        manager.peer.title,
     )
 
 
@@ -58,10 +58,10 @@ def reopening(
     open_stream: Callable[[], Iterator[Update]],
     is_last: Callable[[Update], bool],
     watching: Watching,
-    manager: Manager,
+    server: str,
 ) -> Iterator[Update]:
-    """What a stream brings up to the last of it, over its ends and its manager's restarts. Raises
-    WatariError when the manager is away for longer than `watching` has it.
+    """What a stream brings up to the last of it, over its ends and its server's restarts. Raises
+    WatariError when the server, by its title, is away for longer than `watching` has it.
     """
     heard_at = watching.clock.monotonic()
     while True:
@@ -79,7 +79,7 @@ def reopening(
         away_seconds = watching.clock.monotonic() - heard_at
         if away_seconds > watching.lost_seconds_max:
             raise problem or errors.Unavailable(
-                "PEER_UNAVAILABLE", f"{manager.peer.title} ends every watch at once"
+                "PEER_UNAVAILABLE", f"{server} ends every watch at once"
             )
         watching.clock.sleep(REOPEN_SECONDS)
 

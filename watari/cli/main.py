@@ -29,6 +29,8 @@ from watari.cli import (
     payment,
     place,
     place_batch,
+    plan,
+    policy,
     price,
     providers,
     quota,
@@ -61,6 +63,8 @@ offer.add(app)
 vm.add(app)
 place.add(app)
 place_batch.add(app)
+policy.add(app)
+plan.add(app)
 migrate.add(app)
 migration.add(app)
 evacuate.add(app)

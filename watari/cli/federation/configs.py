@@ -26,6 +26,9 @@ a server's port when the server is started again."""
 FRESH_SECONDS = 1.0
 """How old inventories and snapshots may get: everything is on one machine, so looking is cheap."""
 
+EVALUATE_SECONDS = 5.0
+"""Between two evaluations of policies, which somebody who tries them out waits for."""
+
 HOST_VCPUS, HOST_MEMORY = 16, "64GiB"
 """What each cloud's one host offers, whatever this machine has: machines on a shelf are off and use
 none of it. The disk is this machine's."""
@@ -170,6 +173,8 @@ def _service(plan: Plan, process: Process, addresses: Addresses) -> dict[str, An
         case Role.BROKER:
             made |= {"directories": [_endpoint(plan, "directory", addresses)]}
             made["catalogue"] = {"refresh_seconds_min": FRESH_SECONDS}
+            path = f"{data}/automation.sqlite"
+            made["automation"] = {"path": path, "interval_seconds": EVALUATE_SECONDS}
         case Role.AGENT:
             made |= _agent(plan, process, data, addresses)
         case Role.MANAGER:

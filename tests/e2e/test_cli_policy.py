@@ -1,0 +1,163 @@
+"""A policy with the command line: a price rises, and the machine moves by itself."""
+
+import json
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command_line import CommandLine
+from watari.cli.exits import Exit
+from watari.cli.federation import configs
+
+DOMAIN = "tokyo.internal"
+EAGER = ("--patience", "0", "--hysteresis", "0", "--residency-time", "1s", "--currency", "JPY")
+
+
+@pytest.fixture
+def watari(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """A federation of its own: prices change in it."""
+    command_line = CommandLine(tmp_path_factory.mktemp("policies") / "federation")
+    command_line.run("up")
+    yield command_line
+    command_line.run("down")
+
+
+@pytest.fixture
+def acme(watari: CommandLine) -> list[str]:
+    """The options that make the command line that of acme, a tenant of Tokyo."""
+    folder = watari.state / "user-acme"
+    ca = watari.state / "config" / "pki" / DOMAIN / "ca"
+    watari.run("ca", "issue", "user", "acme", "--dir", str(ca), "--out", str(folder))
+    settings: dict[str, Any] = tomllib.loads((watari.state / "client.toml").read_text())
+    shown = {
+        "certificate": str(folder / "cert.pem"),
+        "key": str(folder / "key.pem"),
+        "trust": str(folder / "trust"),
+        "issuer": settings["client"]["clouds"]["tokyo"]["manager"],
+    }
+    settings["client"]["identity"] = shown
+    for cloud in settings["client"]["clouds"].values():
+        cloud["identity"] = shown
+    path = watari.state / "acme.toml"
+    path.write_text(configs.toml(settings))
+    return ["--config", str(path)]
+
+
+def until(look: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """What `look` finds, once that is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.5)
+    return found
+
+
+def raise_price(watari: CommandLine, cloud: str, vcpu_hour: str) -> None:
+    """A price sheet with one price, in effect as soon as may be."""
+    since = datetime.now(UTC) + timedelta(seconds=3)
+    vcpus = {"name": "vcpu", "measure": "running", "resource": "vcpus", "unit": "vCPU-hour"}
+    sheet = {
+        "version": 2,
+        "currency": "JPY",
+        "effective_from": since.isoformat(),
+        "components": [vcpus | {"price": vcpu_hour}],
+    }
+    path = watari.state / f"sheet-{cloud}.json"
+    path.write_text(json.dumps(sheet))
+    watari.run("price", "put", str(path), "--cloud", cloud)
+
+
+def test_a_price_that_rises_makes_the_policy_move_the_machine_and_the_plan_says_why(
+    watari: CommandLine, acme: list[str], disk: Path
+) -> None:
+    watari.json(
+        "vm",
+        "import",
+        *("--cloud", "tokyo", "--name", "db", "--image", str(disk), "--tenant", "acme"),
+    )
+    placed = watari.json("migrate", "db", "--place", *acme)
+    assert (placed["state"], placed["to_cloud"]) == ("succeeded", "osaka")
+
+    put = watari.json("policy", "put", "cheap", "--automation", "automatic", *EAGER, *acme)
+    assert (put["tenant"], put["tenant_domain"]) == ("acme", DOMAIN)
+    assert put["delegation"]["from_clouds"] == put["delegation"]["to_clouds"] == ["osaka", "tokyo"]
+
+    def evaluation() -> Any:
+        found = watari.json("policy", "show", "cheap", *acme)["evaluation"]
+        return found if found and found["machines"] else None
+
+    seen = until(evaluation, "the machine is looked at")
+    assert seen["problems"] == []
+    (stays,) = seen["staying"]
+    assert (stays["vm_name"], stays["cloud_id"], stays["rule"]) == ("db", "osaka", "best")
+    assert watari.json("plan", "list", *acme) == []
+
+    raise_price(watari, "osaka", "9")
+
+    def done() -> Any:
+        found = watari.json("plan", "list", "--policy", "cheap", *acme)
+        return found[0] if found and found[0]["state"] == "done" else None
+
+    plan = until(done, "a plan is carried out")
+    (move,) = plan["moves"]
+    assert (move["vm_name"], move["from_cloud"], move["to_cloud"]) == ("db", "osaka", "tokyo")
+    assert (plan["approved_by"], move["cause"]) == ("automatic", "saving")
+    assert "saves" in move["reason"]
+    assert "needs" in move["reason"]
+    (vm,) = watari.json("vm", "list", *acme)
+    assert (vm["name"], vm["cloud_id"]) == ("db", "tokyo")
+
+    table = watari.run("plan", "show", plan["plan_id"], *acme).out
+    for words in ("db from osaka to tokyo", "why", move["reason"][:20], "stays if the saving is"):
+        assert words in table
+    assert "cheap" in watari.run("policy", "list", *acme).out
+    watched = watari.run("plan", "watch", plan["plan_id"], *acme)
+    assert "done" in watched.out
+    used = [
+        entry
+        for entry in watari.json("audit", "list", "--cloud", "osaka")
+        if entry["action"] == "delegation.used"
+    ]
+    assert [entry["subject"] for entry in used] == [move["migration_id"]]
+
+    # The operator of the tenant's provider sees all of it; another tenant's person nothing.
+    assert [one["plan_id"] for one in watari.json("plan", "list")] == [plan["plan_id"]]
+    watari.run("policy", "delete", "cheap", *acme)
+    assert watari.json("policy", "list", *acme) == []
+    watari.run("policy", "show", "cheap", *acme, code=Exit.NOT_FOUND)
+
+
+def test_a_recommendation_is_approved_by_a_person(
+    watari: CommandLine, acme: list[str], disk: Path
+) -> None:
+    watari.json(
+        "vm",
+        "import",
+        *("--cloud", "tokyo", "--name", "db", "--image", str(disk), "--tenant", "acme"),
+    )
+    watari.run("policy", "put", "cheap", "--automation", "approved", *EAGER, *acme)
+    found = until(lambda: watari.json("plan", "list", "--live", *acme), "a plan is made")
+    (plan,) = found
+    assert plan["state"] == "recommended"
+    stale = watari.run(
+        *("plan", "approve", plan["plan_id"], "--generation", "77", *acme), code=Exit.REFUSED
+    )
+    assert "generation" in stale.err
+    assert watari.json("plan", "approve", plan["plan_id"], *acme)["state"] == "approved"
+    watched = watari.run("plan", "watch", plan["plan_id"], *acme)
+    assert "db from tokyo to osaka: done" in watched.err
+    (vm,) = watari.json("vm", "list", *acme)
+    assert vm["cloud_id"] == "osaka"
+
+
+def test_an_operator_says_for_whom(watari: CommandLine) -> None:
+    refused = watari.run("policy", "put", "cheap", code=Exit.USAGE)
+    assert "--tenant" in refused.err
+    put = watari.json("policy", "put", "cheap", "--tenant", "acme")
+    assert put["delegated_by"] == f"spiffe://{DOMAIN}/operator/admin"
+    assert (put["automation"], put["objective"]) == ("manual", "cost")
