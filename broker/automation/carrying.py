@@ -28,6 +28,9 @@ AFTER_RECORD = failpoint.declare("broker.automation.after_record")
 AFTER_ASK = failpoint.declare("broker.automation.after_ask")
 BEFORE_FINISH = failpoint.declare("broker.automation.before_finish")
 
+PROBLEM_CHARS_MAX = 500
+"""Of what is told of a move that failed: peers choose these words too."""
+
 _ENDED = {
     manager_pb2.MIGRATION_STATE_SUCCEEDED: "",
     manager_pb2.MIGRATION_STATE_FAILED: "the migration failed",
@@ -163,7 +166,8 @@ class Carrier:
             kept = plan_rows.get(connection, plan_id)
             if kept is None:
                 return
-            ended = plans.finish(kept.plan, proposal.vm_id, problem, moment)
+            told = problem[:PROBLEM_CHARS_MAX]
+            ended = plans.finish(kept.plan, proposal.vm_id, told, moment)
             plan_rows.put(connection, kept.with_plan(ended))
             known = memory.machines(connection, held).get(proposal.vm_id)
             if known is not None and problem:

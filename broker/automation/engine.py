@@ -14,7 +14,7 @@ from datetime import datetime
 from broker import metrics
 from broker.automation import costs, memory, plan_rows, policy_rows
 from broker.automation.bell import Bell
-from broker.automation.carrying import Carrier
+from broker.automation.carrying import PROBLEM_CHARS_MAX, Carrier
 from broker.automation.fleet import Fleet, Manager
 from broker.automation.memory import Known
 from broker.automation.plan_rows import Kept
@@ -162,7 +162,7 @@ class Engine:
         look.decision, budget = self._decided(look, situation, fleet, budget)
         if self._renew(look):
             self._carrier.begin(held, missed, self._now())
-        self._tell(held, look=look, problems=list(missed.values()))
+        self._tell(held, look=look, problems=[*missed.values(), *_unpriced(ground)])
         return budget
 
     def _situation(self, look: _Look, forecasts: Mapping[str, Forecaster]) -> Situation:
@@ -293,9 +293,12 @@ class Engine:
             return found
         with self._store.write() as connection:
             for held in policies:
+                try:
+                    currency = held.policy.currency
+                except errors.WatariError:  # of another release; told when its turn comes
+                    continue
                 if held.deleted:
                     continue
-                currency = held.policy.currency
                 if currency not in found:
                     found[currency] = memory.forecasts(connection, currency)
                 histories = found[currency]
@@ -314,7 +317,8 @@ class Engine:
                 memory.forget_machines(connection, held)
 
     def _tell(self, held: Held, *, problems: Sequence[str], look: _Look | None = None) -> None:
-        told = broker_pb2.PolicyEvaluation(problems=problems[:PROBLEMS_MAX])
+        words = [problem[:PROBLEM_CHARS_MAX] for problem in problems[:PROBLEMS_MAX]]
+        told = broker_pb2.PolicyEvaluation(problems=words)
         told.at.FromDatetime(self._now())
         if look is not None:
             told.machines = len(look.machines)
@@ -370,6 +374,13 @@ def _advanced(
         burdens=burdens,
         failed_at=machine.failed_at,
     )
+
+
+def _unpriced(ground: Ground) -> list[str]:
+    """That nothing can be compared, which else looks as if nothing were cheaper."""
+    if not ground.vms or ground.levels():
+        return []
+    return [f"none of the clouds has a price in {ground.held.policy.currency} that holds now"]
 
 
 def _staying(stay: Stay, name: str) -> broker_pb2.StayingMachine:

@@ -1,13 +1,20 @@
 """The part of BrokerService about policies and plans: check a request, call the desk, return."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from broker import metrics
 from broker.automation.desk import TENANT_BYTES_MAX, Desk
 from watari import errors, paging, rpc, validate
 from watari.v1 import broker_pb2
+
+PAGE_BYTES_MAX = 2 * 1024 * 1024
+"""Of one page, half of what a message may have: a plan of a thousand moves has a megabyte."""
+
+_Entry = TypeVar("_Entry", bound=Message)
 
 
 class AutomationCalls:
@@ -31,12 +38,8 @@ class AutomationCalls:
             size, query = paging.page_size(request.page_size), paging.fingerprint(request)
             after = paging.decode(query, request.page_token, (str, str, str))
             found = self._desk.policies(rpc.current_peer(), after, size + 1)
-            return broker_pb2.ListPoliciesResponse(
-                policies=[policy for _, policy in found[:size]],
-                next_page_token=(
-                    paging.encode(query, found[size - 1][0]) if len(found) > size else ""
-                ),
-            )
+            policies, token = _page(query, found, size)
+            return broker_pb2.ListPoliciesResponse(policies=policies, next_page_token=token)
 
     def DeletePolicy(
         self, request: broker_pb2.DeletePolicyRequest, _context: grpc.ServicerContext
@@ -61,12 +64,8 @@ class AutomationCalls:
                 after=paging.decode(query, request.page_token, (int, str)),
                 limit=size + 1,
             )
-            return broker_pb2.ListPlansResponse(
-                plans=[plan for _, plan in found[:size]],
-                next_page_token=(
-                    paging.encode(query, found[size - 1][0]) if len(found) > size else ""
-                ),
-            )
+            plans, token = _page(query, found, size)
+            return broker_pb2.ListPlansResponse(plans=plans, next_page_token=token)
 
     def GetPlan(
         self, request: broker_pb2.GetPlanRequest, _context: grpc.ServicerContext
@@ -108,3 +107,18 @@ class AutomationCalls:
                 hint="its operator sets broker.automation.path",
             )
         return self._kept_desk
+
+
+def _page(
+    query: bytes, found: Sequence[tuple[tuple[str | int, ...], _Entry]], size: int
+) -> tuple[list[_Entry], str]:
+    """As many entries as fit, one at least, and the token of the next page if there are more."""
+    kept: list[_Entry] = []
+    bytes_taken = 0
+    for _, entry in found[:size]:
+        bytes_taken += entry.ByteSize()
+        if kept and bytes_taken > PAGE_BYTES_MAX:
+            break
+        kept.append(entry)
+    more = len(kept) < len(found)
+    return kept, paging.encode(query, found[len(kept) - 1][0]) if more else ""

@@ -105,6 +105,36 @@ def put(
     _show(invocation, plain(broker.put_policy(request)))
 
 
+@command(_app, "renew", epilog=CALL_EPILOG)
+def renew(
+    invocation: Invocation,
+    name: _Name,
+    tenant: _Tenant = "",
+    expires: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="How long from now; 35d at most.")
+    ] = "30d",
+    acting: Acting = "",
+) -> None:
+    """Sign a policy's delegation again, as it is, with another end."""
+    broker, signer = invocation.clients.broker(acting), invocation.clients.identity(acting)
+    policy = _require(broker, name, _whose(invocation, tenant, acting))
+    said = policy.delegation
+    scope = Scope(
+        said.tenant_domain,
+        said.tenant,
+        said.from_clouds,
+        said.to_clouds,
+        said.moves_max,
+        said.window_seconds,
+        said.vm_ids,
+    )
+    document = _signed(invocation, signer, broker, scope, expires)
+    request = broker_pb2.PutPolicyRequest(
+        request_id=str(uuid.uuid4()), policy=policy, delegation=document
+    )
+    _show(invocation, plain(broker.put_policy(request)))
+
+
 @command(_app, "list", epilog=CALL_EPILOG)
 def list_policies(invocation: Invocation, acting: Acting = "") -> None:
     """List policies: a tenant its own, an operator those of its provider's tenants."""
