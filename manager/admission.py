@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from manager.bookings import Span
+from manager.ownership import Tenant
 from manager.reservation_rows import Reservation, State
 from manager.settings import ReservationSettings
 from manager.store import moment
@@ -43,15 +44,9 @@ def require_foreign(
     VM_ALREADY_THERE when this cloud owns it. EPOCH_MISMATCH when another one is known to own it at
     this epoch, or a later one is known: what we know may be old, never wrong.
     """
+    require_not_here(known, own_cloud)
     if known is None:
         return
-    if known.cloud_id == own_cloud:
-        raise errors.FailedPrecondition(
-            "VM_ALREADY_THERE",
-            f"cloud {own_cloud} owns machine {request.vm_id} already",
-            hint="nothing needs to be moved",
-            vm_id=request.vm_id,
-        )
     older = request.source_epoch < known.epoch
     contradicts = request.source_epoch == known.epoch and request.from_cloud != known.cloud_id
     if older or contradicts:
@@ -62,6 +57,17 @@ def require_foreign(
             hint="the asking cloud holds an old copy: ask the owner",
             vm_id=request.vm_id,
             epoch=known.epoch,
+        )
+
+
+def require_not_here(known: VmRow | None, own_cloud: str) -> None:
+    """Raises FailedPrecondition VM_ALREADY_THERE when this cloud owns the machine."""
+    if known is not None and known.cloud_id == own_cloud:
+        raise errors.FailedPrecondition(
+            "VM_ALREADY_THERE",
+            f"cloud {own_cloud} owns machine {known.vm_id} already",
+            hint="nothing needs to be moved",
+            vm_id=known.vm_id,
         )
 
 
@@ -91,6 +97,24 @@ def require_below(limit: int, live: int) -> None:
             resource="reservations",
             asked=1,
             free=0,
+        )
+
+
+def require_few_held(limit: int, held: int, tenant: Tenant) -> None:
+    """Raises Exhausted QUOTA_EXCEEDED when brokers hold as much for a tenant as they may: it costs
+    the tenant nothing, and keeps others out.
+    """
+    if held >= limit:
+        raise errors.Exhausted(
+            "QUOTA_EXCEEDED",
+            f"brokers hold room for {held} machines of tenant {tenant.name} of {tenant.domain}, "
+            f"{limit} are allowed",
+            hint="try again when some have been reserved or have expired",
+            retryable=True,
+            resource="holds",
+            limit=limit,
+            used=held,
+            asked=1,
         )
 
 

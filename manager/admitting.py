@@ -44,6 +44,18 @@ class Reserve:
     request: manager_pb2.ReserveRequest
     caller: SpiffeId
 
+    @property
+    def tenant(self) -> Tenant:
+        """Whose machine it is for."""
+        return ownership.tenant_of_arrival(self.request, self.caller)
+
+
+@dataclass(frozen=True)
+class Hold(Reserve):
+    """A broker's call for the room that a source is to reserve."""
+
+    expires_at: int
+
 
 @dataclass(frozen=True)
 class Confirm:
@@ -53,7 +65,7 @@ class Confirm:
     caller: SpiffeId
 
 
-Asked = Reserve | Confirm
+Asked = Reserve | Hold | Confirm
 
 
 @dataclass(frozen=True)
@@ -106,13 +118,16 @@ class Admissions:
             reservation_rows.finding(keys, migrations),
         ]
         if wanted:
-            tenants = {ownership.tenant_of_arrival(call.request, call.caller) for call in wanted}
+            tenants = {call.tenant for call in wanted}
             asked += [
                 reservation_rows.counting(),
                 vms.finding([call.request.vm_id for call in wanted]),
                 cloud.quotas.reading(tenants),
                 *capacity.reading(),
             ]
+            # Few calls hold, and nobody else looks at how many there are.
+            if holds := any(isinstance(call, Hold) for call in wanted):
+                asked.append(reservation_rows.counting_held())
         due, head, known, *told = run(connection, asked)
         self.due = bool(due.rows)
         """Whether something has to expire first: then nothing may be decided on this."""
@@ -123,6 +138,7 @@ class Admissions:
         if wanted:
             live, machines, quotas, *room = told
             self._live = int(live.rows[0][0])
+            self._held = reservation_rows.held_by_tenant(room.pop()) if holds else {}
             self._machines = vms.found(machines)
             self._quotas = cloud.quotas.admitting(connection, quotas)
             self._room = capacity.room(room, cloud.agents, cloud.pool)
@@ -138,8 +154,33 @@ class Admissions:
             row = self._admit(call)
         elif row.request != request or row.requested_by != str(call.caller):
             raise admission.reused("reservation_id", request.reservation_id)
-        warnings = self._quotas.warnings(row.owner, self._booked_by(row.owner, self._ever()))
-        return Answer(row, self._room.data.get(row.host_id), warnings)
+        return self._answer(row)
+
+    def hold(self, call: Hold) -> Answer:
+        """Hold room for a source; idempotent by reservation id, also once it was adopted. What is
+        raised has changed nothing.
+        """
+        row = self._rows.get(call.request.reservation_id)
+        if row is None:
+            return self._answer(self._admit(call))
+        if row.state is State.HELD:
+            same = row.request == call.request and row.requested_by == str(call.caller)
+        else:
+            same = _agree(row, call)
+        if not same:
+            raise admission.reused("reservation_id", row.reservation_id)
+        return self._answer(row)
+
+    def adoptable(self, calls: Collection[Asked]) -> list[tuple[Reserve, Reservation]]:
+        """Calls for what is held for them: the same migration of the same machine and tenant."""
+        found: dict[str, tuple[Reserve, Reservation]] = {}
+        for call in calls:
+            if isinstance(call, Confirm | Hold) or span_of(call.request) is not None:
+                continue
+            row = self._rows.get(call.request.reservation_id)
+            if row is not None and row.state is State.HELD and _agree(row, call):
+                found.setdefault(row.reservation_id, (call, row))
+        return list(found.values())
 
     def claimable(self) -> list[Reservation]:
         """Booked ones that are asked for, and whose time has come."""
@@ -155,7 +196,7 @@ class Admissions:
         if row is None or row.requested_by != str(call.caller):
             raise admission.not_found(call.reservation_id)
         admission.require_not_expired(row)
-        if row.state in (State.BOOKED, State.RELEASED, State.RELINQUISHED):
+        if row.state in (State.BOOKED, State.HELD, State.RELEASED, State.RELINQUISHED):
             raise admission.wrong_state(row, State.PENDING)
         if row.state is State.PENDING:
             self._confirmed.append(row)
@@ -189,12 +230,22 @@ class Admissions:
         """Everything that gives room, as it was read."""
         return [*self._room.hosts, self._room.pool]
 
+    def _answer(self, row: Reservation) -> Answer:
+        warnings = self._quotas.warnings(row.owner, self._booked_by(row.owner, self._ever()))
+        return Answer(row, self._room.data.get(row.host_id), warnings)
+
     def _admit(self, call: Reserve) -> Reservation:
-        request = call.request
+        request, tenant = call.request, call.tenant
         if request.migration_id in self._of_migration:
             raise admission.reused("migration_id", request.migration_id)
         known = self._machines.get(request.vm_id)
-        admission.require_foreign(request, known, self._cloud.cloud_id)
+        if isinstance(call, Hold):
+            # A broker knows no epoch: the source's is looked at when it reserves.
+            admission.require_not_here(known, self._cloud.cloud_id)
+            most = self._cloud.limits.held_per_tenant_max
+            admission.require_few_held(most, self._held.get(tenant, 0), tenant)
+        else:
+            admission.require_foreign(request, known, self._cloud.cloud_id)
         span = span_of(request) or self._ever()
         if span.end is None:
             admission.require_below(self._cloud.limits.pending_max, self._live)
@@ -202,7 +253,6 @@ class Admissions:
             booked = len(self._bookings)
             admission.require_bookable(span, self._now, self._cloud.limits, booked)
         asked = inventory.of_machine(request.resources, request.disks)
-        tenant = ownership.tenant_of_arrival(request, call.caller)
         beyond_soft = self._quotas.require(tenant, asked, self._booked_by(tenant, span))
         views = capacity.with_bookings([*self._views.values()], self._bookings, span)
         host, taken = place(views, request, asked)
@@ -224,7 +274,10 @@ class Admissions:
         told = {"vm_name": request.vm_name, "tenant": request.tenant, "host_id": row.host_id}
         if beyond_soft:
             told["beyond_soft"] = ", ".join(beyond_soft)
-        if span.end is None:
+        if isinstance(call, Hold):
+            self._held[tenant] = self._held.get(tenant, 0) + 1
+            self._note("reservation.held", row, call.caller, **told)
+        elif span.end is None:
             self._note("reservation.made", row, call.caller, **told)
             self._notes.append(grants.issued(row.created_at, row.grant))
         else:
@@ -263,6 +316,16 @@ def place(
         inventory.choose([pool], pooled)
     parts = {host.host_id: own, POOL: pooled}
     return host, {host_id: amounts for host_id, amounts in parts.items() if amounts}
+
+
+def _agree(row: Reservation, call: Reserve) -> bool:
+    asked = call.request
+    return (row.migration_id, row.vm_id, row.from_cloud, row.owner) == (
+        asked.migration_id,
+        asked.vm_id,
+        asked.from_cloud,
+        call.tenant,
+    )
 
 
 def span_of(request: manager_pb2.ReserveRequest) -> Span | None:

@@ -30,6 +30,7 @@ from manager.federation.joining import Members
 from manager.federation.parting import Parting
 from manager.federation.service import Federation, FederationServicer, IdentityServicer
 from manager.handover import HandOvers
+from manager.holds import Holds
 from manager.hosts import Hosts
 from manager.janitor import Janitor
 from manager.lease import Lease
@@ -116,6 +117,7 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         evacuations=evacuations,
         estimates=Estimates(settings, own, store, clock, agents, peers, sheets.current),
         reservations=reservations,
+        holds=Holds(own, clock, settings.cloud_id, settings.brokers, peers.known, reservations),
         estimate_grants=EstimateGrants(
             store, clock, own, settings, peers.known, quotas, sheets.current
         ),

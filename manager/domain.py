@@ -11,6 +11,7 @@ from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
 from manager.evacuations.running import Evacuations
 from manager.handover import HandOvers
+from manager.holds import Holds
 from manager.lifecycle import Lifecycle
 from manager.migrations import Migrations
 from manager.publisher import Publisher
@@ -36,6 +37,7 @@ class Domain:
     evacuations: Evacuations
     estimates: Estimates
     reservations: Reservations
+    holds: Holds
     quotas: Quotas
     billing: Billing
     quoting: Quoting

@@ -76,7 +76,11 @@ class Drifts:
             for guests in listed.values():
                 others = [each.vm_id for each in guests or () if each.vm_id not in known]
                 rows += [row for key in others if (row := vms.get(connection, key)) is not None]
-            arriving = {row.vm_id for row in reservation_rows.live(connection)}
+            arriving = {
+                row.vm_id
+                for row in reservation_rows.live(connection)
+                if row.state in reservation_rows.ARRIVING
+            }
         machines = [
             drift.Machine(
                 row.vm_id,

@@ -5,7 +5,7 @@ from manager.agents import Agents
 from manager.arriving import Arriving
 from manager.outbox import OwedCall
 from manager.owed import OwedCalls
-from manager.reservation_rows import LIVE, State
+from manager.reservation_rows import ARRIVING, State
 from manager.reservations import Reservations
 from manager.store import Store, micros
 from watari import errors, failpoint, logs
@@ -95,7 +95,7 @@ class Janitor:
     def _is_orphan(self, migration_id: str) -> bool:
         with self._store.read() as connection:
             row = reservation_rows.of_migration(connection, migration_id)
-        return row is None or (row.state not in LIVE and row.state is not State.USED)
+        return row is None or (row.state not in ARRIVING and row.state is not State.USED)
 
     def _now(self) -> int:
         return micros(self._clock.now())

@@ -17,10 +17,11 @@ from watari.v1 import manager_pb2, manager_pb2_grpc
 
 
 class ReservationServicer(manager_pb2_grpc.ReservationServiceServicer):
-    """ReservationService. A manager sees and changes what it reserved itself."""
+    """ReservationService. Who reserved or holds something sees and changes that."""
 
     def __init__(self, domain: Domain) -> None:
         self._reservations = domain.reservations
+        self._holds = domain.holds
         self._estimate_grants = domain.estimate_grants
         self._hand_overs = domain.hand_overs
 
@@ -28,6 +29,11 @@ class ReservationServicer(manager_pb2_grpc.ReservationServiceServicer):
         self, request: manager_pb2.ReserveRequest, _context: grpc.ServicerContext
     ) -> manager_pb2.ReserveResponse:
         return self._reservations.reserve(requests.reserve(request), rpc.current_peer())
+
+    def HoldForMigration(
+        self, request: manager_pb2.HoldForMigrationRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.HoldForMigrationResponse:
+        return self._holds.hold(requests.hold(request), rpc.current_peer())
 
     def GrantEstimate(
         self, request: manager_pb2.GrantEstimateRequest, _context: grpc.ServicerContext

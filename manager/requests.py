@@ -46,6 +46,8 @@ def migrate(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmReque
     _mode(request.mode)
     validate.require_range(request.quote.ByteSize(), "quote", 0, QUOTE_BYTES_MAX)
     _traits(request)
+    if request.reservation_id:
+        validate.require_uuid(request.reservation_id, "reservation_id")
     return request
 
 
@@ -144,6 +146,16 @@ def reserve(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
     return _arrival(request)
 
 
+def hold(request: manager_pb2.HoldForMigrationRequest) -> manager_pb2.HoldForMigrationRequest:
+    """Checks HoldForMigration, all but what the mandate says."""
+    inventory.require_resources(request.resources, "resources")
+    most = request.resources.disk_bytes
+    validate.require_range(request.written_bytes, "written_bytes", 0, most)
+    validate.require_range(request.quote.ByteSize(), "quote", 0, QUOTE_BYTES_MAX)
+    _traits(request)
+    return request
+
+
 def quote(request: manager_pb2.IssueQuoteRequest) -> manager_pb2.IssueQuoteRequest:
     """Checks IssueQuote."""
     validate.require_uuid(request.quote_id, "quote_id")
@@ -193,7 +205,11 @@ def _arrival(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
     return request
 
 
-def _traits(request: manager_pb2.ReserveRequest | manager_pb2.MigrateVmRequest) -> None:
+def _traits(
+    request: manager_pb2.ReserveRequest
+    | manager_pb2.MigrateVmRequest
+    | manager_pb2.HoldForMigrationRequest,
+) -> None:
     for field in ("required_traits", "forbidden_traits"):
         traits = getattr(request, field)
         validate.require_count(len(traits), field, TRAITS_MAX)

@@ -2,6 +2,8 @@
 
 BOOKED --(claimed)--> PENDING; BOOKED ---> RELEASED, EXPIRED
 
+HELD --(adopted)--> PENDING; what is released or expires while it is HELD is deleted
+
 PENDING ---> CONFIRMED ---> USED
    |             |
    |             +--------> RELINQUISHED (handed over, and given back without having run)
@@ -35,6 +37,7 @@ class State(StrEnum):
     """Where a reservation stands."""
 
     BOOKED = "BOOKED"
+    HELD = "HELD"
     PENDING = "PENDING"
     CONFIRMED = "CONFIRMED"
     USED = "USED"
@@ -43,7 +46,10 @@ class State(StrEnum):
     RELINQUISHED = "RELINQUISHED"
 
 
-LIVE = frozenset({State.PENDING, State.CONFIRMED})
+ARRIVING = frozenset({State.PENDING, State.CONFIRMED})
+"""States in which a machine may come."""
+
+LIVE = ARRIVING | {State.HELD}
 """States that hold room now, and without an end."""
 
 OPEN = LIVE | {State.BOOKED}
@@ -51,6 +57,7 @@ OPEN = LIVE | {State.BOOKED}
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.BOOKED: frozenset({State.PENDING, State.RELEASED, State.EXPIRED}),
+    State.HELD: frozenset({State.PENDING}),
     State.PENDING: frozenset({State.CONFIRMED, State.RELEASED, State.EXPIRED}),
     State.CONFIRMED: frozenset({State.USED, State.RELEASED, State.RELINQUISHED}),
     State.USED: frozenset(),
@@ -62,8 +69,13 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 _NAMES = [column.name for column in _ROWS]
 _LIVE = _ROWS.state.in_([state.value for state in LIVE])
-_WAITS = (_ROWS.state == State.PENDING.value) | (_ROWS.state == State.BOOKED.value)
+_WAITS = sa.or_(*(_ROWS.state == each.value for each in (State.PENDING, State.BOOKED, State.HELD)))
 _COUNT_LIVE = Statement(sa.select(sa.func.count()).select_from(tables.reservations).where(_LIVE))
+_COUNT_HELD = Statement(
+    sa.select(_ROWS.tenant_domain, _ROWS.tenant, sa.func.count())
+    .where(_ROWS.state == State.HELD.value)
+    .group_by(_ROWS.tenant_domain, _ROWS.tenant)
+)
 _INSERT = Rows.inserting(
     tables.reservations,
     [
@@ -236,6 +248,16 @@ def counting() -> Ask:
     return Ask(_COUNT_LIVE)
 
 
+def counting_held() -> Ask:
+    """Reads how many each tenant has held; `held_by_tenant` tells it."""
+    return Ask(_COUNT_HELD)
+
+
+def held_by_tenant(told: Told) -> dict[Tenant, int]:
+    """What `counting_held` read."""
+    return {Tenant(domain, name): int(count) for domain, name, count in told.rows}
+
+
 def get(connection: Connection, reservation_id: str) -> Reservation | None:
     """The reservation, or None."""
     return _one(connection, _ROWS.reservation_id == reservation_id)
@@ -248,14 +270,16 @@ def of_migration(connection: Connection, migration_id: str) -> Reservation | Non
 
 def live_for_vm(connection: Connection, vm_id: str) -> bool:
     """Whether a machine is arriving."""
-    states = [state.value for state in LIVE]
+    states = [state.value for state in ARRIVING]
     query = sa.select(_ROWS.reservation_id).where(_ROWS.vm_id == vm_id, _ROWS.state.in_(states))
     return connection.scalar(query.limit(1)) is not None
 
 
 def newest_for_vm(connection: Connection, vm_id: str) -> Reservation | None:
-    """The last one that was made for a machine, however it ended."""
-    query = sa.select(tables.reservations).where(_ROWS.vm_id == vm_id)
+    """The last one that a source made for a machine, however it ended."""
+    query = sa.select(tables.reservations).where(
+        _ROWS.vm_id == vm_id, _ROWS.state != State.HELD.value
+    )
     ordered = query.order_by(_ROWS.created_at.desc(), _ROWS.reservation_id).limit(1)
     row = connection.execute(ordered).mappings().one_or_none()
     return None if row is None else _row(row)
@@ -280,7 +304,7 @@ def page(
 
 
 def due(connection: Connection, now: int) -> list[Reservation]:
-    """Pending and booked reservations whose time has run out."""
+    """Pending, booked and held reservations whose time has run out."""
     query = sa.select(tables.reservations).where(_WAITS, _ROWS.expires_at <= now)
     return [_row(row) for row in connection.execute(query).mappings()]
 
@@ -295,7 +319,7 @@ def handed_over(connection: Connection) -> list[str]:
 
 
 def live(connection: Connection) -> list[Reservation]:
-    """Every pending and confirmed reservation."""
+    """Every held, pending and confirmed reservation."""
     states = [state.value for state in LIVE]
     rows = connection.execute(sa.select(tables.reservations).where(_ROWS.state.in_(states)))
     return [_row(row) for row in rows.mappings()]
@@ -349,6 +373,42 @@ def claim(
     """Make a booked one pending, with its grant, unless it changed meanwhile."""
     values = {"host_id": host_id, "expires_at": expires_at, "grant": _bytes(grant)}
     return move(connection, row, State.PENDING, **values)
+
+
+def adopt(
+    connection: Connection,
+    row: Reservation,
+    *,
+    requested_by: str,
+    request: manager_pb2.ReserveRequest,
+    expires_at: int,
+    grant: common_pb2.SignedDocument,
+    price_version: int,
+) -> bool:
+    """Make a held one pending, in the name of who reserves, unless it changed meanwhile."""
+    return move(
+        connection,
+        row,
+        State.PENDING,
+        requested_by=requested_by,
+        request=request.SerializeToString(deterministic=True),
+        expires_at=expires_at,
+        grant=_bytes(grant),
+        price_version=price_version,
+    )
+
+
+def drop(connection: Connection, row: Reservation) -> bool:
+    """Delete a held one that nobody adopted, unless it changed meanwhile."""
+    deleted = connection.execute(
+        tables.reservations.delete().where(
+            _ROWS.reservation_id == row.reservation_id,
+            _ROWS.state == State.HELD.value,
+            _ROWS.requested_by == row.requested_by,
+            _ROWS.expires_at == row.expires_at,
+        )
+    )
+    return deleted.rowcount == 1
 
 
 def resolve(connection: Connection, row: Reservation, resolution: int | None) -> bool:

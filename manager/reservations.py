@@ -7,11 +7,13 @@ the transaction that promises it.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from sqlalchemy.engine import Connection
 
 from manager import (
     admission,
+    adopting,
     audit,
     capacity,
     claiming,
@@ -23,7 +25,7 @@ from manager import (
 )
 from manager import store as stores
 from manager.accounting.price_sheet import PriceSheet
-from manager.admitting import Admissions, Answer, Asked, Cloud, Confirm, Reserve, span_of
+from manager.admitting import Admissions, Answer, Asked, Cloud, Confirm, Hold, Reserve, span_of
 from manager.groups import Group
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
@@ -41,6 +43,8 @@ BEFORE_CONFIRM = failpoint.declare("manager.reservation.before_confirm")
 AFTER_CONFIRM = failpoint.declare("manager.reservation.after_confirm")
 BEFORE_RELEASE = failpoint.declare("manager.reservation.before_release")
 AFTER_RELEASE = failpoint.declare("manager.reservation.after_release")
+BEFORE_HOLD = failpoint.declare("manager.reservation.before_hold")
+AFTER_HOLD = failpoint.declare("manager.reservation.after_hold")
 
 
 class Reservations:
@@ -107,6 +111,24 @@ class Reservations:
             warnings=answer.warnings,
         )
 
+    def hold(
+        self, request: manager_pb2.ReserveRequest, broker: SpiffeId, expires_at: int
+    ) -> manager_pb2.HoldForMigrationResponse:
+        """Hold room for a source that is to reserve it, until `expires_at` in microseconds since
+        1970 at the latest; idempotent by reservation id.
+
+        Raises Exhausted INSUFFICIENT_CAPACITY and QUOTA_EXCEEDED, FailedPrecondition
+        VM_ALREADY_THERE, HOST_INCOMPATIBLE and QUOTE_INVALID, Unauthenticated SIGNATURE_INVALID,
+        AlreadyExists ID_REUSED.
+        """
+        failpoint.hit(BEFORE_HOLD)
+        expires_at = min(expires_at, self._now() + self._limits.hold_seconds_max * 1_000_000)
+        answer = self._group.do(Hold(request, broker, expires_at))
+        failpoint.hit(AFTER_HOLD)
+        return manager_pb2.HoldForMigrationResponse(
+            reservation=answer.row.message(), warnings=answer.warnings
+        )
+
     def get(self, reservation_id: str, caller: SpiffeId) -> Reservation:
         """A reservation, for who made it and for an operator here. Raises NotFound."""
         with self._store.read() as connection:
@@ -152,6 +174,7 @@ class Reservations:
 
     def release(self, reservation_id: str, caller: SpiffeId) -> Reservation | None:
         """Give a reservation back; None when it is unknown. What has arrived is owed to be deleted.
+        A held one may be given back by the manager of the cloud that it was held for, too.
 
         Raises FailedPrecondition MIGRATION_COMMITTED once the machine was handed over.
         """
@@ -165,7 +188,9 @@ class Reservations:
             if row.state in OPEN:
                 admission.require_swapped(self._end(connection, row, State.RELEASED))
                 self._note(connection, "reservation.released", row, caller)
-            released = self._reread(connection, row)
+            released = reservation_rows.get(connection, row.reservation_id)
+            if released is None:  # It was held, and leaves nothing.
+                released = replace(row, state=State.RELEASED)
         failpoint.hit(AFTER_RELEASE)
         return released
 
@@ -212,21 +237,29 @@ class Reservations:
         if booked := admissions.claimable():
             refused = self._claim(connection, calls, booked)
             admissions = Admissions(connection, self._cloud, calls, self._now())
-        outcomes: list[Answer | errors.WatariError] = []
-        for call in calls:
+        first: set[str] = set()
+        if held := admissions.adoptable(calls):
+            declined, first = self._adopt(connection, held)
+            refused |= declined
+            admissions = Admissions(connection, self._cloud, calls, self._now())
+        outcomes: dict[int, Answer | errors.WatariError] = {}
+        # Whose hold has just ended comes before who would take its room.
+        for position, call in sorted(enumerate(calls), key=lambda each: _key(each[1]) not in first):
             try:
-                if isinstance(call, Reserve) and call.request.reservation_id in refused:
-                    outcomes.append(refused[call.request.reservation_id])
+                if _key(call) in refused:
+                    outcomes[position] = refused[_key(call)]
+                elif isinstance(call, Hold):
+                    outcomes[position] = admissions.hold(call)
                 elif isinstance(call, Reserve):
-                    outcomes.append(admissions.reserve(call))
+                    outcomes[position] = admissions.reserve(call)
                 else:
-                    outcomes.append(admissions.confirm(call))
+                    outcomes[position] = admissions.confirm(call)
             except errors.Conflict:
                 raise  # Nothing of the transaction is to be relied on.
             except errors.WatariError as error:
-                outcomes.append(error)
+                outcomes[position] = error
         admissions.write()
-        return outcomes
+        return [outcomes[position] for position in range(len(calls))]
 
     def _claim(
         self, connection: Connection, calls: Sequence[Asked], booked: Sequence[Reservation]
@@ -251,10 +284,43 @@ class Reservations:
                 refused[row.reservation_id] = error
         return refused
 
+    def _adopt(
+        self, connection: Connection, held: Sequence[tuple[Reserve, Reservation]]
+    ) -> tuple[dict[str, errors.WatariError], set[str]]:
+        """Let sources take over what is held for them: whom that was refused, and whose hold did
+        not cover what is asked and has ended.
+        """
+        refused: dict[str, errors.WatariError] = {}
+        ended: set[str] = set()
+        for call, row in held:
+            expires_at = self._expiry(call.request.ttl_seconds)
+            try:
+                adopted = adopting.adopt(
+                    connection,
+                    self._cloud,
+                    call,
+                    row,
+                    self._now(),
+                    expires_at,
+                    self._grant,
+                    lambda it: self._price(it.request, it.tenant),
+                )
+            except errors.Conflict:
+                raise
+            except errors.WatariError as error:
+                refused[row.reservation_id] = error
+            else:
+                ended |= set() if adopted else {row.reservation_id}
+        return refused, ended
+
     def _new(self, call: Reserve, host_id: str, tenant: Tenant) -> Reservation:
         request, span = call.request, span_of(call.request)
         price_version = self._price(request, tenant)
         expires_at = self._expiry(request.ttl_seconds)
+        state = State.PENDING if span is None else State.BOOKED
+        if isinstance(call, Hold):
+            state, expires_at = State.HELD, call.expires_at
+        grant = self._grant(call, host_id) if state is State.PENDING else None
         if span is not None and span.end is not None:
             expires_at = span.end
         return Reservation(
@@ -264,12 +330,12 @@ class Reservations:
             from_cloud=request.from_cloud,
             requested_by=str(call.caller),
             host_id=host_id,
-            state=State.PENDING if span is None else State.BOOKED,
+            state=state,
             expires_at=expires_at,
             created_at=self._now(),
             price_version=price_version,
             request=request,
-            grant=self._grant(call, host_id) if span is None else common_pb2.SignedDocument(),
+            grant=grant or common_pb2.SignedDocument(),
             starts_at=None if span is None else span.start,
             ends_at=None if span is None else span.end,
         )
@@ -301,6 +367,8 @@ class Reservations:
         return row
 
     def _end(self, connection: Connection, row: Reservation, state: State) -> bool:
+        if row.state is State.HELD:
+            return adopting.end(connection, row)
         if not reservation_rows.move(connection, row, state):
             return False
         if row.state is State.BOOKED:
@@ -332,7 +400,10 @@ class Reservations:
     def _may_release(self, row: Reservation, caller: SpiffeId) -> bool:
         # A confirmed one may stand for a machine that its source has given up already: only the
         # source knows, so an operator here may not end it.
-        return self._made(row, caller) or (self._own(caller) and row.state is not State.CONFIRMED)
+        if self._made(row, caller) or (self._own(caller) and row.state is not State.CONFIRMED):
+            return True
+        source = self._manager_of(row.from_cloud) if row.state is State.HELD else None
+        return source is not None and source.spiffe_id == str(caller)
 
     def _made(self, row: Reservation, caller: SpiffeId) -> bool:
         return row.requested_by == str(caller)
@@ -348,5 +419,10 @@ class Reservations:
 
     def _reread(self, connection: Connection, row: Reservation) -> Reservation:
         found = reservation_rows.get(connection, row.reservation_id)
-        assert found is not None  # noqa: S101 - reservations are never deleted
+        assert found is not None  # noqa: S101 - only held ones are ever deleted
         return found
+
+
+def _key(call: Asked) -> str:
+    """The reservation that a call is about."""
+    return call.reservation_id if isinstance(call, Confirm) else call.request.reservation_id

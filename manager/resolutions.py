@@ -143,7 +143,7 @@ def require_open(row: Reservation, resolution: "Decided") -> None:
     """Raises FailedPrecondition MIGRATION_STATE, with what would be possible, unless an operator of
     the destination may decide so.
     """
-    waits = row.state in reservation_rows.LIVE and not row.committed
+    waits = row.state in reservation_rows.ARRIVING and not row.committed
     if waits and (resolution == GIVE_UP or row.state is State.CONFIRMED):
         return
     raise errors.FailedPrecondition(

@@ -187,7 +187,13 @@ class ReservationSettings:
     host does not answer; then it is given back to its source, without having run."""
 
     pending_max: int = field(default=1000, metadata={"min": 1})
-    """Pending and confirmed reservations at a time."""
+    """Held, pending and confirmed reservations at a time."""
+
+    hold_seconds_max: int = field(default=600, metadata={"min": 10, "max": 3600})
+    """Longest time in seconds that a broker may hold room until the source reserves."""
+
+    held_per_tenant_max: int = field(default=200, metadata={"min": 0})
+    """Machines of one tenant that brokers may hold room for at a time; 0 lets them hold none."""
 
     booked_max: int = field(default=1000, metadata={"min": 0})
     """Reservations in advance at a time; 0 admits none. Each admission looks at all of them."""
@@ -413,7 +419,8 @@ class Settings:
     reserve at the same time and the database has another: docs/performance.md says why."""
 
     brokers: tuple[str, ...] = ()
-    """SPIFFE ids of brokers that may be delegated migrations from here; no other broker may."""
+    """SPIFFE ids of brokers that may be delegated migrations from here, and that may hold room here
+    under a tenant's mandate; no other broker may."""
 
     prices: PriceSettings = field(default_factory=PriceSettings)
     """The price sheet."""

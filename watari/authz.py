@@ -96,10 +96,11 @@ TABLE = MappingProxyType(
         *("Reserve", "ExtendReservation", "ConfirmReservation", "HandOverVm"),
         "GrantEstimate",
     )
+    | _rules("watari.v1.ReservationService", _MANAGERS | _OPERATORS, "GetReservation")
+    # A broker holds what a tenant's mandate names, and gives back what it holds.
+    | _rules("watari.v1.ReservationService", _BROKERS, "HoldForMigration")
     | _rules(
-        "watari.v1.ReservationService",
-        _MANAGERS | _OPERATORS,
-        *("GetReservation", "ReleaseReservation"),
+        "watari.v1.ReservationService", _MANAGERS | _OPERATORS | _BROKERS, "ReleaseReservation"
     )
     | _rules("watari.v1.ReservationService", _OPERATORS, "ListReservations")
     # A tenant sees its own usage, quota and invoices; limits and books are the operator's.

@@ -39,7 +39,7 @@ class Parting:
             self._interrupt(record.migration_id)
         waiting = [record.migration_id for record in leaving if record.state in COMMITTED]
         for row in self._arriving(domain):
-            if row.state is not State.PENDING:
+            if row.state not in (State.PENDING, State.HELD):
                 # The machine may be ours already: only its source knows, and cannot tell us now.
                 waiting.append(row.migration_id)
                 continue

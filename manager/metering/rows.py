@@ -20,7 +20,7 @@ _IDS = uuid.UUID("5d1c2c0e-5a55-4c8f-9d0c-6f2b7a3e9d41")
 """Namespace of the ids of events."""
 
 
-_COMES = {*reservation_rows.LIVE, reservation_rows.State.USED}
+_COMES = {*reservation_rows.ARRIVING, reservation_rows.State.USED}
 """States of a reservation whose machine is coming, or is here and is not known yet."""
 
 

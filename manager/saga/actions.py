@@ -179,8 +179,9 @@ class Actions:
             outbox.Kind.UNHOLD, record.migration_id, record.host_id, record.vm_id
         )
         calls = [(unhold, Party.OWN_AGENT)]
-        if record.reserve_request is not None:
-            reservation_id = record.reserve_request.reservation_id
+        # What a broker held for it waits to be taken over, though nothing was reserved yet.
+        if record.reserve_request is not None or record.request.reservation_id:
+            reservation_id = steps.reservation_id(record)
             release = outbox.OwedCall(
                 outbox.Kind.RELEASE, record.migration_id, record.to_cloud, reservation_id
             )

@@ -193,7 +193,7 @@ class Copier:
         if self._clock.monotonic() < signals.extend_at:
             return
         peer = Peer(record.to_cloud, identity.SpiffeId.parse(record.to_manager))
-        reservation_id = steps.reservation_id(record.migration_id)
+        reservation_id = steps.reservation_id(record)
         try:
             self._peers.extend(peer, reservation_id, self._limits.reservation_ttl_seconds)
         except errors.WatariError as error:

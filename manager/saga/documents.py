@@ -28,7 +28,7 @@ def reserve_request(
     """What is asked of the destination for a machine that is held."""
     asked = record.request
     return manager_pb2.ReserveRequest(
-        reservation_id=steps.reservation_id(record.migration_id),
+        reservation_id=steps.reservation_id(record),
         migration_id=record.migration_id,
         from_cloud=from_cloud,
         vm_id=record.vm_id,
@@ -50,7 +50,7 @@ def hand_over(record: Record, committed_at: datetime) -> common_pb2.HandOver:
     """What is signed at the commit point."""
     made = common_pb2.HandOver(
         migration_id=record.migration_id,
-        reservation_id=steps.reservation_id(record.migration_id),
+        reservation_id=steps.reservation_id(record),
         ownership=common_pb2.Ownership(
             vm_id=record.vm_id, cloud_id=record.to_cloud, epoch=record.source_epoch + 1
         ),

@@ -45,7 +45,7 @@ class HandingOver:
         """Have the reservation confirmed, then commit: CONFIRMING becomes HANDED_OVER."""
         recorder = self._recorder
         with asking_peer(self._peers, record):
-            self._peers.confirm(documents.peer(record), steps.reservation_id(record.migration_id))
+            self._peers.confirm(documents.peer(record), steps.reservation_id(record))
         failpoint.hit(AFTER_CONFIRM)
         failpoint.hit(BEFORE_COMMIT)
         handed = documents.hand_over(record, recorder.clock.now())

@@ -5,14 +5,13 @@ goes on from its row. Whether a failure means "again" or "back" depends on which
 point it is, who failed, and for how long.
 """
 
-import uuid
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from manager.saga.record import Record
 from manager.saga.states import CANCELLABLE, ONWARD, State
 from manager.settings import MigrationSettings
-from watari import errors
+from watari import errors, mandate
 from watari.v1 import agent_pb2, common_pb2
 
 
@@ -93,9 +92,11 @@ def next_step(record: Record) -> Step:
     return _FORWARD[record.state]
 
 
-def reservation_id(migration_id: str) -> str:
-    """The id of a migration's reservation: the same after every restart."""
-    return str(uuid.uuid5(uuid.UUID(migration_id), "reservation"))
+def reservation_id(record: Record) -> str:
+    """The id of a migration's reservation: what a broker holds, or one that is the same after every
+    restart.
+    """
+    return record.request.reservation_id or mandate.reservation_id(record.migration_id)
 
 
 def end_state(record: Record) -> State:

@@ -57,6 +57,8 @@ ON_THE_WAY_BACK = {
 
 ELSEWHERE = {
     "manager.publisher.after_lease",
+    "manager.reservation.before_hold",
+    "manager.reservation.after_hold",
     "manager.accounts.after_closed",
     "manager.accounts.after_post",
     "manager.accounts.after_rated",

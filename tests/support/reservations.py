@@ -61,6 +61,7 @@ class Rig:
         pool: dict[str, ClassSettings] | None = None,
         start: datetime | None = None,
         booked_max: int = 1000,
+        held_per_tenant_max: int = 200,
         **of_host: object,
     ) -> None:
         self.clock = FakeClock(start)
@@ -76,7 +77,9 @@ class Rig:
             },
             pool=pool or {},
             store=store or databases.sqlite(folder / "db.sqlite"),
-            reservations=ReservationSettings(booked_max=booked_max),
+            reservations=ReservationSettings(
+                booked_max=booked_max, held_per_tenant_max=held_per_tenant_max
+            ),
         )
         self.store = Store(self.settings.store)
         self.spending = Spent()

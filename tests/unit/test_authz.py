@@ -55,7 +55,9 @@ EXPECTED = {
     },
     "ReservationService": {
         "Reserve GrantEstimate ExtendReservation ConfirmReservation HandOverVm": MANAGERS,
-        "GetReservation ReleaseReservation": {*OPERATOR, *MANAGERS},
+        "GetReservation": {*OPERATOR, *MANAGERS},
+        "HoldForMigration": BROKERS,
+        "ReleaseReservation": {*OPERATOR, *MANAGERS, *BROKERS},
         "ListReservations": OPERATOR,
     },
     "AccountingService": {

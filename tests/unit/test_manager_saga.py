@@ -251,9 +251,16 @@ def test_copying_has_a_deadline_and_no_other_state_has_this_one() -> None:
 
 
 def test_the_reservation_id_follows_from_the_migration() -> None:
-    one, other = str(uuid.uuid4()), str(uuid.uuid4())
+    one, other = record(State.RESERVING), record(State.RESERVING)
+    other = replace(other, migration_id=str(uuid.uuid4()))
     assert steps.reservation_id(one) == steps.reservation_id(one)
     assert steps.reservation_id(one) != steps.reservation_id(other)
+
+
+def test_what_a_broker_holds_is_reserved_under_its_id() -> None:
+    held = str(uuid.uuid4())
+    request = manager_pb2.MigrateVmRequest(reservation_id=held)
+    assert steps.reservation_id(replace(record(State.RESERVING), request=request)) == held
 
 
 @pytest.mark.parametrize("epoch", [0, 3])

@@ -795,6 +795,7 @@ class MigrateRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     DELEGATION_FIELD_NUMBER: _builtins.int
     PREFERRED_PROVIDERS_FIELD_NUMBER: _builtins.int
+    MANDATE_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """Made by the caller (UUID)."""
     from_cloud: _builtins.str
@@ -827,6 +828,12 @@ class MigrateRequest(_message.Message):
     def preferred_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Best first."""
 
+    @_builtins.property
+    def mandate(self) -> _common_pb2.SignedDocument:
+        """The caller's `ReservationMandate` for this machine and migration to this broker. Unset holds no room:
+        then only the destination's answer to the source says whether there is any.
+        """
+
     def __init__(
         self,
         *,
@@ -840,10 +847,11 @@ class MigrateRequest(_message.Message):
         options: _common_pb2.TransferOptions | None = ...,
         delegation: _common_pb2.SignedDocument | None = ...,
         preferred_providers: _abc.Iterable[_builtins.str] | None = ...,
+        mandate: _common_pb2.SignedDocument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "options", b"options", "requirements", b"requirements", "weights", b"weights"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "mandate", b"mandate", "options", b"options", "requirements", b"requirements", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "preferred_providers", b"preferred_providers", "preferred_regions", b"preferred_regions", "requirements", b"requirements", "vm", b"vm", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "from_cloud", b"from_cloud", "mandate", b"mandate", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "preferred_providers", b"preferred_providers", "preferred_regions", b"preferred_regions", "requirements", b"requirements", "vm", b"vm", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -857,6 +865,8 @@ class MigrateResponse(_message.Message):
 
     MIGRATION_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def migration(self) -> _manager_pb2.Migration:
         """The migration at the source's manager; watch it there."""
@@ -865,19 +875,71 @@ class MigrateResponse(_message.Message):
     def placement(self) -> Global___PlaceResponse:
         """How the destination was chosen."""
 
+    @_builtins.property
+    def reservation(self) -> _manager_pb2.Reservation:
+        """What is held at the destination; unset without a mandate, and in the answer to a repeated request."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HoldAttempt]:
+        """The clouds that were asked to hold room, in order, and those passed over because they refused such a
+        machine a moment ago.
+        """
+
     def __init__(
         self,
         *,
         migration: _manager_pb2.Migration | None = ...,
         placement: Global___PlaceResponse | None = ...,
+        reservation: _manager_pb2.Reservation | None = ...,
+        attempts: _abc.Iterable[Global___HoldAttempt] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "placement", b"placement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "placement", b"placement", "reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "placement", b"placement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "migration", b"migration", "placement", b"placement", "reservation", b"reservation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MigrateResponse: _TypeAlias = MigrateResponse  # noqa: Y015
+
+@_typing.final
+class HoldAttempt(_message.Message):
+    """What came of asking a cloud to hold room."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOUD_ID_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    REFUSED_BEFORE_FIELD_NUMBER: _builtins.int
+    TOOK_FIELD_NUMBER: _builtins.int
+    cloud_id: _builtins.str
+    """The cloud."""
+    @_builtins.property
+    def problem(self) -> _common_pb2.Problem:
+        """Why it holds none; unset for the one that does."""
+
+    @_builtins.property
+    def refused_before(self) -> _duration_pb2.Duration:
+        """It was not asked: it refused such a machine so long before."""
+
+    @_builtins.property
+    def took(self) -> _duration_pb2.Duration:
+        """How long asking took."""
+
+    def __init__(
+        self,
+        *,
+        cloud_id: _builtins.str = ...,
+        problem: _common_pb2.Problem | None = ...,
+        refused_before: _duration_pb2.Duration | None = ...,
+        took: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem", "refused_before", b"refused_before", "took", b"took"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_id", b"cloud_id", "problem", b"problem", "refused_before", b"refused_before", "took", b"took"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldAttempt: _TypeAlias = HoldAttempt  # noqa: Y015
 
 @_typing.final
 class Policy(_message.Message):

@@ -113,8 +113,10 @@ class BrokerServiceServicer:
 
     def Migrate(self, request, context):
         """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
-        when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
-        the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
+        when the best refuses at once. With a reservation mandate, room is held at the candidate first, and
+        a cloud that holds none is passed over. PERMISSION_DENIED (DELEGATION_INVALID, MANDATE_INVALID) unless
+        the caller has signed the delegation and the mandate; FAILED_PRECONDITION (NO_CANDIDATE), and the
+        errors of ManagerService.MigrateVm.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

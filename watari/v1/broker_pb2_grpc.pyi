@@ -46,8 +46,10 @@ class BrokerServiceStub:
     """
     Migrate: _grpc.UnaryUnaryMultiCallable[_broker_pb2.MigrateRequest, _broker_pb2.MigrateResponse]
     """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
-    when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
-    the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
+    when the best refuses at once. With a reservation mandate, room is held at the candidate first, and
+    a cloud that holds none is passed over. PERMISSION_DENIED (DELEGATION_INVALID, MANDATE_INVALID) unless
+    the caller has signed the delegation and the mandate; FAILED_PRECONDITION (NO_CANDIDATE), and the
+    errors of ManagerService.MigrateVm.
     """
     PlaceBatch: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PlaceBatchRequest, _broker_pb2.PlaceBatchResponse]
     """Places many machines at once; moves and reserves nothing. Machines that are left out are no error:
@@ -97,8 +99,10 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     """
     Migrate: _aio.UnaryUnaryMultiCallable[_broker_pb2.MigrateRequest, _broker_pb2.MigrateResponse]  # type: ignore[assignment]
     """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
-    when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
-    the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
+    when the best refuses at once. With a reservation mandate, room is held at the candidate first, and
+    a cloud that holds none is passed over. PERMISSION_DENIED (DELEGATION_INVALID, MANDATE_INVALID) unless
+    the caller has signed the delegation and the mandate; FAILED_PRECONDITION (NO_CANDIDATE), and the
+    errors of ManagerService.MigrateVm.
     """
     PlaceBatch: _aio.UnaryUnaryMultiCallable[_broker_pb2.PlaceBatchRequest, _broker_pb2.PlaceBatchResponse]  # type: ignore[assignment]
     """Places many machines at once; moves and reserves nothing. Machines that are left out are no error:
@@ -155,8 +159,10 @@ class BrokerServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.MigrateResponse, _abc.Awaitable[_broker_pb2.MigrateResponse]]:
         """Places a machine and asks its manager to migrate it to the best candidate; goes down the list
-        when the best refuses at once. PERMISSION_DENIED (DELEGATION_INVALID) unless the caller has signed
-        the delegation; FAILED_PRECONDITION (NO_CANDIDATE), and the errors of ManagerService.MigrateVm.
+        when the best refuses at once. With a reservation mandate, room is held at the candidate first, and
+        a cloud that holds none is passed over. PERMISSION_DENIED (DELEGATION_INVALID, MANDATE_INVALID) unless
+        the caller has signed the delegation and the mandate; FAILED_PRECONDITION (NO_CANDIDATE), and the
+        errors of ManagerService.MigrateVm.
         """
 
     def PlaceBatch(

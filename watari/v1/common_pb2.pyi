@@ -232,6 +232,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A tenant, or the broker, has as many policies as it may."""
     ERROR_REASON_TOO_MANY_WATCHES: _ErrorReason.ValueType  # 172
     """As many plans are watched as the broker allows."""
+    ERROR_REASON_MANDATE_INVALID: _ErrorReason.ValueType  # 180
+    """A reservation mandate is missing, expired, or does not cover what it is shown for."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every stable error code of the project. A name, once released, never changes its meaning."""
@@ -420,6 +422,8 @@ ERROR_REASON_TOO_MANY_POLICIES: ErrorReason.ValueType  # 171
 """A tenant, or the broker, has as many policies as it may."""
 ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 172
 """As many plans are watched as the broker allows."""
+ERROR_REASON_MANDATE_INVALID: ErrorReason.ValueType  # 180
+"""A reservation mandate is missing, expired, or does not cover what it is shown for."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _DiskKind:
@@ -1063,6 +1067,73 @@ class StandingDelegation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StandingDelegation: _TypeAlias = StandingDelegation  # noqa: Y015
+
+@_typing.final
+class ReservationMandate(_message.Message):
+    """A tenant lets a broker hold room for one machine until its migration reserves it. Travels as a
+    `SignedDocument` with purpose "reservation-mandate", signed by the tenant's user, or by an operator of the
+    provider that runs the machine's cloud. It moves nothing: that is what a `Delegation` is for.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    DELEGATE_FIELD_NUMBER: _builtins.int
+    TENANT_DOMAIN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    VM_ID_FIELD_NUMBER: _builtins.int
+    FROM_CLOUD_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    TO_CLOUDS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The one reservation that it is good for (UUID); the same at every cloud."""
+    migration_id: _builtins.str
+    """The migration that the reservation is for (UUID)."""
+    delegate: _builtins.str
+    """SPIFFE id of the broker."""
+    tenant_domain: _builtins.str
+    """The provider whose tenant it is."""
+    tenant: _builtins.str
+    """The tenant at home."""
+    vm_id: _builtins.str
+    """The machine (UUID)."""
+    from_cloud: _builtins.str
+    """The cloud that it is in."""
+    @_builtins.property
+    def resources(self) -> Global___Resources:
+        """At most this much may be held."""
+
+    @_builtins.property
+    def to_clouds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The clouds that may be asked to hold room. One at least, at most 64."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """What is held ends at this moment at the latest. At most one hour ahead when it is shown."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        migration_id: _builtins.str = ...,
+        delegate: _builtins.str = ...,
+        tenant_domain: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        vm_id: _builtins.str = ...,
+        from_cloud: _builtins.str = ...,
+        resources: Global___Resources | None = ...,
+        to_clouds: _abc.Iterable[_builtins.str] | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "resources", b"resources"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegate", b"delegate", "expires_at", b"expires_at", "from_cloud", b"from_cloud", "migration_id", b"migration_id", "reservation_id", b"reservation_id", "resources", b"resources", "tenant", b"tenant", "tenant_domain", b"tenant_domain", "to_clouds", b"to_clouds", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReservationMandate: _TypeAlias = ReservationMandate  # noqa: Y015
 
 @_typing.final
 class DiskReceipt(_message.Message):

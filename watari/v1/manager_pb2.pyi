@@ -115,6 +115,10 @@ class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rese
     """Holds room from `starts_at` to `ends_at`, in advance; ends at `ends_at` unless it is claimed
     before, by repeating Reserve from `starts_at` on: then it is PENDING.
     """
+    RESERVATION_STATE_HELD: _ReservationState.ValueType  # 8
+    """Held by a broker until `expires_at` (HoldForMigration); PENDING once the source reserves. It has no
+    final state: what the source does not take over is gone from the list.
+    """
 
 class ReservationState(_ReservationState, metaclass=_ReservationStateEnumTypeWrapper):
     """States of a reservation."""
@@ -136,6 +140,10 @@ RESERVATION_STATE_RELINQUISHED: ReservationState.ValueType  # 6
 RESERVATION_STATE_BOOKED: ReservationState.ValueType  # 7
 """Holds room from `starts_at` to `ends_at`, in advance; ends at `ends_at` unless it is claimed
 before, by repeating Reserve from `starts_at` on: then it is PENDING.
+"""
+RESERVATION_STATE_HELD: ReservationState.ValueType  # 8
+"""Held by a broker until `expires_at` (HoldForMigration); PENDING once the source reserves. It has no
+final state: what the source does not take over is gone from the list.
 """
 Global___ReservationState: _TypeAlias = ReservationState  # noqa: Y015
 
@@ -742,7 +750,7 @@ class Reservation(_message.Message):
     from_cloud: _builtins.str
     """The cloud that asked."""
     requested_by: _builtins.str
-    """SPIFFE id of the manager that asked."""
+    """SPIFFE id of the manager that asked; while it is HELD, of the broker."""
     host_id: _builtins.str
     """The host that was chosen."""
     state: Global___ReservationState.ValueType
@@ -2395,6 +2403,7 @@ class MigrateVmRequest(_message.Message):
     QUOTE_FIELD_NUMBER: _builtins.int
     REQUIRED_TRAITS_FIELD_NUMBER: _builtins.int
     FORBIDDEN_TRAITS_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
     migration_id: _builtins.str
     """Made by the caller (UUID)."""
     vm: _builtins.str
@@ -2403,6 +2412,10 @@ class MigrateVmRequest(_message.Message):
     """The destination."""
     mode: _common_pb2.MigrationMode.ValueType
     """How; UNSPECIFIED is cold."""
+    reservation_id: _builtins.str
+    """The reservation (UUID) under which a broker holds room at the destination; unset lets the manager
+    make an id. Where nothing is held under it any more, room is reserved under it as it is without.
+    """
     @_builtins.property
     def options(self) -> _common_pb2.TransferOptions:
         """What the transfer may use."""
@@ -2442,10 +2455,11 @@ class MigrateVmRequest(_message.Message):
         quote: _common_pb2.SignedDocument | None = ...,
         required_traits: _abc.Iterable[_builtins.str] | None = ...,
         forbidden_traits: _abc.Iterable[_builtins.str] | None = ...,
+        reservation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "options", b"options", "quote", b"quote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "forbidden_traits", b"forbidden_traits", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "quote", b"quote", "required_traits", b"required_traits", "to_cloud", b"to_cloud", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation", "forbidden_traits", b"forbidden_traits", "migration_id", b"migration_id", "mode", b"mode", "options", b"options", "quote", b"quote", "required_traits", b"required_traits", "reservation_id", b"reservation_id", "to_cloud", b"to_cloud", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3495,6 +3509,90 @@ class ReserveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReserveResponse: _TypeAlias = ReserveResponse  # noqa: Y015
+
+@_typing.final
+class HoldForMigrationRequest(_message.Message):
+    """Request of ReservationService.HoldForMigration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANDATE_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
+    QUOTE_FIELD_NUMBER: _builtins.int
+    REQUIRED_TRAITS_FIELD_NUMBER: _builtins.int
+    FORBIDDEN_TRAITS_FIELD_NUMBER: _builtins.int
+    written_bytes: _builtins.int
+    """Bytes that will be written of its disks, at most `resources.disk_bytes`; 0 is all of them."""
+    @_builtins.property
+    def mandate(self) -> _common_pb2.SignedDocument:
+        """The tenant's `ReservationMandate` for the caller."""
+
+    @_builtins.property
+    def resources(self) -> _common_pb2.Resources:
+        """What the machine needs, no more of any class than the mandate has. A transfer that carries memory
+        needs that as disk too.
+        """
+
+    @_builtins.property
+    def quote(self) -> _common_pb2.SignedDocument:
+        """This cloud's signed `Quote`, as in Reserve; its price holds for who takes the hold over."""
+
+    @_builtins.property
+    def required_traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Traits that the host must have. At most 32 of 64 bytes."""
+
+    @_builtins.property
+    def forbidden_traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Traits that it must not have. At most 32 of 64 bytes."""
+
+    def __init__(
+        self,
+        *,
+        mandate: _common_pb2.SignedDocument | None = ...,
+        resources: _common_pb2.Resources | None = ...,
+        written_bytes: _builtins.int = ...,
+        quote: _common_pb2.SignedDocument | None = ...,
+        required_traits: _abc.Iterable[_builtins.str] | None = ...,
+        forbidden_traits: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mandate", b"mandate", "quote", b"quote", "resources", b"resources"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forbidden_traits", b"forbidden_traits", "mandate", b"mandate", "quote", b"quote", "required_traits", b"required_traits", "resources", b"resources", "written_bytes", b"written_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldForMigrationRequest: _TypeAlias = HoldForMigrationRequest  # noqa: Y015
+
+@_typing.final
+class HoldForMigrationResponse(_message.Message):
+    """Response of ReservationService.HoldForMigration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservation(self) -> Global___Reservation:
+        """The reservation as it stands."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Problem]:
+        """Soft limits that the tenant is beyond now. At most 37."""
+
+    def __init__(
+        self,
+        *,
+        reservation: Global___Reservation | None = ...,
+        warnings: _abc.Iterable[_common_pb2.Problem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldForMigrationResponse: _TypeAlias = HoldForMigrationResponse  # noqa: Y015
 
 @_typing.final
 class GrantEstimateRequest(_message.Message):

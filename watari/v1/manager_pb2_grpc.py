@@ -1031,6 +1031,11 @@ class ReservationServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.ReserveRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.ReserveResponse.FromString,
                 _registered_method=True)
+        self.HoldForMigration = channel.unary_unary(
+                '/watari.v1.ReservationService/HoldForMigration',
+                request_serializer=watari_dot_v1_dot_manager__pb2.HoldForMigrationRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.HoldForMigrationResponse.FromString,
+                _registered_method=True)
         self.GrantEstimate = channel.unary_unary(
                 '/watari.v1.ReservationService/GrantEstimate',
                 request_serializer=watari_dot_v1_dot_manager__pb2.GrantEstimateRequest.SerializeToString,
@@ -1079,6 +1084,18 @@ class ReservationServiceServicer:
         free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
         (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
         (ID_REUSED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldForMigration(self, request, context):
+        """Holds room for a machine that a broker has a `ReservationMandate` for, admitted as Reserve admits it.
+        The source's Reserve with the same id, migration, machine and tenant takes the held room over. What is
+        not taken over ends at `expires_at` or by ReleaseReservation and leaves no reservation behind.
+        Repeating it with the same id returns the same reservation, also once the source has taken it over.
+        Callers: brokers that the operator has admitted. PERMISSION_DENIED (MANDATE_INVALID, NOT_ALLOWED),
+        and the errors of Reserve.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1151,6 +1168,11 @@ def add_ReservationServiceServicer_to_server(servicer, server):
                     request_deserializer=watari_dot_v1_dot_manager__pb2.ReserveRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.ReserveResponse.SerializeToString,
             ),
+            'HoldForMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldForMigration,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.HoldForMigrationRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.HoldForMigrationResponse.SerializeToString,
+            ),
             'GrantEstimate': grpc.unary_unary_rpc_method_handler(
                     servicer.GrantEstimate,
                     request_deserializer=watari_dot_v1_dot_manager__pb2.GrantEstimateRequest.FromString,
@@ -1216,6 +1238,33 @@ class ReservationService:
             '/watari.v1.ReservationService/Reserve',
             watari_dot_v1_dot_manager__pb2.ReserveRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.ReserveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldForMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.ReservationService/HoldForMigration',
+            watari_dot_v1_dot_manager__pb2.HoldForMigrationRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.HoldForMigrationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -415,6 +415,14 @@ class ReservationServiceStub:
     (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
     (ID_REUSED).
     """
+    HoldForMigration: _grpc.UnaryUnaryMultiCallable[_manager_pb2.HoldForMigrationRequest, _manager_pb2.HoldForMigrationResponse]
+    """Holds room for a machine that a broker has a `ReservationMandate` for, admitted as Reserve admits it.
+    The source's Reserve with the same id, migration, machine and tenant takes the held room over. What is
+    not taken over ends at `expires_at` or by ReleaseReservation and leaves no reservation behind.
+    Repeating it with the same id returns the same reservation, also once the source has taken it over.
+    Callers: brokers that the operator has admitted. PERMISSION_DENIED (MANDATE_INVALID, NOT_ALLOWED),
+    and the errors of Reserve.
+    """
     GrantEstimate: _grpc.UnaryUnaryMultiCallable[_manager_pb2.GrantEstimateRequest, _manager_pb2.GrantEstimateResponse]
     """Grants a session that only estimates (`Grant.estimate_only`); nothing is reserved or recorded.
     What Reserve would refuse for want of room, and hosts that do not answer, are findings.
@@ -458,6 +466,14 @@ class ReservationServiceAsyncStub(ReservationServiceStub):
     free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
     (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
     (ID_REUSED).
+    """
+    HoldForMigration: _aio.UnaryUnaryMultiCallable[_manager_pb2.HoldForMigrationRequest, _manager_pb2.HoldForMigrationResponse]  # type: ignore[assignment]
+    """Holds room for a machine that a broker has a `ReservationMandate` for, admitted as Reserve admits it.
+    The source's Reserve with the same id, migration, machine and tenant takes the held room over. What is
+    not taken over ends at `expires_at` or by ReleaseReservation and leaves no reservation behind.
+    Repeating it with the same id returns the same reservation, also once the source has taken it over.
+    Callers: brokers that the operator has admitted. PERMISSION_DENIED (MANDATE_INVALID, NOT_ALLOWED),
+    and the errors of Reserve.
     """
     GrantEstimate: _aio.UnaryUnaryMultiCallable[_manager_pb2.GrantEstimateRequest, _manager_pb2.GrantEstimateResponse]  # type: ignore[assignment]
     """Grants a session that only estimates (`Grant.estimate_only`); nothing is reserved or recorded.
@@ -504,6 +520,19 @@ class ReservationServiceServicer:
         free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
         (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
         (ID_REUSED).
+        """
+
+    def HoldForMigration(
+        self,
+        request: _manager_pb2.HoldForMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.HoldForMigrationResponse, _abc.Awaitable[_manager_pb2.HoldForMigrationResponse]]:
+        """Holds room for a machine that a broker has a `ReservationMandate` for, admitted as Reserve admits it.
+        The source's Reserve with the same id, migration, machine and tenant takes the held room over. What is
+        not taken over ends at `expires_at` or by ReleaseReservation and leaves no reservation behind.
+        Repeating it with the same id returns the same reservation, also once the source has taken it over.
+        Callers: brokers that the operator has admitted. PERMISSION_DENIED (MANDATE_INVALID, NOT_ALLOWED),
+        and the errors of Reserve.
         """
 
     def GrantEstimate(

@@ -1,0 +1,93 @@
+"""A reservation that a broker holds becomes the source's own: in the transaction of a write.
+
+The room is counted once before and once after. What the source asks for is taken from what was
+held, on the same host; only where that does not cover it the hold ends, and the source is admitted
+like anybody else, in the same transaction.
+"""
+
+from collections.abc import Callable
+
+from sqlalchemy.engine import Connection
+
+from manager import admission, audit, capacity, grants, inventory, reservation_rows, vms
+from manager.admitting import Cloud, Reserve
+from manager.inventory import STORAGE
+from manager.reservation_rows import Reservation
+from watari.v1 import common_pb2, manager_pb2
+
+
+def adopt(
+    connection: Connection,
+    cloud: Cloud,
+    call: Reserve,
+    row: Reservation,
+    now: int,
+    expires_at: int,
+    granted: Callable[[Reserve, str], common_pb2.SignedDocument],
+    priced: Callable[[Reserve], int],
+) -> bool:
+    """Make a hold pending, in the name of who reserves; `granted` makes its grant for a host,
+    `priced` tells the price that a quote pins. False when it does not cover what is asked: then it
+    has ended.
+
+    Raises what an admission raises of the machine and the quote, and has changed nothing then.
+    """
+    request = call.request
+    admission.require_foreign(request, vms.get(connection, request.vm_id), cloud.cloud_id)
+    if not _covers(row, request) or row.host_id not in cloud.agents:
+        end(connection, row)
+        _tell(connection, now, call, row, "reservation.hold_outgrown")
+        return False
+    version = priced(call) if request.HasField("quote") else row.price_version
+    grant = granted(call, row.host_id)
+    # Nothing is refused from here on.
+    swapped = reservation_rows.adopt(
+        connection,
+        row,
+        requested_by=str(call.caller),
+        request=request,
+        expires_at=expires_at,
+        grant=grant,
+        price_version=version,
+    )
+    admission.require_swapped(swapped)
+    asked = inventory.of_machine(request.resources, request.disks)
+    capacity.record(connection, row.host_id, capacity.RESERVATION, row.reservation_id, asked)
+    _tell(connection, now, call, row, "reservation.adopted", grants.issued(now, grant))
+    return True
+
+
+def end(connection: Connection, row: Reservation) -> bool:
+    """Give back what is held; False, and nothing has changed, when another did something with it
+    meanwhile. Nothing was granted, so that nothing can have arrived.
+    """
+    if not reservation_rows.drop(connection, row):
+        return False
+    capacity.give_back(connection, capacity.RESERVATION, row.reservation_id)
+    return True
+
+
+def _covers(row: Reservation, asked: manager_pb2.ReserveRequest) -> bool:
+    """Whether the machine is the one that was admitted; less may be written of its disks."""
+    held = inventory.of_machine(row.request.resources, row.request.disks)
+    needed = inventory.of_machine(asked.resources, asked.disks)
+    written = needed.get(STORAGE, 0)
+    return (
+        written <= held.get(STORAGE, 0)
+        and needed | {STORAGE: 0} == held | {STORAGE: 0}
+        and set(asked.required_traits) <= set(row.request.required_traits)
+        and set(asked.forbidden_traits) <= set(row.request.forbidden_traits)
+    )
+
+
+def _tell(
+    connection: Connection,
+    now: int,
+    call: Reserve,
+    row: Reservation,
+    action: str,
+    *further: audit.Note,
+) -> None:
+    details = reservation_rows.told(row) | {"held_by": row.requested_by, "host_id": row.host_id}
+    note = audit.Note(now, str(call.caller), action, row.reservation_id, details=details)
+    audit.append_all(connection, [note, *further])

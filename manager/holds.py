@@ -1,0 +1,50 @@
+"""Room that a broker holds here for a migration, until the source's manager reserves it."""
+
+from collections.abc import Callable, Collection
+
+from manager import mandates, movable
+from manager.reservations import Reservations
+from manager.store import micros
+from watari import mandate
+from watari.clock import Clock
+from watari.identity import Identity, SpiffeId
+from watari.settings import EndpointSettings
+from watari.v1 import manager_pb2
+
+
+class Holds:
+    """Proves what brokers show. Holding is the reservations'."""
+
+    def __init__(
+        self,
+        own: Identity,
+        clock: Clock,
+        cloud_id: str,
+        brokers: Collection[str],
+        manager_of: Callable[[str], EndpointSettings | None],
+        reservations: Reservations,
+    ) -> None:
+        self._own = own
+        self._clock = clock
+        self._cloud_id = cloud_id
+        self._brokers = frozenset(brokers)
+        self._manager_of = manager_of
+        self._reservations = reservations
+
+    def hold(
+        self, request: manager_pb2.HoldForMigrationRequest, broker: SpiffeId
+    ) -> manager_pb2.HoldForMigrationResponse:
+        """Hold room on a tenant's word; idempotent by the mandate's reservation.
+
+        Raises Denied NOT_ALLOWED for a broker that the operator has not admitted, MANDATE_INVALID,
+        and what `Reservations.hold` raises.
+        """
+        movable.require_admitted(broker, self._brokers, self._cloud_id)
+        shown, signer = mandate.read(
+            request.mandate, self._own.trust, self._clock.now(), delegate=broker
+        )
+        mandates.require_here(shown, self._cloud_id)
+        mandates.require_speaks_for(shown, signer, self._manager_of(shown.from_cloud))
+        mandates.require_no_more(shown, request.resources)
+        asked = mandates.reserve_request(shown, request)
+        return self._reservations.hold(asked, broker, micros(mandate.expires_at(shown)))
