@@ -5,6 +5,7 @@ from functools import partial
 
 import grpc
 
+from broker import metrics as broker_metrics
 from broker.automation.bell import Bell
 from broker.automation.desk import Desk
 from broker.automation.engine import Engine
@@ -12,8 +13,11 @@ from broker.automation.store import Store
 from broker.batch.batcher import Batcher
 from broker.catalogue import Catalogue
 from broker.deciding import Decider
+from broker.holding import Holder
 from broker.migrate import Migrator
 from broker.peers import Peers
+from broker.refusals import Refusals
+from broker.releasing import Releasing
 from broker.service import BrokerServicer
 from broker.settings import Settings
 from watari import metrics, rpc, service
@@ -39,13 +43,18 @@ def assemble(settings: Settings, context: service.Context) -> rpc.Server:
         )
     )
     context.stack.callback(pool.close)  # which ends the catalogue's watch, before it is joined
+    refusals = Refusals(settings.holds.refusals)
+    broker_metrics.REMEMBERED.set_function(lambda: len(refusals))
+    releasing = context.stack.enter_context(Releasing(settings.holds.releases_max))
     migrator = Migrator(
         catalogue=catalogue,
         decider=Decider(settings.in_flight),
+        holder=Holder(peers.destination, refusals, releasing, context.clock, settings.holds),
         managers=partial(peers.manager, call_seconds_max=settings.manager_call_seconds_max),
         own=context.identity,
         clock=context.clock,
         submissions_max=settings.submissions_max,
+        manager_seconds=settings.manager_call_seconds_max,
     )
     batcher = Batcher(catalogue, context.clock, settings.batch_runs_max)
     desk = None

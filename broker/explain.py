@@ -35,6 +35,28 @@ class Nearest:
 
 def no_candidate(vm: str, placement: Placement) -> errors.FailedPrecondition:
     """The error; its message and metadata explain the clouds that are nearest to fitting."""
+    why, hint, told = _explained(placement)
+    error = errors.FailedPrecondition(
+        "NO_CANDIDATE", f"no cloud fits machine {vm}: {why}", hint=hint
+    )
+    error.metadata |= told
+    return error
+
+
+def out_of_time(vm: str, placement: Placement) -> errors.DeadlineExceeded:
+    """The error when no candidate held room in time; it explains the clouds as `no_candidate`."""
+    why, _, told = _explained(placement)
+    error = errors.DeadlineExceeded(
+        "DEADLINE_EXCEEDED",
+        f"no cloud held room for machine {vm} in time: {why}",
+        hint="ask again, with a longer deadline if this one was short",
+    )
+    error.metadata |= told
+    return error
+
+
+def _explained(placement: Placement) -> tuple[str, str, dict[str, str]]:
+    """Why nothing fits, what would, and both with numbers and by cloud."""
     clouds = nearest(placement)
     told = clouds[:CLOUDS_MAX]
     left = max(len(clouds), placement.rejected_clouds) - len(told)
@@ -43,15 +65,13 @@ def no_candidate(vm: str, placement: Placement) -> errors.FailedPrecondition:
     more += f"; {untried} more candidates were not tried" if untried else ""
     why = "; ".join(map(str, told)) or "the directory lists no cloud"
     remedies = [cloud.remedy for cloud in told if cloud.remedy]
-    error = errors.FailedPrecondition(
-        "NO_CANDIDATE",
-        f"no cloud fits machine {vm}: {why}{more}",
-        hint=remedies[0] if remedies else "Place with these requirements lists every rejection",
-        rejections=len(placement.rejections),
-        directory_revision=placement.snapshot.revision,
-    )
-    error.metadata |= {f"cloud.{cloud.cloud_id}": str(cloud) for cloud in told}
-    return error
+    hint = remedies[0] if remedies else "Place with these requirements lists every rejection"
+    numbers = {
+        "rejections": str(len(placement.rejections)),
+        "directory_revision": str(placement.snapshot.revision),
+    }
+    one_by_one = {f"cloud.{cloud.cloud_id}": str(cloud) for cloud in told}
+    return f"{why}{more}", hint, numbers | one_by_one
 
 
 def nearest(placement: Placement) -> list[Nearest]:

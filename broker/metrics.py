@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from watari import errors
 
@@ -18,21 +18,40 @@ EVALUATION_SECONDS = Histogram(
     buckets=(0.01, 0.1, 1, 10, 60, 600),
 )
 
+HOLDS = Counter(
+    "watari_broker_holds",
+    "Candidates that were asked to hold room, by outcome.",
+    ["outcome"],
+)
+PASSED_OVER = Counter(
+    "watari_broker_passed_over", "Candidates that were not asked, as they had just refused."
+)
+RELEASES = Counter(
+    "watari_broker_releases", "Holds that were given back or left to expire.", ["outcome"]
+)
+REMEMBERED = Gauge("watari_broker_refusals_remembered", "Refusals of clouds that still count.")
+
 OTHER = "OTHER"
 """Stands for every reason that is not told by itself: peers choose reasons too, without end."""
 
 REASONS = frozenset(
     {
         "AUTOMATION_OFF",
+        "BUDGET_EXCEEDED",
         "CLOUD_NOT_FOUND",
         "DEADLINE_EXCEEDED",
         "DELEGATION_INVALID",
         "FIELD_INVALID",
         "GENERATION_CONFLICT",
         "ID_REUSED",
+        "INSUFFICIENT_CAPACITY",
+        "MANDATE_INVALID",
+        "NOT_ALLOWED",
+        "NOT_SERVED",
         "NO_CANDIDATE",
         "PEER_ERROR",
         "PEER_UNAVAILABLE",
+        "QUOTA_EXCEEDED",
         "RECORD_NOT_FOUND",
         "TOO_MANY_BATCHES",
         "TOO_MANY_POLICIES",
@@ -51,6 +70,10 @@ def asked(method: str) -> Iterator[None]:
     try:
         yield
     except errors.WatariError as error:
-        reason = error.reason if error.reason in REASONS else OTHER
-        REFUSALS.labels(method, reason).inc()
+        REFUSALS.labels(method, reason(error)).inc()
         raise
+
+
+def reason(error: errors.WatariError) -> str:
+    """The error's reason, as it is told."""
+    return error.reason if error.reason in REASONS else OTHER

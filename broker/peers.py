@@ -18,6 +18,15 @@ from watari.v1 import common_pb2, directory_pb2, directory_pb2_grpc, manager_pb2
 BACKOFF = Backoff(attempts_max=2)
 """A person waits for the answer: one more try, for a connection that was lost while idle."""
 
+PATIENT = Backoff(initial_seconds=0.5, max_seconds=8.0, attempts_max=7)
+"""Half a minute, while nobody waits: a manager that is started again is there by then."""
+
+CALL_SECONDS_MIN = 0.05
+"""What is left of a deadline is at least this much: a round trip over a short way."""
+
+RELEASE_SECONDS_MAX = 2.0
+"""Deadline of one try to give back what is held."""
+
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
 
@@ -60,10 +69,57 @@ class Peers:
         stub = manager_pb2_grpc.ManagerServiceStub(self.pool.get(target))
         return ManagerPeer(stub, target, call_seconds_max, self.clock)
 
+    def destination(self, endpoint: EndpointSettings) -> "DestinationPeer":
+        """A candidate's manager. Raises Unauthenticated PROVIDER_UNKNOWN."""
+        target = _target(endpoint)
+        stub = manager_pb2_grpc.ReservationServiceStub(self.pool.get(target))
+        return DestinationPeer(stub, target, self.clock)
+
+
+@dataclass(frozen=True)
+class DestinationPeer:
+    """A manager behind its stub; see `broker.holding.Destination`."""
+
+    stub: manager_pb2_grpc.ReservationServiceStub
+    target: rpc.Target
+    clock: Clock
+
+    def hold(
+        self, request: manager_pb2.HoldForMigrationRequest, seconds_max: float
+    ) -> manager_pb2.Reservation:
+        """ReservationService.HoldForMigration; repeatable, since the mandate has the id."""
+        answer = _reached(
+            self.target,
+            lambda: rpc.call(
+                self.stub.HoldForMigration,
+                request,
+                timeout_seconds=max(CALL_SECONDS_MIN, seconds_max / BACKOFF.attempts_max),
+                idempotent=True,
+                backoff=BACKOFF,
+                clock=self.clock,
+            ),
+        )
+        return answer.reservation
+
+    def release(self, reservation_id: str, *, patient: bool) -> None:
+        """ReservationService.ReleaseReservation; what is not there any more is no error."""
+        request = manager_pb2.ReleaseReservationRequest(reservation_id=reservation_id)
+        _reached(
+            self.target,
+            lambda: rpc.call(
+                self.stub.ReleaseReservation,
+                request,
+                timeout_seconds=RELEASE_SECONDS_MAX,
+                idempotent=True,
+                backoff=PATIENT if patient else BACKOFF,
+                clock=self.clock,
+            ),
+        )
+
 
 @dataclass(frozen=True)
 class ManagerPeer:
-    """A manager behind its stub; see `broker.migrate.Manager`."""
+    """A manager behind its stub; see `broker.submitting.Manager`."""
 
     stub: manager_pb2_grpc.ManagerServiceStub
     target: rpc.Target

@@ -44,13 +44,14 @@ class BrokerServicer(AutomationCalls, broker_pb2_grpc.BrokerServiceServicer):
             return place.response(place.place(snapshot, wanted, now), wanted.candidates_max, now)
 
     def Migrate(
-        self, request: broker_pb2.MigrateRequest, _context: grpc.ServicerContext
+        self, request: broker_pb2.MigrateRequest, context: grpc.ServicerContext
     ) -> broker_pb2.MigrateResponse:
         with metrics.asked("Migrate"):
             validate.require_uuid(request.migration_id, "migration_id")
             validate.require_text(request.vm, "vm", bytes_max=VM_BYTES_MAX, empty=False)
             criteria.of_migrate(request)
-            return self._migrator.migrate(request, rpc.current_peer())
+            left = context.time_remaining()
+            return self._migrator.migrate(request, rpc.current_peer(), left)
 
     def PlaceBatch(
         self, request: broker_pb2.PlaceBatchRequest, context: grpc.ServicerContext

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from broker.automation.settings import AutomationSettings
+from broker.holding import HoldSettings
 from broker.inflight import InFlightSettings
 from watari.metrics import MetricsSettings
 from watari.rpc.settings import RpcSettings
@@ -61,12 +62,16 @@ class Settings:
     in_flight: InFlightSettings = field(default_factory=InFlightSettings)
     """How long this broker's own decisions count beside the directory's records."""
 
+    holds: HoldSettings = field(default_factory=HoldSettings)
+    """How room is held at candidates, where the caller lets it be held."""
+
     manager_call_seconds_max: float = field(default=4.0, metadata={"min": 0.1})
     """Deadline in seconds of a call to a source's manager: two tries are within the 10 s that
     callers wait by default."""
 
     submissions_max: int = field(default=5, metadata={"min": 1, "max": 100})
-    """Candidates that the source's manager is asked to migrate to before the broker gives up."""
+    """Candidates that are asked to hold room, or that the source's manager is asked to migrate to,
+    before the broker gives up."""
 
     batch_runs_max: int = field(default=1, metadata={"min": 1, "max": 16})
     """Batches that are solved at once; further ones are refused. Each keeps one processor busy

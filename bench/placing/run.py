@@ -25,9 +25,12 @@ from broker import criteria, place
 from broker.batch.batcher import Batcher
 from broker.catalogue import Catalogue
 from broker.deciding import Decider
+from broker.holding import Holder, HoldSettings
 from broker.inflight import InFlightSettings
 from broker.migrate import Migrator
 from broker.reading import Messages, Source
+from broker.refusals import Refusals
+from broker.releasing import Releasing
 from broker.service import BrokerServicer
 from broker.settings import CatalogueSettings
 from broker.snapshot import Store
@@ -221,7 +224,12 @@ def _served(
         raise NotImplementedError("nothing is migrated here")
 
     decider = Decider(InFlightSettings())
-    migrator = Migrator(catalogue, decider, managers, own, clock, submissions_max=1)
+    settings = HoldSettings()
+    releasing = stack.enter_context(Releasing(settings.releases_max))
+    holder = Holder(managers, Refusals(settings.refusals), releasing, clock, settings)
+    migrator = Migrator(
+        catalogue, decider, holder, managers, own, clock, submissions_max=1, manager_seconds=1.0
+    )
     servicer = BrokerServicer(catalogue, migrator, Batcher(catalogue, clock, 1), clock)
 
     def register(server: grpc.Server) -> None:
