@@ -17,7 +17,8 @@ from broker.automation.fleet import Fleet
 from broker.automation.plan_rows import Kept
 from broker.automation.policy_rows import Held
 from broker.automation.store import Store
-from broker.migrate import UNDECIDED, Migrator
+from broker.migrate import Migrator
+from broker.submitting import UNDECIDED
 from broker.policies import ledger, plans
 from broker.policies.model import Move
 from broker.policies.plans import Action, State

@@ -75,6 +75,8 @@ DESTINATION_BACK = [
 ]
 ELSEWHERE = [
     "manager.publisher.after_lease",
+    "manager.reservation.before_hold",
+    "manager.reservation.after_hold",
     "manager.accounts.after_closed",
     "manager.accounts.after_post",
     "manager.accounts.after_rated",
@@ -89,8 +91,8 @@ ELSEWHERE = [
     "manager.saga.after_resolve",
     "manager.resolutions.after_decided",
 ]
-"""Tested with the publisher, in test_accounts.py, test_evacuation.py, test_metering.py, and with
-ResolveMigration.
+"""Tested with the publisher, in test_broker_burst.py, test_accounts.py, test_evacuation.py,
+test_metering.py, and with ResolveMigration.
 """
 
 UNFIT = errors.FailedPrecondition("VM_LIFECYCLE_FAILED", "no such machine type here")

@@ -51,6 +51,7 @@ class Outcome:
     """What one request came to."""
 
     migration_id: str
+    vm_id: str
     answer: broker_pb2.MigrateResponse | None = None
     error: errors.WatariError | None = None
 
@@ -91,22 +92,28 @@ class Burst:
             )
             cloud.start()
         self.targets = [self._start_broker(name) for name in self.broker_ids]
+        self.await_known()
+
+    def await_known(self) -> None:
+        """Waits until each broker knows every cloud."""
         for target in self.targets:
             eventually(lambda it=target: self._knows_all(it), "the broker knows every cloud")
 
-    def run(self, meanwhile: Callable[[], None] = lambda: None) -> list[Outcome]:
-        """All machines at once, in turn by each broker; `meanwhile` runs while they wait."""
+    def run(
+        self, vm_ids: Sequence[str] = (), meanwhile: Callable[[], None] = lambda: None
+    ) -> list[Outcome]:
+        """These machines, or all, at once, by each broker in turn; `meanwhile` runs then."""
         stubs = [
             broker_pb2_grpc.BrokerServiceStub(self._channel(target)) for target in self.targets
         ]
         calls = []
-        for number, vm_id in enumerate(self.vm_ids):
+        for number, vm_id in enumerate(vm_ids or self.vm_ids):
             which = number % len(stubs)
             request = self.request(vm_id, self.broker_ids[which])
             future = stubs[which].Migrate.future(request, timeout=CALL_SECONDS_MAX)
-            calls.append((request.migration_id, future))
+            calls.append((request, future))
         meanwhile()
-        return [_outcome(migration_id, future) for migration_id, future in calls]
+        return [_outcome(request, future) for request, future in calls]
 
     def request(self, vm_id: str, broker_id: str) -> broker_pb2.MigrateRequest:
         """acme has a machine placed, and lets room for it be held at every cloud."""
@@ -181,7 +188,6 @@ class Burst:
 
     def _cloud(self, name: str, domain: str) -> Cloud:
         cloud = Cloud(self.federation, domain, name, self.folder / name)
-        cloud.agent.events.clear()
         cloud.change(
             brokers=self.broker_ids,
             directories=(self._directory,),
@@ -269,11 +275,13 @@ class Watching:
             each.close()
 
 
-def _outcome(migration_id: str, future: "grpc.Future[broker_pb2.MigrateResponse]") -> Outcome:
+def _outcome(
+    request: broker_pb2.MigrateRequest, future: "grpc.Future[broker_pb2.MigrateResponse]"
+) -> Outcome:
     try:
-        return Outcome(migration_id, answer=future.result())
+        return Outcome(request.migration_id, request.vm, answer=future.result())
     except grpc.RpcError as error:
-        return Outcome(migration_id, error=errors.from_rpc_error(error))
+        return Outcome(request.migration_id, request.vm, error=errors.from_rpc_error(error))
 
 
 @contextmanager

@@ -286,12 +286,18 @@ class Cloud:
             f'[manager.peers.{cloud}]\naddress = "{peer.address}"\nspiffe_id = "{peer.spiffe_id}"'
             for cloud, peer in s.peers.items()
         )
+        directories = "\n".join(
+            f'[[manager.directories]]\naddress = "{each.address}"\nspiffe_id = "{each.spiffe_id}"'
+            for each in s.directories
+        )
+        brokers = ", ".join(f'"{broker}"' for broker in s.brokers)
         return f"""[manager]
 cloud_id = "{s.cloud_id}"
 address = "{s.address}"
 janitor_seconds = {s.janitor_seconds}
 orphans_seconds = {s.orphans_seconds}
 processors = {list(s.processors)}
+brokers = [{brokers}]
 [manager.identity]
 certificate = "{s.identity.certificate}"
 key = "{s.identity.key}"
@@ -329,7 +335,11 @@ retry_max_seconds = {e.retry_max_seconds}
 [manager.agents.host1]
 address = "127.0.0.1:{self.agent.port}"
 spiffe_id = "{self.agent.spiffe_id}"
+[manager.publish]
+check_seconds = {s.publish.check_seconds}
+lease_ttl_seconds = {s.publish.lease_ttl_seconds}
 {peers}
+{directories}
 """
 
 
@@ -351,9 +361,11 @@ def two_clouds(
         osaka.close()
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
+def eventually(
+    condition: Callable[[], bool], what: str, seconds_max: float = WAIT_SECONDS_MAX
+) -> None:
     """Waits until it holds."""
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    deadline = time.monotonic() + seconds_max
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.02)
