@@ -18,10 +18,10 @@ from broker.automation.plan_rows import Kept
 from broker.automation.policy_rows import Held
 from broker.automation.store import Store
 from broker.migrate import Migrator
-from broker.submitting import UNDECIDED
 from broker.policies import ledger, plans
 from broker.policies.model import Move
 from broker.policies.plans import Action, State
+from broker.submitting import UNDECIDED
 from watari import errors, failpoint, logs
 from watari.v1 import manager_pb2
 
