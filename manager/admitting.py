@@ -8,7 +8,7 @@ Nothing that was read outlives the transaction: it runs under the lock of writes
 takes or gives back room does so in a transaction before it or after it.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy.engine import Connection
@@ -32,7 +32,7 @@ from manager.quotas.book import Quotas
 from manager.quotas.limits import MACHINES
 from manager.reservation_rows import Reservation, State
 from manager.settings import AgentSettings, ClassSettings, ReservationSettings
-from manager.statements import Ask, AskRows, run
+from manager.statements import Ask, AskRows, Told, run
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
@@ -97,17 +97,9 @@ class Cloud:
 class Admissions:
     """The admissions and confirmations of one write transaction, at the moment `now`."""
 
-    def __init__(
-        self, connection: Connection, cloud: Cloud, calls: Collection[Asked], now: int
-    ) -> None:
-        self._connection = connection
-        self._cloud = cloud
-        self._now = now
-        self._new: list[Reservation] = []
-        self._confirmed: list[Reservation] = []
-        self._taken: dict[str, dict[str, dict[str, Amounts]]] = {}
-        self._bookings: list[Booking] = []
-        self._notes: list[audit.Note] = []
+    @staticmethod
+    def asking(cloud: Cloud, calls: Collection[Asked], now: int) -> list[Ask]:
+        """All that has to be read for them."""
         wanted = [call for call in calls if isinstance(call, Reserve)]
         migrations = [call.request.migration_id for call in wanted]
         keys = [call.request.reservation_id for call in wanted]
@@ -126,9 +118,29 @@ class Admissions:
                 *capacity.reading(),
             ]
             # Few calls hold, and nobody else looks at how many there are.
-            if holds := any(isinstance(call, Hold) for call in wanted):
+            if _any_holds(wanted):
                 asked.append(reservation_rows.counting_held())
-        due, head, known, *told = run(connection, asked)
+        return asked
+
+    def __init__(
+        self,
+        connection: Connection,
+        cloud: Cloud,
+        calls: Collection[Asked],
+        now: int,
+        told: Sequence[Told] = (),
+    ) -> None:
+        """`told` is what came of `asking` in this transaction; without it, that is asked now."""
+        self._connection = connection
+        self._cloud = cloud
+        self._now = now
+        self._new: list[Reservation] = []
+        self._confirmed: list[Reservation] = []
+        self._taken: dict[str, dict[str, dict[str, Amounts]]] = {}
+        self._bookings: list[Booking] = []
+        self._notes: list[audit.Note] = []
+        wanted = [call for call in calls if isinstance(call, Reserve)]
+        due, head, known, *told = told or run(connection, self.asking(cloud, calls, now))
         self.due = bool(due.rows)
         """Whether something has to expire first: then nothing may be decided on this."""
 
@@ -138,7 +150,7 @@ class Admissions:
         if wanted:
             live, machines, quotas, *room = told
             self._live = int(live.rows[0][0])
-            self._held = reservation_rows.held_by_tenant(room.pop()) if holds else {}
+            self._held = reservation_rows.held_by_tenant(room.pop()) if _any_holds(wanted) else {}
             self._machines = vms.found(machines)
             self._quotas = cloud.quotas.admitting(connection, quotas)
             self._room = capacity.room(room, cloud.agents, cloud.pool)
@@ -298,6 +310,10 @@ class Admissions:
         self._notes.append(
             audit.Note(self._now, str(actor), action, row.reservation_id, details=details)
         )
+
+
+def _any_holds(wanted: Collection[Reserve]) -> bool:
+    return any(isinstance(call, Hold) for call in wanted)
 
 
 def place(

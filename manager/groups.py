@@ -18,11 +18,13 @@ from typing import Generic, TypeVar
 
 from sqlalchemy.engine import Connection
 
+from manager.statements import Ask, Told
 from watari import errors, logs
 
 WAIT_SECONDS_MAX = 120.0
 """Nobody waits for longer for who leads: each write has bounds of its own that are tighter."""
 
+_Asking = Callable[[], Sequence[Ask]]
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
 
@@ -49,18 +51,24 @@ class _Call(Generic[_Asked, _Answer]):
 class Group(Generic[_Asked, _Answer]):
     """Does calls in writes of up to `calls_max`. From any thread.
 
-    `together` does calls in one transaction, in their order, and returns the outcome of each: an
-    answer, or the WatariError that refuses this one and has changed nothing. What it raises takes
-    everything back.
+    `write` is `Store.write_asking`. `asking` is what has to be read for calls, and `together` does
+    them in one transaction, in their order, with what came of it. It returns the outcome of each:
+    an answer, or the WatariError that refuses this one and has changed nothing. What it raises
+    takes everything back.
     """
 
     def __init__(
         self,
-        write: Callable[[], AbstractContextManager[Connection]],
-        together: Callable[[Connection, Sequence[_Asked]], Sequence[_Answer | errors.WatariError]],
+        write: Callable[[_Asking], AbstractContextManager[tuple[Connection, Sequence[Told]]]],
+        asking: Callable[[Sequence[_Asked]], Sequence[Ask]],
+        together: Callable[
+            [Connection, Sequence[_Asked], Sequence[Told]],
+            Sequence[_Answer | errors.WatariError],
+        ],
         calls_max: int,
     ) -> None:
         self._write = write
+        self._asking = asking
         self._together = together
         self._calls_max = calls_max
         self._lock = threading.Lock()
@@ -88,19 +96,24 @@ class Group(Generic[_Asked, _Answer]):
             if call.next is not None:
                 call.next.woken.release()
         if call.outcome is None:
-            with self._write() as connection:
-                (call.outcome,) = self._together(connection, [asked])
+            with self._write(lambda: self._asking([asked])) as (connection, told):
+                (call.outcome,) = self._together(connection, [asked], told)
         if isinstance(call.outcome, errors.WatariError):
             raise call.outcome
         return call.outcome
 
     def _lead(self, own: _Call[_Asked, _Answer]) -> None:
         calls = [own]
+
+        def asking() -> Sequence[Ask]:
+            # Only now: until the write could begin, more have come.
+            nonlocal calls
+            calls = self._next()
+            return self._asking([call.asked for call in calls])
+
         try:
-            with self._write() as connection:
-                # Only now: until the write could begin, more have come.
-                calls = self._next()
-                outcomes = self._together(connection, [call.asked for call in calls])
+            with self._write(asking) as (connection, told):
+                outcomes = self._together(connection, [call.asked for call in calls], told)
             # From here on it is committed.
             for call, outcome in zip(calls, outcomes, strict=True):
                 call.outcome = outcome

@@ -31,6 +31,7 @@ from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservation_rows import OPEN, Reservation, State
 from manager.settings import AgentSettings, Settings
+from manager.statements import Ask, Told
 from watari import errors, failpoint
 from watari.clock import Clock
 from watari.identity import Identity, SpiffeId
@@ -77,7 +78,9 @@ class Reservations:
             quotas,
             self._new,
         )
-        self._group = Group(store.write, self.together, settings.store.writes_at_once_max)
+        self._group = Group(
+            store.write_asking, self.asking, self.together, settings.store.writes_at_once_max
+        )
 
     def reserve(
         self, request: manager_pb2.ReserveRequest, caller: SpiffeId
@@ -223,13 +226,17 @@ class Reservations:
             self._note(connection, "reservation.expired", row, self._identity.spiffe_id)
         return len(ended)
 
+    def asking(self, calls: Sequence[Asked]) -> list[Ask]:
+        """What has to be read for calls that share a write, for `together`."""
+        return Admissions.asking(self._cloud, calls, self._now())
+
     def together(
-        self, connection: Connection, calls: Sequence[Asked]
+        self, connection: Connection, calls: Sequence[Asked], told: Sequence[Told]
     ) -> list[Answer | errors.WatariError]:
-        """What comes of calls that share a write, in their order. Raises Conflict, to be repeated
-        when all of it was taken back.
+        """What comes of calls that share a write, in their order. `told` is what `asking` read in
+        it. Raises Conflict, to be repeated when all of it was taken back.
         """
-        admissions = Admissions(connection, self._cloud, calls, self._now())
+        admissions = Admissions(connection, self._cloud, calls, self._now(), told)
         if admissions.due:
             self._expire(connection)
             admissions = Admissions(connection, self._cloud, calls, self._now())

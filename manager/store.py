@@ -11,7 +11,7 @@ there is no moment in which somebody sees what a power cut could still take back
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from manager import schema
 from manager.postgresql import PostgresqlDatabase
 from manager.sqlite import SqliteFile
-from manager.statements import Ask, Told
+from manager.statements import Ask, Told, run
 from manager.store_settings import StoreSettings
 from manager.turns import Turns
 from watari import errors, logs
@@ -135,6 +135,17 @@ class Store:
     @contextmanager
     def write(self, *, in_time: bool = True) -> Iterator[Connection]:
         """One read-write transaction. Without `in_time` the guard may be late, which renews it.
+        Raises what `write_asking` raises.
+        """
+        with self.write_asking(tuple, in_time=in_time) as (connection, _):
+            yield connection
+
+    @contextmanager
+    def write_asking(
+        self, asking: Callable[[], Sequence[Ask]], *, in_time: bool = True
+    ) -> Iterator[tuple[Connection, Sequence[Told]]]:
+        """One read-write transaction, and what came of the questions that it begins with: they take
+        no round trip of their own. `asking` is called once it can begin.
 
         Raises Unavailable when it cannot begin in time, and when it is not known to be committed:
         the connection may die while COMMIT is on its way. Whoever repeats the call finds out, as
@@ -145,8 +156,8 @@ class Store:
         if not self._turns.take(self._wait_seconds_max):
             raise _overloaded()
         try:
-            shared = self._join()
-            yield shared.connection
+            shared, told = self._join(asking())
+            yield shared.connection, told
             self._require_sound(shared)
         except BaseException as error:
             self._take_back()
@@ -177,28 +188,33 @@ class Store:
         """Close every connection and let another process have the database."""
         self._database.close()
 
-    def _join(self) -> _Shared:
-        """The transaction that is open, or a new one. The caller has the turn."""
+    def _join(self, asked: Sequence[Ask]) -> tuple[_Shared, Sequence[Told]]:
+        """The transaction that is open, or a new one, and what it was asked. The caller has the
+        turn.
+        """
         shared = self._shared
         if shared is None:
             connection = self._database.engine.connect()
             try:
                 guard = self.guard
-                told = self._database.begin_write(connection, guard.question if guard else ())
+                question = guard.question if guard is not None else ()
+                told = self._database.begin_write(connection, [*question, *asked])
                 if guard is not None:
-                    guard.require_held(told)
+                    guard.require_held(told[: len(question)])
             except BaseException:
                 connection.close()
                 raise
             connection.info[KNOWN] = {}
             shared = self._shared = _Shared(connection)
+            told = told[len(question) :]
         else:
             # Until it stands there is nothing of this write to go back to, and all of it is lost.
             shared.lost = True
             shared.connection.exec_driver_sql("SAVEPOINT one")
             shared.lost = False
+            told = run(shared.connection, asked) if asked else ()
         shared.begun += 1
-        return shared
+        return shared, told
 
     def _require_sound(self, shared: _Shared) -> None:
         """A block may have gone on after a statement that failed: nothing of it can be kept."""

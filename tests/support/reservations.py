@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -114,8 +115,9 @@ class Rig:
 
     def together(self, calls: Sequence[Asked]) -> list[Answer | errors.WatariError]:
         """The outcomes of calls that share a write, in their order."""
-        with self.store.write() as connection:
-            return self.reservations.together(connection, calls)
+        asking = partial(self.reservations.asking, calls)
+        with self.store.write_asking(asking) as (connection, told):
+            return self.reservations.together(connection, calls, told)
 
     def held(self) -> int:
         """CPUs held by reservations."""

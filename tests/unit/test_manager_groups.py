@@ -1,18 +1,21 @@
 """Calls that share a write: who leads serves all that wait, and nobody pays for another's fault."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manager.groups import Group
+from manager.statements import Ask, Statement, Told
 from watari import errors
 
 CALLS = 40
 WAIT_SECONDS = 20.0
+QUESTION = Statement(sa.select(sa.bindparam("number")))
 
 
 class Writes:
@@ -27,18 +30,28 @@ class Writes:
         self._one = threading.Lock()
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(
+        self, asking: Callable[[], Sequence[Ask]]
+    ) -> Iterator[tuple[Connection, Sequence[Told]]]:
         """One at a time, once it is open."""
         with self._one:
             assert self.open.wait(WAIT_SECONDS)
             if self.begin is not None:
                 raise self.begin
-            yield None  # type: ignore[misc]
+            told = [Told([(ask,)], 0) for ask in asking()]
+            yield None, told  # type: ignore[misc]
             if self.commit is not None:
                 raise self.commit
 
-    def together(self, _: Connection, asked: Sequence[int]) -> list[int | errors.WatariError]:
+    def asking(self, asked: Sequence[int]) -> list[Ask]:
+        """One question for each."""
+        return [Ask(QUESTION, {"number": each}) for each in asked]
+
+    def together(
+        self, _: Connection, asked: Sequence[int], told: Sequence[Told]
+    ) -> list[int | errors.WatariError]:
         """Numbers below zero are refused, spoilt ones take everything back."""
+        assert told == [Told([(ask,)], 0) for ask in self.asking(asked)]
         self.groups.append(list(asked))
         if self.spoilt & set(asked):
             raise ZeroDivisionError
@@ -55,7 +68,7 @@ def writes() -> Writes:
 
 def call_all(writes: Writes, numbers: Sequence[int], calls_max: int = 64) -> list[object]:
     """The answer or the error of each, called at once while the first write stands still."""
-    group = Group(writes.write, writes.together, calls_max)
+    group = Group(writes.write, writes.asking, writes.together, calls_max)
 
     def one(number: int) -> object:
         try:
@@ -73,7 +86,7 @@ def call_all(writes: Writes, numbers: Sequence[int], calls_max: int = 64) -> lis
 
 def test_who_comes_alone_is_served_at_once(writes: Writes) -> None:
     writes.open.set()
-    group = Group(writes.write, writes.together, 64)
+    group = Group(writes.write, writes.asking, writes.together, 64)
     assert [group.do(1), group.do(2)] == [1, 2]
     assert writes.groups == [[1], [2]]
 
@@ -118,4 +131,4 @@ def test_a_write_that_cannot_begin_is_refused_and_the_next_one_leads(writes: Wri
     assert {type(each) for each in answers} == {errors.Unavailable}
     assert writes.groups == []
     writes.begin = None
-    assert Group(writes.write, writes.together, 64).do(7) == 7
+    assert Group(writes.write, writes.asking, writes.together, 64).do(7) == 7
