@@ -9,12 +9,15 @@ from manager import ownership
 from manager.callers import Caller
 from manager.delegations import Mandate
 from manager.ownership import EVERYTHING, Tenant, View
+from manager.saga.records import Record
+from manager.saga.states import State
 from watari import delegation, errors
 from watari.identity import Role, SpiffeId
-from watari.v1 import common_pb2
+from watari.v1 import common_pb2, manager_pb2
 
 OWN, FOREIGN = "tokyo.example", "osaka.example"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+MIGRATION_ID = str(uuid.uuid4())
 VM_ID = str(uuid.uuid4())
 
 
@@ -53,7 +56,9 @@ def test_what_arrives_is_a_tenant_of_whoever_the_source_says_else_of_the_source(
 
 def mandate(expires_at: datetime = NOW + timedelta(minutes=1), *to_clouds: str) -> Mandate:
     """What a broker may do."""
-    made = common_pb2.Delegation(vm_id=VM_ID, from_cloud="tokyo", to_clouds=to_clouds)
+    made = common_pb2.Delegation(
+        migration_id=MIGRATION_ID, vm_id=VM_ID, from_cloud="tokyo", to_clouds=to_clouds
+    )
     made.expires_at.FromDatetime(expires_at)
     return Mandate(made)
 
@@ -91,9 +96,31 @@ def test_a_mandate_names_one_machine_and_its_destinations() -> None:
         somewhere.require_destination("kyoto")
 
 
-def test_a_person_needs_no_mandate_and_a_mandate_concerns_one_machine() -> None:
+def migration(vm_id: str = VM_ID, migration_id: str = MIGRATION_ID) -> Record:
+    """One that the tenant asked for."""
+    return Record(
+        migration_id=migration_id,
+        vm_id=vm_id,
+        vm_name="web-1",
+        tenant_domain=OWN,
+        tenant="acme",
+        host_id="host1",
+        to_cloud="osaka",
+        to_manager="spiffe://osaka.example/manager/main",
+        state=State.COPYING,
+        generation=1,
+        source_epoch=3,
+        requested_by=f"spiffe://{OWN}/user/acme",
+        request=manager_pb2.MigrateVmRequest(),
+        created_at=0,
+        state_changed_at=0,
+    )
+
+
+def test_a_person_needs_no_mandate_and_a_mandate_concerns_one_migration_of_one_machine() -> None:
     person = SpiffeId(OWN, Role.USER, "acme")
     view = ownership.view_of(person, OWN)
-    assert Caller(person, view).concerns("any machine")
-    assert Caller(person, view, mandate()).concerns(VM_ID)
-    assert not Caller(person, view, mandate()).concerns("another machine")
+    assert Caller(person, view).concerns(migration("any machine", "any migration"))
+    assert Caller(person, view, mandate()).concerns(migration())
+    assert not Caller(person, view, mandate()).concerns(migration(vm_id="another machine"))
+    assert not Caller(person, view, mandate()).concerns(migration(migration_id="another one"))
