@@ -64,6 +64,7 @@ class Weights:
     provider: Fraction = Fraction()
 
 
+_NOTHING = Fraction()
 WEIGHT_NAMES = tuple(each.name for each in fields(Weights))
 
 WEIGHTS_DEFAULT = Weights(Fraction(1, 2), Fraction(1, 5), Fraction(3, 10))
@@ -397,6 +398,8 @@ def _weights(weights: broker_pb2.Weights) -> Weights:
                 f"weights.{name}", f"{value} is out of bounds", f"0 to {WEIGHT_MAX}"
             )
         # By way of decimal text, so that 0.1 is a tenth.
-        parts.append(Fraction(Decimal(repr(value))))
+        parts.append(Fraction(Decimal(repr(value))) if value else _NOTHING)
     total = sum(parts)
-    return Weights(*(part / total for part in parts)) if total else WEIGHTS_DEFAULT
+    if not total:
+        return WEIGHTS_DEFAULT
+    return Weights(*(part / total if part else part for part in parts))

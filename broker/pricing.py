@@ -7,7 +7,7 @@ price in the contract and cost nothing here.
 """
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal, localcontext
+from decimal import ROUND_CEILING, Context, Decimal, localcontext
 
 from broker import amounts
 from watari import errors, money, validate
@@ -22,6 +22,7 @@ UNIT_PRICE_MAX = 1_000_000
 _GIB = 1024**3
 _DIGITS = 60
 """Working precision: products of 64-bit integers stay exact, quotients err far below 10^-9."""
+_EXACT = Context(prec=_DIGITS)
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,31 @@ class Sheet:
     migration_flat: Decimal = Decimal()
     """Per migration, either direction; likewise."""
 
+    @property
+    def nanos(self) -> tuple[int, int, int]:
+        """The three in 10^-9 of the currency's unit."""
+        return (
+            int(self.vcpu_hour.scaleb(9)),
+            int(self.memory_gib_hour.scaleb(9)),
+            int(self.disk_gib_month.scaleb(9)),
+        )
+
 
 def hourly(sheet: Sheet, needed: amounts.Amounts) -> Price:
     """What a machine costs an hour."""
-    with localcontext(prec=_DIGITS):
-        amount = (
-            sheet.vcpu_hour * needed["vcpus"]
-            + sheet.memory_gib_hour * needed["memory"] / _GIB
-            + sheet.disk_gib_month * needed["disk"] / _GIB / HOURS_PER_MONTH
-        )
-        rounded = money.to_decimal(money.from_decimal(amount, sheet.currency))
-    return Price(sheet.currency, rounded)
+    return Price(sheet.currency, _EXACT.scaleb(Decimal(hourly_nanos(sheet, needed)), -9))
+
+
+def hourly_nanos(sheet: Sheet, needed: amounts.Amounts) -> int:
+    """The same in 10^-9 of the currency's unit: in whole numbers, so that nothing is rounded but
+    the end.
+    """
+    vcpu_hour, memory_gib_hour, disk_gib_month = sheet.nanos
+    compute = vcpu_hour * needed["vcpus"] * _GIB + memory_gib_hour * needed["memory"]
+    exact = compute * HOURS_PER_MONTH + disk_gib_month * needed["disk"]
+    whole, rest = divmod(exact, _GIB * HOURS_PER_MONTH)
+    twice = 2 * rest - _GIB * HOURS_PER_MONTH
+    return whole + (twice > 0 or (twice == 0 and whole % 2))
 
 
 def over(hourly: Price, seconds: int) -> Price:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
+from typing import NamedTuple
 
 from broker.constraints import Question, distance, holds_image
 from broker.criteria import WEIGHT_NAMES
@@ -16,8 +17,7 @@ from broker.feasible import Fit
 from watari import units
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(NamedTuple):
     """What one score sees in one candidate."""
 
     value: str
@@ -26,8 +26,7 @@ class Measure:
     """More is better; None cannot be compared and counts as worst."""
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """One score of a candidate; see `watari.v1.Score`."""
 
     name: str
@@ -79,13 +78,16 @@ def rank(fits: Sequence[Fit], question: Question, field: Field | None = None) ->
     ranked = [
         Ranked(
             fit=fit,
-            score=sum((score.weight * score.normalised for score in scores), Fraction()),
+            score=_total(scores),
             scores=scores,
         )
         for fit, *row in zip(fits, *columns, strict=True)
         for scores in [tuple(row)]
     ]
-    ranked.sort(key=lambda one: (-one.score, one.fit.cloud.cloud_id, one.fit.offer.name))
+    # Doubles first: they are in the order of the fractions, and those are dear to compare.
+    ranked.sort(
+        key=lambda one: (-float(one.score), -one.score, one.fit.cloud.cloud_id, one.fit.offer.name)
+    )
     return tuple(ranked)
 
 
@@ -113,7 +115,8 @@ def price(fits: Sequence[Fit], currency: str) -> list[Measure]:
         elif fit.hourly.currency != currency:
             measures.append(Measure(f"{fit.hourly}, not comparable with {currency}", None))
         else:
-            measures.append(Measure(str(fit.hourly), -Fraction(fit.hourly.amount)))
+            above, whole = fit.hourly.amount.as_integer_ratio()
+            measures.append(Measure(str(fit.hourly), Fraction(-above, whole)))
     return measures
 
 
@@ -266,15 +269,29 @@ def normalise(raw: Fraction | None, extremes: tuple[Fraction, Fraction] | None) 
     """From 0, which is the worst, to 1, the best; all equal are 1, and None is 0."""
     if raw is None or extremes is None:
         return _NOTHING
+    # (raw - worst) / (best - worst) in whole numbers: a fraction is made once, not at each step.
     worst, best = extremes
-    span = best - worst
-    if span.numerator <= 0:
+    below = worst.numerator, worst.denominator
+    span = best.numerator * below[1] - below[0] * best.denominator
+    if span <= 0:
         return _WHOLE
-    part = (raw - worst) / span
-    # As whole numbers: comparing fractions costs more than all the rest.
-    if part.numerator <= 0:
+    above = (raw.numerator * below[1] - below[0] * raw.denominator) * best.denominator
+    whole = span * raw.denominator
+    if above <= 0:
         return _NOTHING
-    return _WHOLE if part.numerator >= part.denominator else part
+    return _WHOLE if above >= whole else Fraction(above, whole)
+
+
+def _total(scores: Sequence[Score]) -> Fraction:
+    """The sum of weight times normalised."""
+    above, whole = 0, 1
+    for score in scores:
+        part, of = score.normalised, score.weight
+        if part and of:
+            denominator = part.denominator * of.denominator
+            above = above * denominator + part.numerator * of.numerator * whole
+            whole *= denominator
+    return Fraction(above, whole)
 
 
 def _column(
