@@ -2,32 +2,37 @@
 
 Rows are in the order of cloud and offer, and a cloud's rows lie together. Texts, sets and sheets
 are codes: places in a dictionary of the values, so that a question is put to each value once and
-taken by code for all rows. A cloud's rows are a `Block`, made anew when the cloud changes; columns
-are blocks laid end to end, copied, and never written to afterwards.
+taken by code for all rows. What rows of a cloud share, the room of a region and the largest machine
+of an offer, are tables of their own, with one line for all rows that have it. Columns are never
+written to; `broker.laying` makes them.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from broker import amounts, endpoints
-from broker.values import EARLIEST, Capacity, Cloud, Link, Offer
-from watari import errors
+from broker import amounts
+from broker.values import Cloud, Offer
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Sizes = npt.NDArray[np.uint64]
 Moments = npt.NDArray[np.int64]
 """Microseconds since 1970 UTC."""
-Codes = npt.NDArray[np.int32]
+Codes = npt.NDArray[np.intp]
+"""As wide as NumPy's own places: narrower ones take twice as long to look up by."""
 
 NEVER, ALWAYS = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 PLAIN = ("vcpus", "memory", "disk")
 """Resource classes that have a column; the further ones of an offer are one code."""
+
+HELD_MAX = 256
+"""Answers of `Columns.holding` that are kept, at a byte for each value of a dictionary."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -35,6 +40,21 @@ _MICROSECOND = timedelta(microseconds=1)
 def moment(when: datetime) -> int:
     """Microseconds since 1970, exactly."""
     return (when - _EPOCH) // _MICROSECOND
+
+
+def plain(of: amounts.Amounts) -> tuple[int, ...]:
+    """The amounts of `PLAIN`."""
+    return tuple(of.get(kind, 0) for kind in PLAIN)
+
+
+def others(of: amounts.Amounts) -> tuple[tuple[str, int], ...]:
+    """The amounts of all other classes, as sorted pairs."""
+    return tuple(sorted((kind, amount) for kind, amount in of.items() if kind not in PLAIN))
+
+
+def shares(free: amounts.Amounts, total: amounts.Amounts) -> tuple[tuple[str, int, int], ...]:
+    """(class, free, total) of all other classes that there are in all."""
+    return tuple((kind, free.get(kind, 0), amount) for kind, amount in others(total))
 
 
 @dataclass(frozen=True)
@@ -54,14 +74,34 @@ class Rows:
     currency: Codes
     prices: Floats
     """Per vCPU and hour, GiB of memory and hour, GiB of disk and month; to the last bit or so."""
-    vm_max: Sizes
-    vm_max_other: Codes
-    """Codes of further classes, as sorted pairs."""
+    limit: Codes
+    """Its place in `Limits`."""
     room: Codes
     """Its place in `Rooms`; 0, which is no room, without a capacity record of its region."""
     carbon: Floats
     """Published score; NaN without."""
     reliability: Floats
+
+    @cached_property
+    def valid(self) -> tuple[int, int]:
+        """From when, and until when, every offer is valid."""
+        begins, ends = self.valid_from, self.valid_until
+        return int(begins.max(initial=NEVER)), int(ends.min(initial=ALWAYS))
+
+    @cached_property
+    def some_stale(self) -> bool:
+        """Whether any is stale."""
+        return bool(self.stale.any())
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of each largest machine that a cloud's offers name, shape (limits,) or (3, limits)."""
+
+    most: Sizes
+    """0 is no limit."""
+    other: Codes
+    """Codes of further classes, as sorted pairs."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +110,7 @@ class Rooms:
     stands for all that have none, and has nothing.
     """
 
+    region: Codes
     stale: Bools
     updated: Moments
     fit: Sizes
@@ -95,25 +136,6 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class Block:
-    """One cloud's part."""
-
-    cloud: Cloud
-    head: tuple[object, ...]
-    """In the order of `Heads`."""
-    rows: Rows
-    """With places of rooms that begin at 1 for this cloud's first."""
-    rooms: Rooms
-    images: frozenset[bytes | str]
-    """Roots and names of the images that it holds."""
-
-    @property
-    def codes(self) -> int:
-        """An upper bound of the dictionary entries that it uses."""
-        return 3 + 8 * len(self.cloud.offers)
-
-
-@dataclass(frozen=True)
 class Columns:
     """A catalogue, to be judged at once."""
 
@@ -122,15 +144,22 @@ class Columns:
     """Places of clouds by id."""
     starts: npt.NDArray[np.int64]
     """First row of each cloud, and the number of rows: shape (clouds + 1,)."""
-    cloud_of: npt.NDArray[np.int64]
+    cloud_of: Codes
     """The cloud of each row."""
+    room_starts: npt.NDArray[np.int64]
+    """First room of each cloud, and the number of rooms: shape (clouds + 1,)."""
+    cloud_of_room: Codes
+    """The cloud of each room; 0 of the one that is no room."""
     heads: Heads
     rows: Rows
+    limits: Limits
     rooms: Rooms
     images: tuple[frozenset[bytes | str], ...]
     """Of each cloud, roots and names of the images that it holds."""
     words: Mapping[str, Sequence[object]]
     """The values behind codes, by the name of their dictionary."""
+    held: dict[tuple[str, Hashable], Bools] = field(default_factory=dict, repr=False)
+    """What `holding` has found; filled by any thread, since one result is as good as another."""
 
     def __len__(self) -> int:
         return len(self.cloud_of)
@@ -152,7 +181,19 @@ class Columns:
             answers[used] = [holds(values[code]) for code in used.tolist()]
         else:
             answers = np.fromiter((holds(value) for value in values), bool, len(values))
-        return answers[codes]
+        found: Bools = answers.take(codes)
+        return found
+
+    def holding(self, dictionary: str, item: Hashable) -> Bools:
+        """Of each value of a dictionary of collections, whether `item` is in it."""
+        found = self.held.get((dictionary, item))
+        if found is None:
+            values = self.words[dictionary]
+            found = np.array([item in value for value in values], np.bool_)  # type: ignore[operator]
+            if len(self.held) >= HELD_MAX:
+                self.held.clear()
+            self.held[dictionary, item] = found
+        return found
 
     def measure(self, dictionary: str, codes: Codes, of: Callable[[object], float]) -> Floats:
         """For each code, a number of its value."""
@@ -160,256 +201,42 @@ class Columns:
         used, inverse = np.unique(codes, return_inverse=True)
         return np.array([of(values[code]) for code in used.tolist()], np.float64)[inverse]
 
+    def with_room(self, changed: Mapping[str, Cloud]) -> "Columns":
+        """The same, where some clouds have as much free and as large a largest fit as these say;
+        all else of them is as it was. Only the table of rooms is copied.
+        """
+        clouds, words = list(self.clouds), {**self.words}
+        added = {name: dict[object, int]() for name in ("other", "share")}
+        rooms = replace(
+            self.rooms,
+            fit=self.rooms.fit.copy(),
+            fit_other=self.rooms.fit_other.copy(),
+            free=self.rooms.free.copy(),
+            share_other=self.rooms.share_other.copy(),
+        )
+
+        def code(dictionary: str, value: object, before: int) -> int:
+            if words[dictionary][before] == value:
+                return before
+            known = added[dictionary]
+            return known.setdefault(value, len(words[dictionary]) + len(known))
+
+        for cloud_id, cloud in changed.items():
+            place = self.index[cloud_id]
+            clouds[place] = cloud
+            for room, one in enumerate(cloud.capacities.values(), int(self.room_starts[place])):
+                rooms.fit[:, room], rooms.free[:, room] = plain(one.largest_fit), plain(one.free)
+                fit_other, share = others(one.largest_fit), shares(one.free, one.total)
+                rooms.fit_other[room] = code("other", fit_other, int(rooms.fit_other[room]))
+                rooms.share_other[room] = code("share", share, int(rooms.share_other[room]))
+        for name, values in added.items():
+            words[name] = (*words[name], *values)
+        # Nothing of what is kept is about rooms: `holding` is asked for traits and labels.
+        return replace(self, clouds=tuple(clouds), rooms=rooms, words=words)
+
     def nbytes(self) -> int:
         """What the arrays take."""
-        parts = (self.heads, self.rows, self.rooms)
+        parts = (self.heads, self.rows, self.limits, self.rooms)
         arrays = [getattr(part, each.name) for part in parts for each in fields(part)]
-        return sum(array.nbytes for array in (*arrays, self.starts, self.cloud_of))
-
-
-@dataclass(frozen=True)
-class Ways:
-    """The links between one cloud and all clouds, shape (2, clouds): measured by the one, and by
-    the others.
-    """
-
-    usable: Bools
-    """Whether there is a link whose lease is alive."""
-    rtt_ms: Floats
-    measured_at: Moments
-    valid_until: Moments
-    throughput: Sizes
-    """Bytes per second; 0 when unknown."""
-
-    def at(self, now: int) -> tuple[Floats, Sizes]:
-        """Of each cloud: the round trip by the newest usable measurement, NaN without one, and the
-        lower of the usable throughputs of both directions, 0 without one.
-        """
-        usable = self.usable & (now < self.valid_until)
-        second = usable[1] & (~usable[0] | (self.measured_at[1] > self.measured_at[0]))
-        rtt_ms = np.where(second, self.rtt_ms[1], np.where(usable[0], self.rtt_ms[0], np.nan))
-        unknown = np.iinfo(np.uint64).max
-        carried = np.where(usable & (self.throughput > 0), self.throughput, unknown).min(axis=0)
-        return rtt_ms, np.where(carried == unknown, 0, carried).astype(np.uint64)
-
-
-def ways(links: Mapping[tuple[str, str], Link], clouds: Sequence[Cloud], near: str) -> Ways:
-    """The links between `near` and each of the clouds."""
-    found = [
-        [links.get((near, cloud.cloud_id)) for cloud in clouds],
-        [links.get((cloud.cloud_id, near)) for cloud in clouds],
-    ]
-
-    def all_of(of: Callable[[Link], object], otherwise: object, kind: type) -> npt.NDArray[Any]:
-        return np.array([[of(one) if one else otherwise for one in row] for row in found], kind)
-
-    return Ways(
-        usable=all_of(lambda one: not one.stale, otherwise=False, kind=bool),
-        rtt_ms=all_of(lambda one: one.rtt_ms, np.nan, np.float64),
-        measured_at=all_of(lambda one: moment(one.measured_at), NEVER, np.int64),
-        valid_until=all_of(lambda one: _moment_or(one.valid_until, ALWAYS), NEVER, np.int64),
-        throughput=all_of(lambda one: one.throughput, 0, np.uint64),
-    )
-
-
-class Coder:
-    """Gives codes to values, and makes blocks with them. For one thread at a time."""
-
-    def __init__(self) -> None:
-        self._codes: dict[str, dict[Hashable, int]] = {}
-        self._words: dict[str, list[object]] = {}
-        for name in ("region", "traits", "labels", "sheet", "currency", "other", "share", "text"):
-            self._codes[name], self._words[name] = {}, []
-        self._nowhere = self._rooms([Capacity("", {}, {}, {}, stale=False, updated_at=EARLIEST)])
-
-    def __len__(self) -> int:
-        return sum(map(len, self._words.values()))
-
-    def block(self, cloud: Cloud) -> Block:
-        """A cloud's rows."""
-        offers = cloud.offers
-        head = (
-            len(offers),
-            self._code("text", cloud.jurisdiction),
-            self._code("text", cloud.provider_domain),
-            cloud.stale,
-            bool(cloud.taints),
-            _callable(cloud),
-        )
-        labels = dict(cloud.labels)
-        own: dict[str, list[object]] = {
-            "region": [self._code("region", one.region) for one in offers],
-            "traits": [self._code("traits", one.traits) for one in offers],
-            "labels": [self._code("labels", _pairs(labels | dict(one.labels))) for one in offers],
-            "valid_from": [_moment_or(one.valid_from, NEVER) for one in offers],
-            "valid_until": [_moment_or(one.valid_until, ALWAYS) for one in offers],
-            "stale": [one.stale for one in offers],
-            "vm_max": [_plain(one.vm_max) for one in offers],
-            "vm_max_other": [self._code("other", _others(one.vm_max)) for one in offers],
-            "carbon": [_score(cloud, one, "carbon") for one in offers],
-            "reliability": [_score(cloud, one, "reliability") for one in offers],
-        }
-        places = {region: place for place, region in enumerate(cloud.capacities, 1)}
-        own["room"] = [places.get(one.region, 0) for one in offers]
-        rows = Rows(**_arrays(own | self._priced(cloud), _OF_ROWS))
-        return Block(cloud, head, rows, self._rooms(cloud.capacities.values()), _held(cloud))
-
-    def columns(self, blocks: Sequence[Block]) -> Columns:
-        """The blocks laid end to end, in the order in which they are given."""
-        counts = np.array([len(block.cloud.offers) for block in blocks], np.int64)
-        heads = zip(*(block.head for block in blocks), strict=True) if blocks else [()] * 6
-        rows = _joined([block.rows for block in blocks], _OF_ROWS)
-        rooms = _joined([self._nowhere, *(block.rooms for block in blocks)], _OF_ROOMS)
-        # Places of rooms are of the cloud's own; those of the clouds before it come first.
-        sizes = np.array([len(block.rooms.stale) for block in blocks], np.int32)
-        before = np.repeat(np.cumsum(sizes) - sizes, counts)
-        rows["room"] = np.where(rows["room"] > 0, rows["room"] + before, 0).astype(np.int32)
-        return Columns(
-            clouds=tuple(block.cloud for block in blocks),
-            index={block.cloud.cloud_id: at for at, block in enumerate(blocks)},
-            starts=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
-            cloud_of=np.repeat(np.arange(len(blocks), dtype=np.int64), counts),
-            heads=Heads(
-                *(
-                    np.array(column, kind)
-                    for column, kind in zip(
-                        heads, (np.int64, np.int32, np.int32, bool, bool, bool), strict=True
-                    )
-                )
-            ),
-            rows=Rows(**rows),
-            rooms=Rooms(**rooms),
-            images=tuple(block.images for block in blocks),
-            # As long as they are now: what is added later belongs to later columns.
-            words={name: tuple(words) for name, words in self._words.items()},
-        )
-
-    def _priced(self, cloud: Cloud) -> dict[str, list[object]]:
-        sheet: list[object] = []
-        currency: list[object] = []
-        prices: list[object] = []
-        for one in cloud.offers:
-            found = one.prices
-            if found is None:
-                sheet.append(-1)
-                currency.append(-1)
-                prices.append((0.0, 0.0, 0.0))
-                continue
-            given = (found.vcpu_hour, found.memory_gib_hour, found.disk_gib_month)
-            sheet.append(self._code("sheet", (found.currency, *given)))
-            currency.append(self._code("currency", found.currency))
-            prices.append(tuple(map(float, given)))
-        return {"sheet": sheet, "currency": currency, "prices": prices}
-
-    def _rooms(self, capacities: Iterable[Capacity]) -> Rooms:
-        found = list(capacities)
-        shares = [
-            tuple((kind, one.free.get(kind, 0), total) for kind, total in _others(one.total))
-            for one in found
-        ]
-        lists: dict[str, list[object]] = {
-            "stale": [one.stale for one in found],
-            "updated": [moment(one.updated_at) for one in found],
-            "fit": [_plain(one.largest_fit) for one in found],
-            "fit_other": [self._code("other", _others(one.largest_fit)) for one in found],
-            "free": [_plain(one.free) for one in found],
-            "total": [_plain(one.total) for one in found],
-            "share_other": [self._code("share", share) for share in shares],
-        }
-        return Rooms(**_arrays(lists, _OF_ROOMS))
-
-    def _code(self, dictionary: str, value: Hashable) -> int:
-        codes = self._codes[dictionary]
-        code = codes.get(value)
-        if code is None:
-            code = codes[value] = len(codes)
-            self._words[dictionary].append(value)
-        return code
-
-
-def lay(clouds: Iterable[Cloud]) -> Columns:
-    """The columns of clouds, which are in the order of their ids."""
-    coder = Coder()
-    return coder.columns([coder.block(cloud) for cloud in clouds])
-
-
-_Arrays = dict[str, npt.NDArray[Any]]
-_OF_ROWS: Mapping[str, type] = {
-    "region": np.int32,
-    "traits": np.int32,
-    "labels": np.int32,
-    "valid_from": np.int64,
-    "valid_until": np.int64,
-    "stale": bool,
-    "sheet": np.int32,
-    "currency": np.int32,
-    "prices": np.float64,
-    "vm_max": np.uint64,
-    "vm_max_other": np.int32,
-    "room": np.int32,
-    "carbon": np.float64,
-    "reliability": np.float64,
-}
-_OF_ROOMS: Mapping[str, type] = {
-    "stale": bool,
-    "updated": np.int64,
-    "fit": np.uint64,
-    "fit_other": np.int32,
-    "free": np.float64,
-    "total": np.float64,
-    "share_other": np.int32,
-}
-_WIDE = frozenset({"prices", "vm_max", "fit", "free", "total"})
-"""Columns of three rows, each of which lies in one piece."""
-
-
-def _arrays(lists: Mapping[str, Sequence[object]], kinds: Mapping[str, type]) -> _Arrays:
-    found = {}
-    for name, kind in kinds.items():
-        array: npt.NDArray[Any] = np.array(lists[name], kind)
-        wide = name in _WIDE
-        found[name] = array.reshape(len(array), len(PLAIN)).T if wide else array
-    return found
-
-
-def _joined(parts: Sequence[Rows] | Sequence[Rooms], kinds: Mapping[str, type]) -> _Arrays:
-    found = {}
-    for name, kind in kinds.items():
-        nothing: npt.NDArray[Any] = np.empty((len(PLAIN), 0) if name in _WIDE else (0,), kind)
-        found[name] = np.concatenate([nothing, *(getattr(part, name) for part in parts)], axis=-1)
-    return found
-
-
-def _callable(cloud: Cloud) -> bool:
-    try:
-        endpoints.manager_of(cloud)
-    except errors.WatariError:
-        return False
-    return True
-
-
-def _held(cloud: Cloud) -> frozenset[bytes | str]:
-    fresh = [image for image in cloud.images if not image.stale]
-    roots = {image.public_root for image in fresh if image.public_root}
-    return frozenset(roots | {image.name for image in fresh})
-
-
-def _pairs(mapping: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(mapping.items()))
-
-
-def _plain(of: amounts.Amounts) -> tuple[int, ...]:
-    return tuple(of.get(kind, 0) for kind in PLAIN)
-
-
-def _others(of: amounts.Amounts) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted((kind, amount) for kind, amount in of.items() if kind not in PLAIN))
-
-
-def _moment_or(when: datetime | None, otherwise: int) -> int:
-    return otherwise if when is None else moment(when)
-
-
-def _score(cloud: Cloud, offer: Offer, name: str) -> float:
-    found = cloud.score_of(offer, name)
-    return float("nan") if found is None else found
+        places = (self.starts, self.cloud_of, self.room_starts, self.cloud_of_room)
+        return sum(array.nbytes for array in (*arrays, *places))

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from broker import amounts, endpoints, pricing
 from broker.criteria import Criteria, ImageNeed
@@ -21,8 +22,7 @@ LISTED_CHARS_MAX = 64
 """Longer names are cut in reasons."""
 
 
-@dataclass(frozen=True)
-class Miss:
+class Miss(NamedTuple):
     """One way in which a constraint is not met."""
 
     reason: str

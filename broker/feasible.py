@@ -1,13 +1,15 @@
 """Which offers fit, and for each that does not, every constraint that it misses, in words. Pure.
 
-One offer at a time: `broker.screening` judges all at once and asks here for the words.
+One offer at a time: `broker.screening` judges all at once, and must say the same.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import NamedTuple
 
 from broker import constraints, pricing
-from broker.constraints import Miss, Question
+from broker.constraints import Question
 from broker.snapshot import Capacity, Cloud, Offer
 
 
@@ -22,8 +24,7 @@ class Fit:
     """What the machine would cost; None when the offer has no usable prices."""
 
 
-@dataclass(frozen=True)
-class Rejection:
+class Rejection(NamedTuple):
     """One constraint that a cloud (`offer` empty) or an offer misses."""
 
     cloud_id: str
@@ -58,7 +59,7 @@ def judge(question: Question) -> Verdict:
 
 def in_order(rejections: Iterable[Rejection]) -> tuple[Rejection, ...]:
     """By cloud and offer; within an offer the constraints keep the order of their table."""
-    return tuple(sorted(rejections, key=lambda rejection: (rejection.cloud_id, rejection.offer)))
+    return tuple(sorted(rejections, key=itemgetter(0, 1)))
 
 
 def unknown_clouds(question: Question) -> Iterator[Rejection]:
@@ -74,18 +75,14 @@ def cloud_rejections(question: Question, cloud: Cloud) -> Iterator[Rejection]:
     """What a whole cloud misses."""
     for name, constraint in constraints.CLOUD_CONSTRAINTS.items():
         for miss in constraint(question, cloud):
-            yield _rejection(cloud, "", name, miss)
+            yield Rejection(cloud.cloud_id, "", name, *miss)
 
 
 def offer_rejections(question: Question, cloud: Cloud, offer: Offer) -> Iterator[Rejection]:
     """What one offer misses by itself."""
     for name, constraint in constraints.OFFER_CONSTRAINTS.items():
         for miss in constraint(question, cloud, offer):
-            yield _rejection(cloud, offer.name, name, miss)
-
-
-def _rejection(cloud: Cloud, offer: str, constraint: str, miss: Miss) -> Rejection:
-    return Rejection(cloud.cloud_id, offer, constraint, miss.reason, miss.would_fit)
+            yield Rejection(cloud.cloud_id, offer.name, name, *miss)
 
 
 def fit(question: Question, cloud: Cloud, offer: Offer) -> Fit:

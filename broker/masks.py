@@ -1,17 +1,18 @@
 """The hard constraints over all clouds and offers at once. Pure.
 
 A mask says of each cloud, or of each offer, whether it misses one constraint; None that the request
-does not ask for it. Each agrees with the function of the same name in `broker.constraints`, which
-has the words for it; tests compare them on federations made at random.
+does not ask for it, or that nobody misses it. Each agrees with the function of the same name in
+`broker.constraints`, which has the words for it; tests compare them on federations made at random.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 
 from broker import charges, constraints
+from broker.charges import Costs
 from broker.columns import PLAIN, Bools, Codes, Columns, Sizes, moment
 from broker.constraints import Question
 
@@ -22,6 +23,11 @@ class Asked:
 
     question: Question
     columns: Columns
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What the machine would cost."""
+        return Costs(self.columns, self.question.criteria.needed)
 
     def texts(self, codes: Codes, outside: tuple[str, ...]) -> Bools:
         """Of codes of texts, whether each is outside of these."""
@@ -44,7 +50,8 @@ def asked_for(asked: Asked) -> Bools | None:
 
 
 def not_excluded(asked: Asked) -> Bools | None:
-    return asked.places(asked.question.criteria.excluded_clouds)
+    excluded = asked.question.criteria.excluded_clouds
+    return asked.places(excluded) if excluded else None
 
 
 def not_the_source(asked: Asked) -> Bools | None:
@@ -152,37 +159,35 @@ def region(asked: Asked) -> Bools | None:
 
 
 def required_trait(asked: Asked) -> Bools | None:
-    wanted = frozenset(asked.question.criteria.required_traits)
-    return _traits(asked, lambda traits: not wanted <= traits) if wanted else None
+    wanted = asked.question.criteria.required_traits
+    return _any([~_has(asked, trait) for trait in wanted], asked.columns.rows.traits)
 
 
 def forbidden_trait(asked: Asked) -> Bools | None:
-    forbidden = frozenset(asked.question.criteria.forbidden_traits)
-    return _traits(asked, lambda traits: not forbidden.isdisjoint(traits)) if forbidden else None
+    forbidden = asked.question.criteria.forbidden_traits
+    return _any([_has(asked, trait) for trait in forbidden], asked.columns.rows.traits)
 
 
 def any_trait(asked: Asked) -> Bools | None:
-    choices = [frozenset(choice) for choice in asked.question.criteria.any_traits]
-    if not choices:
-        return None
-    return _traits(asked, lambda traits: any(map(traits.isdisjoint, choices)))
+    choices = asked.question.criteria.any_traits
+    return _any(
+        [~reduce(np.logical_or, [_has(asked, trait) for trait in choice]) for choice in choices],
+        asked.columns.rows.traits,
+    )
 
 
 def label(asked: Asked) -> Bools | None:
-    wanted, columns = frozenset(asked.question.criteria.labels.items()), asked.columns
-    if not wanted:
-        return None
-
-    def missed(held: object) -> bool:
-        return not wanted <= frozenset(held) if isinstance(held, tuple) else True
-
-    return columns.where("labels", columns.rows.labels, missed)
+    wanted, columns = asked.question.criteria.labels, asked.columns
+    return _any([~columns.holding("labels", pair) for pair in wanted.items()], columns.rows.labels)
 
 
 def validity(asked: Asked) -> Bools | None:
     begins, ends = map(moment, asked.question.stay)
-    rows = asked.columns.rows
-    return (begins < rows.valid_from) | (max(begins + 1, ends) > rows.valid_until)
+    rows, ends = asked.columns.rows, max(begins + 1, ends)
+    latest, earliest = rows.valid
+    if latest <= begins and ends <= earliest:
+        return None
+    return (begins < rows.valid_from) | (ends > rows.valid_until)
 
 
 def fresh_offer(asked: Asked) -> Bools | None:
@@ -190,20 +195,24 @@ def fresh_offer(asked: Asked) -> Bools | None:
     stale, clouds = columns.rows.stale, columns.heads.stale
     # Most catalogues have little that is stale, and what there is needs no look at every row.
     if columns.rooms.stale.any():
-        stale = stale | columns.rooms.stale[columns.rows.room]
-    return stale & ~clouds[columns.cloud_of] if clouds.any() else stale
+        stale = stale | columns.rooms.stale.take(columns.rows.room)
+    elif not columns.rows.some_stale:
+        return None
+    return stale & ~clouds.take(columns.cloud_of) if clouds.any() else stale
 
 
 def vm_max(asked: Asked) -> Bools | None:
-    rows = asked.columns.rows
-    return _smaller(asked, rows.vm_max, rows.vm_max_other, unlimited=True)
+    limits = asked.columns.limits
+    less = _smaller(asked, limits.most, limits.other, unlimited=True)
+    found: Bools = less.take(asked.columns.rows.limit)
+    return found
 
 
 def capacity(asked: Asked) -> Bools | None:
     rooms = asked.columns.rooms
     lacking = _smaller(asked, rooms.fit, rooms.fit_other, unlimited=False)
     lacking[0] = True  # no capacity record at all
-    found: Bools = lacking[asked.columns.rows.room]
+    found: Bools = lacking.take(asked.columns.rows.room)
     return found
 
 
@@ -211,15 +220,14 @@ def price(asked: Asked) -> Bools | None:
     criteria = asked.question.criteria
     if criteria.ceiling is None:
         return None
-    return charges.dearer(asked.columns, criteria.needed, criteria.ceiling, charges.HOUR)
+    return asked.costs.dearer(criteria.ceiling, charges.HOUR)
 
 
 def budget(asked: Asked) -> Bools | None:
     criteria = asked.question.criteria
     if criteria.budget is None:
         return None
-    amount, seconds = criteria.budget.amount, criteria.budget.seconds
-    return charges.dearer(asked.columns, criteria.needed, amount, seconds)
+    return asked.costs.dearer(criteria.budget.amount, criteria.budget.seconds)
 
 
 OFFER_MASKS: Mapping[str, Mask] = {
@@ -238,8 +246,12 @@ OFFER_MASKS: Mapping[str, Mask] = {
 """Of each offer; as `constraints.OFFER_CONSTRAINTS`."""
 
 
-def _any(masks: list[Bools]) -> Bools | None:
-    return reduce(np.logical_or, masks) if masks else None
+def _any(masks: list[Bools], codes: Codes | None = None) -> Bools | None:
+    """Where one of the masks holds; with `codes`, masks are of their values, and looked up."""
+    if not masks:
+        return None
+    found: Bools = reduce(np.logical_or, masks)
+    return found if codes is None else found.take(codes)
 
 
 def _farther(asked: Asked, near: str, rtt_ms_max: float | None, throughput_min: int) -> Bools:
@@ -253,15 +265,13 @@ def _farther(asked: Asked, near: str, rtt_ms_max: float | None, throughput_min: 
     return missed & ~asked.places((near,))
 
 
-def _traits(asked: Asked, missed: Callable[[frozenset[str]], bool]) -> Bools:
-    def of(value: object) -> bool:
-        return missed(value) if isinstance(value, frozenset) else True
-
-    return asked.columns.where("traits", asked.columns.rows.traits, of)
+def _has(asked: Asked, trait: str) -> Bools:
+    """Of each set of traits."""
+    return asked.columns.holding("traits", trait)
 
 
 def _smaller(asked: Asked, sizes: Sizes, others: Codes, *, unlimited: bool) -> Bools:
-    """Of each offer or room, whether it has less of something than what is needed. With `unlimited`
+    """Of each limit or room, whether it has less of something than what is needed. With `unlimited`
     0 is no limit.
     """
     missed = np.zeros(sizes.shape[1], bool)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from broker import feasible, scoring, screening
+from broker import rejecting, scoring, screening
 from broker.constraints import Question
 from broker.criteria import Criteria
 from broker.feasible import Rejection
@@ -53,27 +53,13 @@ def place(
     complete = screened.pairs <= REJECTIONS_MAX
     return Placement(
         candidates=scoring.best(screened, held_max or criteria.candidates_max),
-        rejections=_rejections(screened, complete=complete),
+        rejections=(rejecting.every if complete else rejecting.nearest)(screened),
         snapshot=snapshot,
         found=len(screened.fits),
         counts=screened.counts(),
         complete=complete,
         rejected_clouds=screened.rejected_clouds(),
     )
-
-
-def _rejections(screened: screening.Screening, *, complete: bool) -> tuple[Rejection, ...]:
-    question, clouds = screened.question, screened.columns
-    found = list(feasible.unknown_clouds(question))
-    if complete:
-        for one in range(len(clouds.clouds)):
-            found += screened.rejections(one, every=True)
-        return feasible.in_order(found)
-    criteria = question.criteria
-    named = [clouds.index[one] for one in criteria.explained_clouds if one in clouds.index]
-    for one in dict.fromkeys([*named, *screened.nearest(criteria.explained_clouds_max)]):
-        found += screened.rejections(one, every=one in named)
-    return feasible.in_order(found)
 
 
 def response(

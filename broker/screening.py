@@ -1,16 +1,15 @@
 """All offers judged at once: which fit, how many miss what, which clouds are nearest. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from broker import feasible, masks
+from broker import masks
 from broker.columns import Bools, Columns
 from broker.constraints import Question
-from broker.feasible import Rejection
 
 RULED_OUT = ("cloud", "excluded_cloud", "source")
 """Constraints by which the caller has ruled a cloud out: the least worth telling."""
@@ -34,11 +33,20 @@ class Count:
 class Screening:
     """Who misses what, as masks; without words yet."""
 
-    question: Question
-    columns: Columns
+    asked: masks.Asked
     of_clouds: Mapping[str, Bools]
     """By constraint that was asked for: of each cloud, whether it misses it."""
     of_offers: Mapping[str, Bools]
+
+    @property
+    def question(self) -> Question:
+        """What was asked."""
+        return self.asked.question
+
+    @property
+    def columns(self) -> Columns:
+        """What it was put to."""
+        return self.asked.columns
 
     @cached_property
     def cloud_misses(self) -> Counts:
@@ -51,7 +59,7 @@ class Screening:
         return _sum(self.of_offers.values(), len(self.columns))
 
     @cached_property
-    def fits(self) -> npt.NDArray[np.int64]:
+    def fits(self) -> npt.NDArray[np.intp]:
         """Rows that miss nothing, in order."""
         out = self.cloud_misses > 0
         missed = np.repeat(out, self.columns.heads.offers)
@@ -88,8 +96,22 @@ class Screening:
         found: list[int] = self._by_nearness[:count].tolist()
         return found
 
+    def rejected_rows(self, place: int) -> npt.NDArray[np.intp]:
+        """Rows of a cloud that miss something by themselves."""
+        first, end = self.columns.starts[place : place + 2].tolist()
+        found: npt.NDArray[np.intp] = first + np.flatnonzero(self.offer_misses[first:end])
+        return found
+
+    def nearest_row(self, place: int) -> int | None:
+        """The first of a cloud's rows that miss least by themselves, unless that is nothing."""
+        first, end = self.columns.starts[place : place + 2].tolist()
+        if first == end:
+            return None
+        row = first + int(self.offer_misses[first:end].argmin())
+        return row if self.offer_misses[row] else None
+
     @cached_property
-    def _by_nearness(self) -> npt.NDArray[np.int64]:
+    def _by_nearness(self) -> npt.NDArray[np.intp]:
         columns = self.columns
         selling = np.flatnonzero(columns.heads.offers)
         misses = self.cloud_misses.copy()
@@ -102,30 +124,11 @@ class Screening:
         order = np.lexsort((misses, ruled_out))
         return order[misses[order] > 0]
 
-    def rejections(self, place: int, *, every: bool) -> Iterator[Rejection]:
-        """What a cloud misses, in words: with every offer, or with its nearest one only."""
-        cloud = self.columns.clouds[place]
-        if self.cloud_misses[place]:
-            yield from feasible.cloud_rejections(self.question, cloud)
-        first, end = self.columns.starts[place : place + 2].tolist()
-        misses = self.offer_misses[first:end]
-        chosen: Sequence[int] = np.flatnonzero(misses).tolist()
-        if not every and len(misses):
-            chosen = [int(misses.argmin())] if misses.min() else []
-        for number in chosen:
-            yield from feasible.offer_rejections(self.question, cloud, cloud.offers[number])
-
 
 def screen(question: Question) -> Screening:
     """Judges every offer of the question's snapshot."""
-    columns = question.snapshot.columns
-    asked = masks.Asked(question, columns)
-    return Screening(
-        question,
-        columns,
-        _missed(asked, masks.CLOUD_MASKS),
-        _missed(asked, masks.OFFER_MASKS),
-    )
+    asked = masks.Asked(question, question.snapshot.columns)
+    return Screening(asked, _missed(asked, masks.CLOUD_MASKS), _missed(asked, masks.OFFER_MASKS))
 
 
 def _missed(asked: masks.Asked, table: Mapping[str, masks.Mask]) -> dict[str, Bools]:

@@ -11,10 +11,11 @@ from datetime import datetime
 from functools import cached_property
 from types import MappingProxyType
 
-from broker import columns as laid
-from broker import values
-from broker.columns import Block, Coder, Columns, Ways
+from broker import laying, values
+from broker.columns import Columns
+from broker.laying import Block, Coder
 from broker.values import EARLIEST, LATEST, Capacity, Cloud, Image, Link, Offer
+from broker.ways import Neighbours, Ways
 from watari.v1 import directory_pb2
 
 __all__ = [
@@ -52,19 +53,22 @@ class Snapshot:
     """No directory can be heard: it may have changed, and leases may have run out, since."""
     ready: Columns | None = field(default=None, repr=False, compare=False)
     """The columns, where whoever made the snapshot had them."""
+    neighbours: Neighbours | None = field(default=None, repr=False, compare=False)
+    """The links by either end, likewise."""
     kept_ways: dict[str, Ways] = field(default_factory=dict, repr=False, compare=False)
     """What `ways` has made; filled by any thread, since one result is as good as another."""
 
     @cached_property
     def columns(self) -> Columns:
         """One row an offer, in the order of cloud and offer."""
-        return self.ready or laid.lay(self.clouds.values())
+        return self.ready or laying.lay(self.clouds.values())
 
     def ways(self, near: str) -> Ways:
         """The links between one cloud and all clouds; made when first asked for."""
         found = self.kept_ways.get(near)
         if found is None:
-            found = laid.ways(self.links, self.columns.clouds, near)
+            neighbours = self.neighbours or Neighbours.of(self.links)
+            found = neighbours.ways(near, self.columns.index)
             if len(self.kept_ways) < WAYS_MAX:
                 self.kept_ways[near] = found
         return found
@@ -124,6 +128,7 @@ class Store:
         self._changed: set[str] = set()
         self._links_changed = True
         self._links: Mapping[tuple[str, str], Link] = MappingProxyType({})
+        self._neighbours = Neighbours.of(self._links)
         self._coder = Coder()
         self._blocks: dict[str, Block] = {}
         self._last: Snapshot | None = None
@@ -171,10 +176,11 @@ class Store:
             if cloud is None:
                 self._blocks.pop(cloud_id, None)
             else:
-                self._blocks[cloud_id] = self._coder.block(cloud)
+                self._blocks[cloud_id] = self._coder.block(cloud, self._blocks.get(cloud_id))
         self._changed.clear()
         if self._links_changed:
             self._links = MappingProxyType(self._all_links())
+            self._neighbours = Neighbours.of(self._links)
             self._links_changed = False
         blocks = [block for _, block in sorted(self._blocks.items())]
         if len(self._coder) > 2 * sum(block.codes for block in blocks) + CODES_SPARE:
@@ -183,7 +189,9 @@ class Store:
             self._blocks = {block.cloud.cloud_id: block for block in blocks}
         clouds = MappingProxyType({block.cloud.cloud_id: block.cloud for block in blocks})
         ready = self._coder.columns(blocks)
-        self._last = Snapshot(revision, taken_at, clouds, self._links, ready=ready)
+        self._last = Snapshot(
+            revision, taken_at, clouds, self._links, ready=ready, neighbours=self._neighbours
+        )
         return self._last
 
     def _all_links(self) -> dict[tuple[str, str], Link]:

@@ -20,7 +20,7 @@ from broker import (
     place,
     pricing,
     rank,
-    scoring,
+    scorers,
     screening,
 )
 from broker.constraints import Question
@@ -192,7 +192,7 @@ def criteria(draw: Draw) -> Criteria:
 def test_every_constraint_has_a_mask_in_the_same_order() -> None:
     assert list(masks.CLOUD_MASKS) == list(constraints.CLOUD_CONSTRAINTS)
     assert list(masks.OFFER_MASKS) == list(constraints.OFFER_CONSTRAINTS)
-    assert set(scoring.SCORERS) == {*rank.SCORERS}
+    assert {*scorers.OF_ROOMS, *scorers.OF_OFFERS} == {*rank.SCORERS}
 
 
 @settings(max_examples=60)
@@ -257,10 +257,11 @@ def test_prices_are_exact_at_the_very_edge_of_a_limit(
     offers = view.clouds["a"].offers
     costs = [pricing.hourly(one.prices, wanted) for one in offers if one.prices]
     limit = pricing.over(costs[0], seconds).amount + Decimal(nanos).scaleb(-9)
-    dearer = charges.dearer(view.columns, wanted, pricing.Price("EUR", limit), seconds)
+    charged = charges.Costs(view.columns, wanted)
+    dearer = charged.dearer(pricing.Price("EUR", limit), seconds)
     assert dearer.tolist() == [pricing.over(cost, seconds).amount > limit for cost in costs]
     exact = [cost.amount.scaleb(9) for cost in costs]
-    found = charges.hourly_nanos(view.columns, wanted, np.arange(len(costs))).tolist()
+    found = charged.nanos(np.arange(len(costs))).tolist()
     assert [n for n, e in zip(found, exact, strict=True) if e < 2**53 and n != e] == []
 
 
