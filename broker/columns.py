@@ -223,8 +223,12 @@ class Columns:
 
         for cloud_id, cloud in changed.items():
             place = self.index[cloud_id]
-            clouds[place] = cloud
-            for room, one in enumerate(cloud.capacities.values(), int(self.room_starts[place])):
+            before, clouds[place] = clouds[place], cloud
+            for room, (region, one) in enumerate(
+                cloud.capacities.items(), int(self.room_starts[place])
+            ):
+                if one is before.capacities[region]:
+                    continue
                 rooms.fit[:, room], rooms.free[:, room] = plain(one.largest_fit), plain(one.free)
                 fit_other, share = others(one.largest_fit), shares(one.free, one.total)
                 rooms.fit_other[room] = code("other", fit_other, int(rooms.fit_other[room]))

@@ -100,19 +100,16 @@ class Ledger:
         touched = {cloud_id for cloud_id, _ in taken} & snapshot.clouds.keys()
         if not touched:
             return snapshot
-        clouds = {
-            cloud_id: _less_room(cloud, taken) if cloud_id in touched else cloud
-            for cloud_id, cloud in snapshot.clouds.items()
-        }
-        # What was laid out as columns for the clouds as they were does not hold for these.
-        return replace(snapshot, clouds=MappingProxyType(clouds), ready=None)
+        less = {cloud_id: _less_room(snapshot.clouds[cloud_id], taken) for cloud_id in touched}
+        return snapshot.with_room(less)
 
 
 def _less_room(cloud: Cloud, taken: Mapping[Place, amounts.Amounts]) -> Cloud:
-    capacities = {
-        region: _less(capacity, taken.get((cloud.cloud_id, region), {}))
-        for region, capacity in cloud.capacities.items()
-    }
+    capacities = dict(cloud.capacities)
+    for region, capacity in cloud.capacities.items():
+        here = taken.get((cloud.cloud_id, region))
+        if here is not None:
+            capacities[region] = _less(capacity, here)
     return replace(cloud, capacities=MappingProxyType(capacities))
 
 

@@ -61,7 +61,14 @@ class Snapshot:
     @cached_property
     def columns(self) -> Columns:
         """One row an offer, in the order of cloud and offer."""
-        return self.ready or laying.lay(self.clouds.values())
+        return laying.lay(self.clouds.values()) if self.ready is None else self.ready
+
+    def with_room(self, changed: Mapping[str, Cloud]) -> "Snapshot":
+        """The same, where some clouds have as much free and as large a largest fit as these say;
+        all else of them is as it was. Costs as much as there are clouds and regions, not offers.
+        """
+        clouds = MappingProxyType({**self.clouds, **changed})
+        return replace(self, clouds=clouds, ready=self.columns.with_room(changed))
 
     def ways(self, near: str) -> Ways:
         """The links between one cloud and all clouds; made when first asked for."""

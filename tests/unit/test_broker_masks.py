@@ -1,5 +1,6 @@
 """Judging all offers at once agrees with judging one at a time, whatever is published and asked."""
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -11,9 +12,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.placing import federation
 from broker import (
     amounts,
     charges,
+    choosing,
     constraints,
     feasible,
     masks,
@@ -23,9 +26,11 @@ from broker import (
     scorers,
     screening,
 )
+from broker import criteria as criteria_of
 from broker.constraints import Question
 from broker.criteria import WEIGHT_NAMES, Budget, Criteria, ImageNeed, LinkLimit, Weights
-from broker.snapshot import Store
+from broker.inflight import Decision, Ledger
+from broker.snapshot import Snapshot, Store
 from tests.support import catalogue_records as records
 from tests.support.catalogue_records import NOW
 from tests.support.verdicts import snapshot_of
@@ -101,6 +106,28 @@ def federations(draw: Draw) -> list[directory_pb2.Record]:
             for root in draw(some([*ROOTS, b""]))
         ]
     return published
+
+
+@st.composite
+def with_room(draw: Draw) -> list[directory_pb2.Record]:
+    """Federations where two clouds have room everywhere, and sell it."""
+    published = draw(federations())
+    for cloud_id in CLOUDS[:2]:
+        published.append(records.cloud(cloud_id))
+        for region in REGIONS:
+            room = draw(RESOURCES), draw(RESOURCES)
+            published += [
+                records.offer(cloud_id, f"of-{region}", region=region, prices=records.sheet()),
+                records.capacity(
+                    cloud_id,
+                    region=region,
+                    total=records.resources(9, 9, 9, gpu=3),
+                    free=room[0],
+                    largest_fit=room[1],
+                ),
+            ]
+    # What is added comes in place of what has its key.
+    return list({(one.key.kind, one.key.cloud_id, one.key.name): one for one in published}.values())
 
 
 @st.composite
@@ -196,7 +223,7 @@ def test_every_constraint_has_a_mask_in_the_same_order() -> None:
 
 
 @settings(max_examples=60)
-@given(federations(), criteria())
+@given(federations() | with_room(), criteria())
 def test_each_mask_agrees_with_the_constraint_that_has_the_words(
     published: list[directory_pb2.Record], wanted: Criteria
 ) -> None:
@@ -213,9 +240,9 @@ def test_each_mask_agrees_with_the_constraint_that_has_the_words(
         assert mask.tolist() == expected, name
 
 
-@settings(max_examples=60)
+@settings(max_examples=80)
 @given(
-    federations(),
+    federations() | with_room(),
     criteria(),
     st.dictionaries(st.sampled_from([*CLOUDS, "nowhere"]), st.sampled_from([0.0, 0.5, 0.9])),
 )
@@ -266,7 +293,7 @@ def test_prices_are_exact_at_the_very_edge_of_a_limit(
 
 
 @settings(max_examples=40)
-@given(federations(), federations())
+@given(federations() | with_room(), federations() | with_room())
 def test_what_changed_piece_by_piece_is_what_would_have_been_read_at_once(
     before: list[directory_pb2.Record], after: list[directory_pb2.Record]
 ) -> None:
@@ -284,9 +311,52 @@ def test_what_changed_piece_by_piece_is_what_would_have_been_read_at_once(
     assert fed == whole
     assert len(store) == len(after)
     assert fed.columns.starts.tolist() == whole.columns.starts.tolist()
+    assert rooms_of(fed) == rooms_of(whole)
     needed = Criteria(needed=amounts.of(records.resources(1, 1, 1)))
     assert place.place(fed, needed, NOW) == place.place(whole, needed, NOW)
     assert first == replace(snapshot_of(*before), revision=1)  # untouched by what came later
+
+
+def test_rows_that_stay_find_their_rooms_among_those_that_come_and_go() -> None:
+    store = Store()
+    store.put(records.cloud("a"))
+    for region in REGIONS:
+        store.put(records.offer("a", f"of-{region}", region=region, prices=records.sheet()))
+    wanted = Criteria({"vcpus": 1, "memory": 1, "disk": 0})
+    changes = [
+        ("r2", 1, "put"),
+        ("r1", 2, "put"),
+        ("r2", 3, "put"),
+        ("r1", 0, "delete"),
+        ("r2", 0, "put"),
+    ]
+    held: dict[str, directory_pb2.Record] = {}
+    for region, vcpus, what in changes:
+        room = records.resources(vcpus, 8, 8)
+        record = records.capacity("a", region=region, total=room, free=room, largest_fit=room)
+        if what == "put":
+            store.put(record)
+            held[region] = record
+        else:
+            store.delete(record.key)
+            del held[region]
+        placed = place.place(store.snapshot(7, NOW), wanted, NOW)
+        fitting = {one.fit.offer.region for one in placed.candidates}
+        assert fitting == {one for one, put in held.items() if put.capacity.free.vcpus}
+
+
+def test_among_thousands_of_offers_the_same_are_chosen_as_one_at_a_time() -> None:
+    size = federation.Size(clouds=12, offers=6000, seed=3)
+    view = snapshot_of(*(one for _, all_of in federation.published(size) for one in all_of))
+    rng = random.Random(4)
+    found = []
+    for _ in range(6):
+        wanted = criteria_of.of_place(federation.requirements(rng, size))
+        fits = feasible.judge(Question(wanted, view, NOW)).fits
+        placed = place.place(view, wanted, NOW, held_max=20)
+        assert placed.candidates == rank.rank(fits, Question(wanted, view, NOW))[:20]
+        found.append(placed.found)
+    assert max(found) > choosing.STRIPES * 22  # as many as are narrowed down by their best
 
 
 def test_where_no_offer_has_a_price_a_ceiling_keeps_all_of_them_out() -> None:
@@ -298,3 +368,44 @@ def test_where_no_offer_has_a_price_a_ceiling_keeps_all_of_them_out() -> None:
     found = place.place(snapshot_of(*published), wanted, NOW)
     assert not found.candidates
     assert [one.constraint for one in found.rejections] == ["price"]
+
+
+@settings(max_examples=60)
+@given(
+    with_room(),
+    criteria(),
+    st.lists(
+        st.tuples(st.sampled_from(CLOUDS[:3]), st.sampled_from(REGIONS), RESOURCES), max_size=4
+    ),
+)
+def test_what_is_in_flight_leaves_the_columns_that_laying_out_anew_would_make(
+    published: list[directory_pb2.Record],
+    wanted: Criteria,
+    decided: list[tuple[str, str, common_pb2.Resources]],
+) -> None:
+    ledger, before = Ledger(), snapshot_of(*published)
+    for number, (cloud_id, region, needed) in enumerate(decided):
+        decision = Decision(f"m{number}", cloud_id, region, amounts.of(needed), NOW)
+        ledger = ledger.noted(decision, 10)
+    adjusted = ledger.adjusted(before)
+    anew = replace(adjusted, ready=None)
+    assert adjusted.columns.rows is before.columns.rows  # which are dear to lay out
+    assert rooms_of(adjusted) == rooms_of(anew)
+    assert place.place(adjusted, wanted, NOW) == place.place(anew, wanted, NOW)
+    again = snapshot_of(*published)
+    assert (before, rooms_of(before)) == (again, rooms_of(again))
+
+
+def rooms_of(view: Snapshot) -> list[tuple[Any, ...]]:
+    """Of each room, what its columns say."""
+    columns = view.columns
+    rooms, words = columns.rooms, columns.words
+    return [
+        (
+            *rooms.fit[:, room].tolist(),
+            *rooms.free[:, room].tolist(),
+            words["other"][rooms.fit_other[room]],
+            words["share"][rooms.share_other[room]],
+        )
+        for room in range(len(rooms.stale))
+    ]
