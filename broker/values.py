@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,6 +18,10 @@ from watari.v1 import directory_pb2
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 LATEST = datetime.max.replace(tzinfo=UTC)
+
+SHARED_MAX = 4096
+"""Sets of traits, labels, scores and amounts, each, of which equal ones are one object: most offers
+of a federation are alike in most of them."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def head(record: directory_pb2.Record) -> Cloud:
         manager_spiffe_id=record.cloud.manager.spiffe_id,
         jurisdiction=record.cloud.jurisdiction.upper(),
         taints=tuple(record.cloud.taints),
-        labels=MappingProxyType(dict(record.labels)),
+        labels=_labels(record),
         stale=record.stale,
         updated_at=_moment(record.updated_at),
         scores=_scores(record),
@@ -127,9 +132,9 @@ def offer(record: directory_pb2.Record) -> Offer:
         region=body.region,
         prices=sheet,
         prices_problem=problem,
-        vm_max=amounts.of(body.vm_max),
-        traits=frozenset(body.traits),
-        labels=MappingProxyType(dict(record.labels)),
+        vm_max=_amounts(tuple(amounts.of(body.vm_max).items())),
+        traits=_set(frozenset(body.traits)),
+        labels=_labels(record),
         valid_from=_moment(body.valid_from) if body.HasField("valid_from") else None,
         valid_until=_moment(body.valid_until) if body.HasField("valid_until") else None,
         stale=record.stale,
@@ -172,8 +177,32 @@ def image(record: directory_pb2.Record) -> Image:
     return Image(record.key.name, record.image.public_root, record.stale)
 
 
+def _labels(record: directory_pb2.Record) -> Mapping[str, str]:
+    return _texts(tuple(sorted(record.labels.items())))
+
+
 def _scores(record: directory_pb2.Record) -> Mapping[str, float]:
-    return MappingProxyType({k: v for k, v in record.scores.items() if math.isfinite(v)})
+    return _numbers(tuple((k, v) for k, v in sorted(record.scores.items()) if math.isfinite(v)))
+
+
+@lru_cache(SHARED_MAX)
+def _set(values: frozenset[str]) -> frozenset[str]:
+    return values
+
+
+@lru_cache(SHARED_MAX)
+def _texts(pairs: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    return MappingProxyType(dict(pairs))
+
+
+@lru_cache(SHARED_MAX)
+def _numbers(pairs: tuple[tuple[str, float], ...]) -> Mapping[str, float]:
+    return MappingProxyType(dict(pairs))
+
+
+@lru_cache(SHARED_MAX)
+def _amounts(pairs: tuple[tuple[str, int], ...]) -> amounts.Amounts:
+    return MappingProxyType(dict(pairs))
 
 
 def _moment(timestamp: Timestamp) -> datetime:
