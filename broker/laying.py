@@ -53,12 +53,27 @@ class Block:
         return 3 + 8 * len(self.cloud.offers)
 
 
+@dataclass(frozen=True)
+class Laid:
+    """Blocks, and the columns that they make."""
+
+    blocks: Sequence[Block]
+    columns: Columns
+
+    def has_rows_of(self, blocks: Sequence[Block]) -> bool:
+        """Whether these blocks have the same rows; then they have as many rooms each, too."""
+        return len(blocks) == len(self.blocks) and all(
+            one.rows is other.rows for one, other in zip(self.blocks, blocks, strict=True)
+        )
+
+
 class Coder:
     """Gives codes to values, and makes blocks with them. For one thread at a time."""
 
     def __init__(self) -> None:
         self._codes: dict[str, dict[Hashable, int]] = {name: {} for name in DICTIONARIES}
         self._words: dict[str, list[object]] = {name: [] for name in DICTIONARIES}
+        self._copied: dict[str, tuple[object, ...]] = {}
         self._nowhere = self._rooms([Capacity("", {}, {}, {}, stale=False, updated_at=EARLIEST)])
 
     def __len__(self) -> int:
@@ -82,20 +97,19 @@ class Coder:
             cloud, head, rows, limits, self._rooms(cloud.capacities.values()), _held(cloud)
         )
 
-    def columns(self, blocks: Sequence[Block]) -> Columns:
-        """The blocks laid end to end, in the order in which they are given."""
+    def columns(self, blocks: Sequence[Block], before: Laid | None = None) -> Columns:
+        """The blocks laid end to end, in the order in which they are given. The rows of what was
+        laid out `before` with this coder are taken over, where all of them still hold.
+        """
         heads = zip(*(block.head for block in blocks), strict=True) if blocks else [()] * 6
-        rows = _joined([block.rows for block in blocks], _OF_ROWS)
-        limits = _joined([block.limits for block in blocks], _OF_LIMITS)
         rooms = _joined([self._nowhere, *(block.rooms for block in blocks)], _OF_ROOMS)
         offers = _counts([len(block.cloud.offers) for block in blocks])
-        largest = _counts([len(block.limits.other) for block in blocks])
         regions = _counts([len(block.rooms.stale) for block in blocks])
         places = np.arange(len(blocks), dtype=np.intp)
-        # Places of rooms and limits are of the cloud's own; those of the clouds before come first.
-        before = np.repeat(_starts(regions)[:-1], offers)
-        rows["room"] = np.where(rows["room"] > 0, rows["room"] + before, 0)
-        rows["limit"] += np.repeat(_starts(largest)[:-1], offers)
+        if before is not None and before.has_rows_of(blocks):
+            rows, limits = before.columns.rows, before.columns.limits
+        else:
+            rows, limits = _end_to_end(blocks, offers, regions)
         return Columns(
             clouds=tuple(block.cloud for block in blocks),
             index={block.cloud.cloud_id: at for at, block in enumerate(blocks)},
@@ -111,12 +125,11 @@ class Coder:
                     )
                 )
             ),
-            rows=Rows(**rows),
-            limits=Limits(**limits),
+            rows=rows,
+            limits=limits,
             rooms=Rooms(**rooms),
             images=tuple(block.images for block in blocks),
-            # As long as they are now: what is added later belongs to later columns.
-            words={name: tuple(words) for name, words in self._words.items()},
+            words={name: self._said(name) for name in DICTIONARIES},
         )
 
     def _rows(self, cloud: Cloud) -> tuple[Rows, Limits]:
@@ -174,6 +187,13 @@ class Coder:
             "share_other": [self._code("share", shares(one.free, one.total)) for one in found],
         }
         return Rooms(**_arrays(lists, _OF_ROOMS))
+
+    def _said(self, dictionary: str) -> tuple[object, ...]:
+        """The words as they are now: what is added later belongs to later columns."""
+        words, copied = self._words[dictionary], self._copied.get(dictionary, ())
+        if len(copied) != len(words):
+            copied = self._copied[dictionary] = tuple(words)
+        return copied
 
     def _code(self, dictionary: str, value: Hashable) -> int:
         codes = self._codes[dictionary]
@@ -238,6 +258,20 @@ def _joined(
         nothing: npt.NDArray[Any] = np.empty((len(PLAIN), 0) if name in _WIDE else (0,), kind)
         found[name] = np.concatenate([nothing, *(getattr(part, name) for part in parts)], axis=-1)
     return found
+
+
+def _end_to_end(
+    blocks: Sequence[Block], offers: npt.NDArray[np.int64], regions: npt.NDArray[np.int64]
+) -> tuple[Rows, Limits]:
+    """The rows and limits of blocks with so many offers and regions."""
+    rows = _joined([block.rows for block in blocks], _OF_ROWS)
+    limits = _joined([block.limits for block in blocks], _OF_LIMITS)
+    largest = _counts([len(block.limits.other) for block in blocks])
+    # Places of rooms and limits are of the cloud's own; those of the clouds before come first.
+    before = np.repeat(_starts(regions)[:-1], offers)
+    rows["room"] = np.where(rows["room"] > 0, rows["room"] + before, 0)
+    rows["limit"] += np.repeat(_starts(largest)[:-1], offers)
+    return Rows(**rows), Limits(**limits)
 
 
 def _counts(lengths: list[int]) -> npt.NDArray[np.int64]:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from broker import laying, values
 from broker.columns import Columns
-from broker.laying import Block, Coder
+from broker.laying import Block, Coder, Laid
 from broker.values import EARLIEST, LATEST, Capacity, Cloud, Image, Link, Offer
 from broker.ways import Neighbours, Ways
 from watari.v1 import directory_pb2
@@ -138,6 +138,7 @@ class Store:
         self._neighbours = Neighbours.of(self._links)
         self._coder = Coder()
         self._blocks: dict[str, Block] = {}
+        self._laid: Laid | None = None
         self._last: Snapshot | None = None
 
     def __len__(self) -> int:
@@ -191,11 +192,12 @@ class Store:
             self._links_changed = False
         blocks = [block for _, block in sorted(self._blocks.items())]
         if len(self._coder) > 2 * sum(block.codes for block in blocks) + CODES_SPARE:
-            self._coder = Coder()
+            self._coder, self._laid = Coder(), None
             blocks = [self._coder.block(block.cloud) for block in blocks]
             self._blocks = {block.cloud.cloud_id: block for block in blocks}
         clouds = MappingProxyType({block.cloud.cloud_id: block.cloud for block in blocks})
-        ready = self._coder.columns(blocks)
+        ready = self._coder.columns(blocks, self._laid)
+        self._laid = Laid(blocks, ready)
         self._last = Snapshot(
             revision, taken_at, clouds, self._links, ready=ready, neighbours=self._neighbours
         )
