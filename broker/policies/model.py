@@ -7,6 +7,7 @@ of the policy's currency. Floats: forecasts are estimates, and nothing here is i
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from functools import cached_property
 
 from broker import amounts
 
@@ -229,6 +230,11 @@ class Situation:
     """For LATENCY."""
     recent: Sequence[Move] = ()
     """Moves of the last hour, of all machines that share the budgets."""
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """Clouds with a machine of the policy."""
+        return frozenset(machine.cloud_id for machine in self.machines)
 
 
 @dataclass(frozen=True)

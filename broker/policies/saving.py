@@ -32,7 +32,6 @@ def options(situation: Situation, machine: Machine, standing: Standing) -> list[
     here = reckoning.burden(situation, machine, machine.cloud_id)
     if here is None or policy.objective not in SAVES:
         return []
-    used = {each.cloud_id for each in situation.machines}
     found = []
     for place, cloud_id in enumerate(situation.clouds):
         if cloud_id == machine.cloud_id or cloud_id in situation.taints:
@@ -44,7 +43,7 @@ def options(situation: Situation, machine: Machine, standing: Standing) -> list[
         if one is None:
             continue
         extra = 0.0
-        if policy.objective is Objective.CONSOLIDATE and cloud_id not in used:
+        if policy.objective is Objective.CONSOLIDATE and cloud_id not in situation.used:
             extra = policy.presence_hour_price * reckoning.discounted_hours(policy)
         found.append((place, _judged(situation, machine, standing, cloud_id, one, extra)))
     found.sort(key=lambda each: (bool(each[1].rule), -each[1].reckoning.margin, each[0]))

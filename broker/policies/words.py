@@ -26,19 +26,25 @@ def compared(reckoning: Reckoning, policy: Policy) -> str:
         f"({money(reckoning.saving, currency)} expected, give or take "
         f"{money(reckoning.deviation, currency)}), needs {money(reckoning.needed, currency)} "
         f"for a move of {money(reckoning.move_cost.total, currency)}"
+        f"{costs(reckoning.move_cost, policy)}"
     )
 
 
 def costs(cost: MoveCost, policy: Policy) -> str:
-    """What a move takes, by part."""
-    egress, flat, overlap, still = (
-        money(each, policy.currency)
-        for each in (cost.egress, cost.flat, cost.overlap, cost.downtime)
-    )
-    return (
-        f"{cost.transfer_bytes / 1024**3:.3g} GiB, egress {egress}, flat {flat}, "
-        f"overlap {overlap}, {cost.downtime_seconds:.0f} s of standstill {still}"
-    )
+    """What a move takes, by part, such as " (egress 3.00 EUR for 33.5 GiB, flat 0.10 EUR)"; empty
+    where one part is all of it."""
+    parts = [
+        (cost.egress, f"for {cost.transfer_bytes / 1024**3:.3g} GiB", "egress"),
+        (cost.flat, "", "flat"),
+        (cost.overlap, "", "overlap"),
+        (cost.downtime, f"for {cost.downtime_seconds:.0f} s", "standstill"),
+    ]
+    told = [
+        " ".join(filter(None, (name, money(amount, policy.currency), why)))
+        for amount, why, name in parts
+        if amount
+    ]
+    return f" ({', '.join(told)})" if len(told) > 1 else ""
 
 
 def moves_when(reckoning: Reckoning, policy: Policy) -> str:

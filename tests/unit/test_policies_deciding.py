@@ -1,6 +1,7 @@
 """Which machines move, which rule keeps the others, and how both are put in words."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from broker.policies.model import (
     Cause,
     Machine,
     Move,
+    MoveCost,
     Objective,
     Outlook,
     Policy,
@@ -43,6 +45,38 @@ def test_a_move_pays_and_says_both_numbers() -> None:
     assert "saves 10.00 EUR in 4.17 days" in move.reason
     assert "needs 5.00 EUR for a move of 4.00 EUR" in move.reason
     assert move.counterfactual == "stays if the saving is 5.00 EUR less"
+
+
+def test_a_move_says_what_its_cost_is_made_of() -> None:
+    cost = MoveCost(
+        transfer_bytes=20 * 1024**3, egress=1.8, flat=0.1, downtime_seconds=12.4, downtime=0.05
+    )
+    view = replace(situation(CHEAPER), move_cost=lambda _, __: cost)
+    told = "a move of 1.95 EUR (egress 1.80 EUR for 20 GiB, flat 0.10 EUR, standstill 0.05 EUR "
+    assert f"{told}for 12 s)" in one_move(view).reason
+    free = replace(situation(CHEAPER), move_cost=lambda _, __: MoveCost(flat=0.1))
+    assert one_move(free).reason.endswith("a move of 0.10 EUR")
+
+
+class Counted(list[Machine]):
+    """Knows how often it was looked through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Machine]:
+        self.times += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_a_machine_is_judged_without_a_look_at_all_others(objective: Objective) -> None:
+    """Or a thousand machines would take a million looks."""
+    policy = replace(POLICY, objective=objective, presence_hour_price=0.01)
+    machines = [machine(f"vm{number}") for number in range(30)]
+    counted = Counted(machines)
+    view = replace(situation(CHEAPER, machines, policy=policy), machines=counted)
+    deciding.decide(view)
+    assert 0 < counted.times < 10
 
 
 def test_a_saving_that_is_too_small_says_how_much_more_it_takes() -> None:
