@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from broker.policies import deciding, ledger, reckoning
+from broker.policies.forecast import Forecaster
 from broker.policies.model import (
     HOUR,
     Automation,
@@ -106,7 +107,8 @@ class Life:
     """One machine through a series of prices: the product's code, and every amount it pays.
 
     Each period of an hour: look, decide, move at once, pay the hour. With whole prices all amounts
-    are whole numbers, so that floats are exact.
+    are whole numbers, so that floats are exact. With `outlooks` prices are forecast from those
+    that were seen; without, they are believed to stay for ever.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class Life:
         self.regret_max = 0.0
         self.lowest_allowance = 0.0
         self.decisions: list[Decision] = []
+        self._forecasts = {cloud: Forecaster() for cloud in clouds} if outlooks else {}
 
     def live(self, prices: Sequence[float]) -> None:
         """An hour at these prices, in the clouds' order."""
@@ -133,7 +136,14 @@ class Life:
         burdens = reckoning.burdens(view, here)
         if self.standing is None:
             self.standing = ledger.begin(self.at, burdens, offers[self.at], self.policy)
-        view = replace(view, standings={"vm": self.standing})
+        self._forecasts = {
+            cloud: history.seen(now, offers[cloud]) for cloud, history in self._forecasts.items()
+        }
+        ahead = {
+            cloud: history.outlook(self.policy.horizon_seconds, self.policy.discount_per_day)
+            for cloud, history in self._forecasts.items()
+        }
+        view = replace(view, standings={"vm": self.standing}, outlooks=ahead)
         decision = deciding.decide(view)
         for proposal in decision.moves:
             cost = proposal.reckoning.move_cost.total
