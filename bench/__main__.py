@@ -15,6 +15,7 @@ from bench.experiment.cases import Case
 from bench.images import Cache
 from bench.images.cache import VARIABLE
 from bench.link import Shape
+from bench.policies.world import SETTINGS
 from bench.rows.context import METHODS, Context
 from watari import units
 
@@ -209,6 +210,21 @@ def _place(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{run.text(found)}{file}\n")
 
 
+def _policies(arguments: argparse.Namespace) -> None:
+    from bench.policies import comparing, figures  # noqa: PLC0415 - Matplotlib, NumPy, the broker
+
+    settings = arguments.setting or list(SETTINGS)
+    size = comparing.Size(arguments.seeds, arguments.days, arguments.clouds, arguments.machines)
+    kept = record.new(vars(size) | {"settings": settings})
+    file = _file(arguments, "policies")
+    kept["rows"]["policies"] = found = {}
+    for setting in settings:
+        found[setting] = comparing.run(setting, size)
+        record.save(file, kept)
+    figures.draw(found, arguments.figure or file.with_suffix(".svg"))
+    sys.stdout.write(f"{comparing.text(found)}{file}\n")
+
+
 def _running(arguments: argparse.Namespace) -> None:
     from bench.running import experiment as machines  # noqa: PLC0415 - the lab, which needs libvirt
     from bench.running import figures, report  # noqa: PLC0415 - Matplotlib, which only this needs
@@ -329,6 +345,7 @@ def _parser() -> argparse.ArgumentParser:
     placing.add_argument("--seed", type=int, default=1)
     placing.add_argument("--questions", type=int, default=1000)
     placing.add_argument("--changes-per-second", type=float, default=200.0)
+    policies = _add_policies(commands)
     machines = _add_running(commands)
     for command, rate, rtt in ((once, 100, 20), (killing, 200, 20), (machines, 100, 120)):
         command.add_argument("--rate", type=float, default=rate, help="Mbit/s; 0 is no limit")
@@ -338,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--congestion", default="", help="TCP's; default is the kernel's")
     for command in (table, once):
         command.add_argument("--repeat", type=int, default=0, metavar="N")
-    for command in (table, killing, catalogue, reserving, batch, placing):
+    for command in (table, killing, catalogue, reserving, batch, placing, policies):
         command.add_argument("-o", "--output", type=Path, metavar="FILE")
     commands.add_parser("rows", help="what `engine` can measure").set_defaults(run=_rows)
     commands.add_parser("images", help="makes the images").set_defaults(run=_images)
@@ -371,6 +388,22 @@ def _add_experiment(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     drawing.add_argument("file", type=Path)
     drawing.add_argument("-o", "--output", type=Path, metavar="FOLDER")
     drawing.set_defaults(run=_figures)
+
+
+def _add_policies(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    policies = commands.add_parser("policies", help="a month of automatic placement, simulated")
+    policies.add_argument(
+        "--setting", action="append", choices=SETTINGS, help="of prices and outages; all by default"
+    )
+    policies.add_argument("--seeds", type=int, default=10, metavar="N", help="1 to N")
+    policies.add_argument("--days", type=int, default=30)
+    policies.add_argument("--clouds", type=int, default=12)
+    policies.add_argument("--machines", type=int, default=100)
+    policies.add_argument("--figure", type=Path, metavar="SVG", help="beside the JSON by default")
+    policies.set_defaults(run=_policies)
+    return policies
 
 
 def _add_running(

@@ -1,16 +1,46 @@
-"""One strategy through one world, hour by hour: what it costs, and that its budgets hold."""
+"""One strategy through one world, hour by hour: what it costs, and a log of all that happened.
+
+In each hour: migrations end, machines leave, machines arrive (where it is cheapest then, among the
+clouds with room), the strategy decides, its moves begin, and everything that is there is charged.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
+from bench.policies import charges
 from bench.policies import world as worlds
 from broker.policies import model
 from broker.policies.model import HOUR, Cause, MoveCost, Policy, Proposal
 
 EPOCH = 1_767_225_600.0
 """The first hour, 2026-01-01 UTC: a midnight."""
+
+
+class Happening(StrEnum):
+    """What happens to a machine."""
+
+    ARRIVES = "arrives"
+    BEGINS = "begins"
+    """A move."""
+    MOVED = "moved"
+    FAILED = "failed"
+    LEAVES = "leaves"
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of the log."""
+
+    hour: int
+    vm_id: str
+    what: Happening
+    from_cloud: str
+    """Where it is; for ARRIVES where it comes to."""
+    to_cloud: str = ""
+    """Of BEGINS, MOVED and FAILED."""
 
 
 @dataclass
@@ -48,10 +78,8 @@ class Bill:
     moves: int = 0
     failed: int = 0
     causes: Counter[str] = field(default_factory=Counter)
-    daily: list[float] = field(default_factory=list)
-    """All of it, to the end of each day."""
-    moves_per_vm_day: int = 0
-    """The most of any machine within 24 hours."""
+    hourly: list[float] = field(default_factory=list)
+    """All of it, to the end of each hour."""
 
     @property
     def total(self) -> float:
@@ -83,6 +111,7 @@ class Run:
         """vCPUs by cloud, those of machines on their way included."""
         self.recent: list[model.Move] = []
         self.bill = Bill()
+        self.log: list[Event] = []
         self._coming = sorted(world.machines, key=lambda each: (each.arrives, each.name))
 
     @property
@@ -92,21 +121,11 @@ class Run:
 
     def price(self, machine: worlds.Machine, cloud: str) -> float:
         """EUR an hour, now."""
-        return machine.unit * self.world.clouds[cloud].levels[self.hour]
+        return charges.running(self.world, machine, cloud, self.hour)
 
     def move_cost(self, machine: worlds.Machine, here: str, there: str) -> MoveCost:
         """As estimated."""
-        hours = machine.wire_gib / self.world.goodput[here, there]
-        # Some rounds of waiting, and what a machine writes meanwhile, over the link.
-        still = 2 + 20 * self.world.rtt_seconds[here, there] + 0.02 * hours * HOUR
-        return MoveCost(
-            transfer_bytes=machine.wire_gib * 1024**3,
-            egress=machine.wire_gib * self.world.clouds[here].egress_gib,
-            flat=2 * worlds.FLAT,
-            overlap=hours * self.price(machine, there),
-            downtime_seconds=still,
-            downtime=still / HOUR * self.policy.downtime_hour_price,
-        )
+        return charges.estimate(self.world, self.policy, machine, (here, there), self.hour)
 
     def unfit(self, cloud: str, vcpus: int) -> str:
         """Why a cloud does not take so much more; empty if it does."""
@@ -122,19 +141,21 @@ class Run:
             self.hour = hour
             self._end_migrations(strategy)
             self._depart()
-            self._arrive()
+            self.arrive()
             for proposal in strategy.decide(self):
                 self._begin(proposal)
             self._charge()
         return self.bill
 
-    def _arrive(self) -> None:
+    def arrive(self) -> None:
+        """Who is due now gets the cheapest cloud with room, whatever the strategy."""
         while self._coming and self._coming[0].arrives <= self.hour:
             machine = self._coming.pop(0)
             fits = [name for name in self.world.clouds if not self.unfit(name, machine.vcpus)]
             cloud = min(fits, key=lambda name: (self.price(machine, name), name))
             self.used[cloud] += machine.vcpus
             self.guests[machine.name] = Guest(machine, cloud, self.hour)
+            self._note(machine.name, Happening.ARRIVES, cloud)
 
     def _depart(self) -> None:
         for name in [n for n, guest in self.guests.items() if guest.machine.leaves <= self.hour]:
@@ -142,6 +163,7 @@ class Run:
             self.used[guest.cloud] -= guest.machine.vcpus
             if guest.moving is not None:
                 self.used[guest.moving.to_cloud] -= guest.machine.vcpus
+            self._note(name, Happening.LEAVES, guest.cloud)
 
     def _begin(self, proposal: Proposal) -> None:
         guest = self.guests[proposal.vm_id]
@@ -149,11 +171,9 @@ class Run:
         assert guest.cloud == proposal.from_cloud  # noqa: S101
         if self.unfit(proposal.to_cloud, guest.machine.vcpus):
             raise RuntimeError(f"{proposal.to_cloud} was given a machine that it cannot take")
-        cost = self.move_cost(guest.machine, guest.cloud, proposal.to_cloud)
-        noise, fails = self.world.chance(guest.machine.name, self.hour)
-        gib_hour = self.world.goodput[guest.cloud, proposal.to_cloud]
-        hours = max(1, round(noise * guest.machine.wire_gib / gib_hour))
-        paid = cost.total * noise * (0.5 if fails else 1.0)
+        way = guest.cloud, proposal.to_cloud
+        hours, fails = charges.duration(self.world, guest.machine, way, self.hour)
+        paid = charges.paid(self.world, self.policy, guest.machine, way, self.hour)
         guest.moving = Moving(proposal.to_cloud, self.hour + hours, fails, paid, proposal.cause)
         guest.began.append(self.now)
         self.used[proposal.to_cloud] += guest.machine.vcpus
@@ -161,8 +181,7 @@ class Run:
         self.bill.moves += 1
         self.bill.causes[proposal.cause] += 1
         self.recent.append(model.Move(proposal.vm_id, guest.cloud, proposal.to_cloud, self.now))
-        within = sum(self.now - model.DAY < began for began in guest.began)
-        self.bill.moves_per_vm_day = max(self.bill.moves_per_vm_day, within)
+        self._note(proposal.vm_id, Happening.BEGINS, *way)
 
     def _end_migrations(self, strategy: Strategy) -> None:
         for guest in self.guests.values():
@@ -177,17 +196,21 @@ class Run:
             if moving.fails or out:
                 self.used[moving.to_cloud] -= guest.machine.vcpus
                 guest.failed_at = self.now
+                self._note(guest.machine.name, Happening.FAILED, guest.cloud, moving.to_cloud)
                 self.bill.failed += 1
                 continue
             self.used[guest.cloud] -= guest.machine.vcpus
+            self._note(guest.machine.name, Happening.MOVED, guest.cloud, moving.to_cloud)
             guest.cloud, guest.since = moving.to_cloud, self.hour
             strategy.arrived(self, guest, moving)
 
     def _charge(self) -> None:
         for guest in self.guests.values():
             if self.hour in self.world.clouds[guest.cloud].out:
-                self.bill.standstill += worlds.STANDSTILL_HOUR
+                self.bill.standstill += self.policy.downtime_hour_price
             self.bill.price += self.price(guest.machine, guest.cloud)
         self.recent = [move for move in self.recent if self.now - HOUR < move.began_at]
-        if self.hour % 24 == 23:
-            self.bill.daily.append(self.bill.total)
+        self.bill.hourly.append(self.bill.total)
+
+    def _note(self, vm_id: str, what: Happening, from_cloud: str, to_cloud: str = "") -> None:
+        self.log.append(Event(self.hour, vm_id, what, from_cloud, to_cloud))

@@ -1,5 +1,7 @@
-"""What is compared: the product's decisions, and the two that need none."""
+"""What is compared: the product's decisions, and rules that need none."""
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -32,23 +34,41 @@ class Stay:
 
 
 class Cheapest:
-    """Every machine goes to the cheapest cloud with room, whenever that is another one."""
+    """Every machine goes to the cheapest cloud with room, whenever that is another one.
+
+    With `evacuates` also out of a cloud that is marked, whatever the others ask.
+    """
+
+    def __init__(self, *, evacuates: bool = False) -> None:
+        self._evacuates = evacuates
 
     def decide(self, run: Run) -> Sequence[Proposal]:
         found = []
-        planned: dict[str, int] = {}
-        for name, guest in run.guests.items():
-            if guest.moving is not None or run.hour in run.world.clouds[guest.cloud].out:
+        planned: Counter[str] = Counter()
+        for guest in run.guests.values():
+            here = run.world.clouds[guest.cloud]
+            if guest.moving is not None or run.hour in here.out:
                 continue
-            price = run.price(guest.machine, guest.cloud)
-            for cloud in sorted(run.world.clouds, key=lambda each: run.price(guest.machine, each)):
-                if run.price(guest.machine, cloud) >= price:
-                    break
-                if not run.unfit(cloud, guest.machine.vcpus + planned.get(cloud, 0)):
-                    planned[cloud] = planned.get(cloud, 0) + guest.machine.vcpus
-                    found.append(Proposal(name, guest.cloud, cloud, Cause.SAVING, "", "", _NOTHING))
-                    break
+            leaves = self._evacuates and run.hour in here.tainted
+            most = math.inf if leaves else run.price(guest.machine, guest.cloud)
+            cloud = self._cheapest(run, guest, most, planned)
+            if cloud is not None:
+                planned[cloud] += guest.machine.vcpus
+                cause = Cause.TAINT if leaves else Cause.SAVING
+                name = guest.machine.name
+                found.append(Proposal(name, guest.cloud, cloud, cause, "", "", _NOTHING))
         return found
+
+    @staticmethod
+    def _cheapest(run: Run, guest: Guest, below: float, planned: Mapping[str, int]) -> str | None:
+        """With room, and a price below this."""
+        machine = guest.machine
+        for cloud in sorted(run.world.clouds, key=lambda each: run.price(machine, each)):
+            if run.price(machine, cloud) >= below:
+                return None
+            if not run.unfit(cloud, machine.vcpus + planned.get(cloud, 0)):
+                return cloud
+        return None
 
     def arrived(self, _run: Run, _guest: Guest, _moving: Moving) -> None:
         """Nothing to remember."""
@@ -90,11 +110,13 @@ class Automatic:
 
     def arrived(self, run: Run, guest: Guest, moving: Moving) -> None:
         name = guest.machine.name
+        # The last hour in the old cloud counts there, before the move closes its account.
+        self._advance(name)
+        self._burdens.pop(name)
         price = run.price(guest.machine, guest.cloud)
-        if name in self.standings:
-            self.standings[name] = ledger.arrived(
-                self.standings[name], moving.cause, guest.cloud, moving.cost, price
-            )
+        self.standings[name] = ledger.arrived(
+            self.standings[name], moving.cause, guest.cloud, moving.cost, price
+        )
 
     def _situation(self, run: Run) -> Situation:
         policy, world = self.policy, run.world
@@ -145,17 +167,20 @@ class Automatic:
     def _remember(self, situation: Situation) -> None:
         """Advances every ledger by the hour that has passed, at the prices that held in it."""
         for machine in situation.machines:
-            before = self._burdens.get(machine.vm_id)
+            name = machine.vm_id
             now = reckoning.burdens(situation, machine)
-            if before is None:
+            if name in self._burdens:
+                self._advance(name)
+            elif name not in self.standings:
                 price = situation.price(machine, machine.cloud_id)
-                begun = ledger.begin(machine.cloud_id, now, price, self.policy)
-                self.standings[machine.vm_id] = begun
-            elif before[0] == machine.cloud_id:
-                self.standings[machine.vm_id] = ledger.advance(
-                    self.standings[machine.vm_id], before[0], before[1], 1.0, self.policy
-                )
-            self._burdens[machine.vm_id] = machine.cloud_id, now
+                self.standings[name] = ledger.begin(machine.cloud_id, now, price, self.policy)
+            self._burdens[name] = machine.cloud_id, now
+
+    def _advance(self, name: str) -> None:
+        cloud, burdens = self._burdens[name]
+        self.standings[name] = ledger.advance(
+            self.standings[name], cloud, burdens, 1.0, self.policy
+        )
 
     def _finish(self, run: Run) -> None:
         """Ends the actions of migrations that have ended."""
@@ -188,5 +213,5 @@ def _machine(run: Run, guest: Guest) -> Machine:
 
 
 def evacuating(policy: Policy) -> Automatic:
-    """Stays, but leaves clouds that are marked."""
+    """Stays, but leaves clouds that are marked: the product, with another objective."""
     return Automatic(replace(policy, objective=Objective.EVACUATE))

@@ -1,24 +1,47 @@
-"""A month of prices, machines, links, maintenance and outages, made from a seed. Pure."""
+"""A month of prices, machines, links, maintenance and outages, made from a seed. Pure.
+
+Amounts are EUR; a dollar of a list that is quoted counts as one.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from bench.policies import prices
+from bench.policies.prices import Kind
+
 VCPU_HOUR, MEMORY_GIB_HOUR, DISK_GIB_HOUR = 0.02, 0.004, 0.0001
-"""EUR, of a cloud at level 1."""
+"""Of a cloud at level 1: between the on-demand lists of large providers (Google's E2: 0.022 and
+0.003; 0.04 to 0.10 a month for a GB of disk) and of small ones."""
+
+EGRESS_GIB = (0.0, 0.09)
+"""Least and most: from lists where traffic is included to those of the largest (0.087 to 0.12)."""
+
+EGRESS_GIB_DEAR = (0.087, 0.12)
+"""The largest only."""
 
 FLAT = 0.05
-"""EUR to either cloud for a migration."""
+"""To either cloud for a migration; assumed."""
 
-STANDSTILL_HOUR = 2.0
-"""EUR that an hour of standstill costs a machine, whether it is moved or its cloud is out."""
+WIRE = (0.15, 0.6)
+"""Share of a disk that is sent, compressed and without what the other side has; assumed."""
+
+GOODPUT_GIB_HOUR = (60, 400)
+"""0.14 to 0.95 Gbit/s between neighbours, and half of it between the ends of the earth; assumed."""
 
 NOISE = (0.8, 1.25)
-"""A migration takes so many times what was estimated."""
+"""A migration takes so many times what was estimated; assumed."""
 
 FAILS = 0.03
-"""Migrations that fail, at half of their cost."""
+"""Migrations that fail, at half of their cost; assumed."""
+
+MAINTENANCE_HOURS, MAINTENANCE_LASTS, MAINTENANCE_NOTICE = 60 * 24, (2, 6), 24
+"""Mean time between announced works, how long they last, and how long before they are known."""
+
+OUTAGE_HOURS, OUTAGE_LASTS = 180 * 24, (1, 6)
+"""The same of failures. Together a cloud is there 99.6 % of the time: near the 99.5 %
+that Amazon's service level agreement promises of one EC2 instance, without announced works."""
 
 
 @dataclass(frozen=True)
@@ -26,30 +49,29 @@ class Setting:
     """How the world behaves."""
 
     name: str
-    spot: float
-    """Share of the clouds whose prices move every hour; the others have lists that step."""
-    regime_hours: float
-    """Mean time between lasting changes of a cloud's level."""
-    regime_spread: float
-    """Standard deviation of their logarithm."""
-    spike_hours: float = 150.0
-    """Mean time between spikes of a spot cloud."""
-    egress: float = 0.03
-    """Mean EUR a GiB out of a cloud."""
+    told: str
+    kinds: Sequence[Kind]
+    """Of the clouds, in turn."""
+    egress_gib: tuple[float, float] = EGRESS_GIB
     outages: bool = True
 
+
+MIXED = (Kind.LIST, Kind.MONTHLY, Kind.LIST, Kind.GRADUAL, Kind.LIST, Kind.AUCTION)
 
 SETTINGS: Mapping[str, Setting] = {
     setting.name: setting
     for setting in (
-        Setting("mixed", 0.5, 24 * 10, 0.2),
-        Setting("lists", 0.0, 24 * 15, 0.2),
-        Setting("spot", 1.0, 24 * 5, 0.2, spike_hours=60.0),
-        Setting("egress", 0.5, 24 * 10, 0.2, egress=0.09),
-        Setting("flat", 0.0, math.inf, 0.0, outages=False),
+        Setting("mixed", "half lists, a sixth of each other kind", MIXED),
+        Setting("list", "all lists", (Kind.LIST,)),
+        Setting("monthly", "all change once a month", (Kind.MONTHLY,)),
+        Setting("gradual", "all change slowly, every hour", (Kind.GRADUAL,)),
+        Setting("auction", "all are auctions with peaks", (Kind.AUCTION,)),
+        Setting("egress", "mixed, where traffic is dear", MIXED, EGRESS_GIB_DEAR),
+        Setting("calm", "mixed, without outages", MIXED, outages=False),
+        Setting("flat", "nothing changes", (Kind.FLAT,), outages=False),
     )
 }
-"""Settings by name; in the last one nothing ever changes, and there is nothing to gain."""
+"""By name. None was left out for what it shows; in the last one there is little to gain."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +141,14 @@ def make(setting: Setting, seed: int, clouds: int, machines: int, days: int) -> 
     demand = sum(machine.vcpus for machine in fleet)
     names = [f"cloud-{number:02}" for number in range(clouds)]
     found = {
-        name: _cloud(random, name, number < setting.spot * clouds, setting, hours, demand / clouds)
+        name: _cloud(
+            random,
+            name,
+            setting.kinds[number % len(setting.kinds)],
+            setting,
+            hours,
+            demand / clouds,
+        )
         for number, name in enumerate(names)
     }
     places = {name: (random.random(), random.random()) for name in names}
@@ -129,7 +158,7 @@ def make(setting: Setting, seed: int, clouds: int, machines: int, days: int) -> 
             if one != other:
                 away = math.dist(places[one], places[other])
                 rtt[one, other] = 0.005 + 0.2 * away
-                goodput[one, other] = random.uniform(60, 400) / (1 + away)
+                goodput[one, other] = random.uniform(*GOODPUT_GIB_HOUR) / (1 + away)
     return World(setting, seed, hours, found, fleet, goodput, rtt)
 
 
@@ -143,53 +172,39 @@ def _machine(random: Random, number: int, machines: int, hours: int) -> Machine:
         vcpus=vcpus,
         memory_gib=vcpus * random.choice((2, 4, 8)),
         disk_gib=disk,
-        wire_gib=disk * random.uniform(0.15, 0.6),
+        wire_gib=disk * random.uniform(*WIRE),
         arrives=arrives,
         leaves=min(arrives + stays, hours),
     )
 
 
 def _cloud(
-    random: Random, name: str, spot: bool, setting: Setting, hours: int, fair: float
+    random: Random, name: str, kind: Kind, setting: Setting, hours: int, fair: float
 ) -> Cloud:
     tainted: set[int] = set()
     out: set[int] = set()
     if setting.outages:
-        # Announced work once a month, and a failure that nobody announced every second month.
-        begins = random.randrange(hours)
-        length = random.randrange(4, 13)
-        tainted |= set(range(begins - 24, begins + length))
-        out |= set(range(begins, begins + length))
-        if random.random() < hours / (24 * 60):
-            begins, length = random.randrange(hours), random.randrange(1, 7)
+        for begins, length in _spells(random, hours, MAINTENANCE_HOURS, MAINTENANCE_LASTS):
+            tainted |= set(range(begins - MAINTENANCE_NOTICE, begins + length))
             out |= set(range(begins, begins + length))
+        for begins, length in _spells(random, hours, OUTAGE_HOURS, OUTAGE_LASTS):
             tainted |= set(range(begins, begins + length))
+            out |= set(range(begins, begins + length))
     return Cloud(
         name=name,
-        levels=tuple(_levels(random, spot, setting, hours)),
-        egress_gib=random.uniform(0, 2 * setting.egress),
+        levels=prices.levels(random, kind, hours),
+        egress_gib=random.uniform(*setting.egress_gib),
         vcpus=int(fair * random.uniform(1.2, 3.0)) + 16,
         tainted=frozenset(tainted & set(range(hours))),
         out=frozenset(out & set(range(hours))),
     )
 
 
-def _levels(random: Random, spot: bool, setting: Setting, hours: int) -> list[float]:
-    base = math.exp(random.gauss(0, 0.12)) * (0.85 if spot else 1.0)
-    regime = noise = spike = 0.0
-    height, phase = random.uniform(0.0, 0.12), random.uniform(0, 24)
-    levels = []
-    for hour in range(hours):
-        if random.random() < 1 / setting.regime_hours:
-            regime = random.gauss(0, setting.regime_spread)
-        level = base * math.exp(regime)
-        if spot:
-            noise = 0.9 * noise + random.gauss(0, 0.02)
-            if random.random() < 1 / setting.spike_hours:
-                spike = random.uniform(0.3, 1.0)
-            elif random.random() < 1 / 5:
-                spike = 0.0
-            day = height * math.sin(2 * math.pi * (hour - phase) / 24)
-            level *= math.exp(noise + spike + day)
-        levels.append(round(level, 4))
-    return levels
+def _spells(
+    random: Random, hours: int, mean_hours: int, lasts: tuple[int, int]
+) -> Sequence[tuple[int, int]]:
+    """When each begins and how long it lasts, hours; as rare as chance has it."""
+    # What is announced before the end may begin after it.
+    span = hours + MAINTENANCE_NOTICE
+    begins = [hour for hour in range(span) if random.random() < 1 / mean_hours]
+    return [(hour, random.randint(*lasts)) for hour in begins]
