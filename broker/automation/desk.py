@@ -65,7 +65,7 @@ class Desk:
             if present is not None and present.deleted:
                 present = None
             if document is None and present is not None:
-                document, signer = present.document, present.delegated_by
+                document, signer = _kept(present, caller)
             if document is None:
                 raise delegation.invalid(
                     "there is none", "sign a standing one for this broker: watari policy put"
@@ -290,6 +290,16 @@ def _checked(asked: broker_pb2.Policy, tenant: Tenant) -> broker_pb2.Policy:
     )
     criteria.of_migrate(request)
     return message
+
+
+def _kept(present: Held, caller: SpiffeId) -> tuple[common_pb2.SignedDocument, str]:
+    """What the policy acts under already: good for changes by who signed it, for nobody else's."""
+    if present.delegated_by != str(caller):
+        raise delegation.invalid(
+            f"{present.delegated_by} signed the one that the policy has, not {caller}",
+            "sign one of your own with the change",
+        )
+    return present.document, present.delegated_by
 
 
 def _require_generation(expected: int, present: int) -> None:

@@ -96,6 +96,7 @@ class Engine:
         self._carrier = Carrier(store, migrator, bell, settings.start_seconds_max)
         self._estimates: dict[tuple[str, Way3], tuple[float, costs.Estimate]] = {}
         """By the currency and the way: when it was made, and what it was."""
+        self._turn = 0
         self._told: dict[policy_rows.Position, broker_pb2.PolicyEvaluation] = {}
 
     def evaluation(self, held: Held) -> broker_pb2.PolicyEvaluation | None:
@@ -107,6 +108,9 @@ class Engine:
         began = time.monotonic()
         with self._store.read() as connection:
             policies = policy_rows.everything(connection)
+        # Whoever comes last may find no estimate left: each is first in its turn.
+        turn = self._turn % max(len(policies), 1)
+        self._turn, policies = turn + 1, [*policies[turn:], *policies[:turn]]
         keys = {held.key for held in policies}
         self._told = {key: told for key, told in self._told.items() if key in keys}
         try:

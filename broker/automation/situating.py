@@ -14,14 +14,14 @@ from broker.constraints import Question
 from broker.criteria import Criteria
 from broker.policies.forecast import Forecaster
 from broker.policies.model import DAY, Machine, Move, MoveCost, Outlook, Situation
-from broker.snapshot import Cloud, Snapshot
+from broker.snapshot import Snapshot
 from watari.v1 import broker_pb2, manager_pb2
 
 REFERENCE = {"vcpus": 1, "memory": 4 * 1024**3, "disk": 40 * 1024**3}
 """The machine whose price a cloud's history is one of."""
 
-INCOMING_MAX = 10_000
-"""Machines that are counted on their way to one cloud; more than a plan has."""
+DECISIONS_MAX = 20_000
+"""What is in flight and planned, together: more than the broker holds in flight by default."""
 
 Way3 = tuple[str, str, str]
 """A machine, where it is, where it would go."""
@@ -232,13 +232,15 @@ class Ground:
         """The snapshot once what is in flight and these are there; they count in every region of
         the cloud, since which one takes them is not known yet.
         """
-        ledger = self.in_flight
-        cloud: Cloud = self.snapshot.clouds[cloud_id]
+        ledger, needed = self.in_flight, dict[str, int]()
         for each in incoming:
-            for region in cloud.capacities:
-                told = f"{each.vm_id}/{region}"
-                decision = inflight.Decision(told, cloud_id, region, each.resources, self.now)
-                ledger = ledger.noted(decision, INCOMING_MAX)
+            for kind, amount in each.resources.items():
+                needed[kind] = needed.get(kind, 0) + amount
+        # As one: a ledger of thousands would be copied for each of them.
+        for region in self.snapshot.clouds[cloud_id].capacities if incoming else ():
+            told = f"planned/{region}"
+            decision = inflight.Decision(told, cloud_id, region, needed, self.now)
+            ledger = ledger.noted(decision, DECISIONS_MAX)
         return ledger.adjusted(self.snapshot)
 
 

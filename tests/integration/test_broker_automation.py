@@ -12,7 +12,7 @@ from tests.support.automation_world import ACME, GLOBEX, SCOPE, World, automatio
 from tests.support.clouds import VM, eventually
 from watari import errors
 from watari.rpc import client
-from watari.v1 import broker_pb2, manager_pb2
+from watari.v1 import broker_pb2, common_pb2, manager_pb2
 
 DONE, FAILED = broker_pb2.PLAN_STATE_DONE, broker_pb2.PLAN_STATE_FAILED
 RECOMMENDED, RUNNING = broker_pb2.PLAN_STATE_RECOMMENDED, broker_pb2.PLAN_STATE_RUNNING
@@ -270,3 +270,72 @@ def test_a_deleted_policy_is_followed_to_the_end_of_what_runs_and_forgotten(
     ready.delete()
     with pytest.raises(errors.Denied):
         ready.delete(caller=GLOBEX, tenant="acme")
+
+
+def test_a_schedule_has_the_machine_where_it_says(ready: World) -> None:
+    always = [broker_pb2.ScheduleWindow(from_minute=0, to_minute=0, clouds=["osaka"])]
+    ready.put(objective="schedule", schedule=always)
+    (move,) = the_plan(ready, DONE).moves
+    assert (move.cause, move.to_cloud) == ("schedule", "osaka")
+    assert "the schedule has it in osaka" in move.reason
+    assert move.hourly_saving.units < 0, "it costs more there, and goes all the same"
+
+
+def test_a_cloud_that_becomes_too_dear_is_left(ready: World) -> None:
+    ready.put(objective="evacuate", price_rise_max=0.5)
+    ready.evaluated()
+    ready.set_price(ready.tokyo, "9")
+    (move,) = the_plan(ready, DONE).moves
+    assert (move.cause, move.to_cloud) == ("price_change", "osaka")
+    assert "at most 3.00 JPY/h is agreed to since arrival" in move.reason
+
+
+def test_clouds_are_emptied_when_being_there_costs_more_than_moving(ready: World) -> None:
+    other = "6f1f2d2e-0000-4000-8000-000000000002"
+    ready.osaka.agent.add(other, "web-2")
+    eventually(lambda: other in ready.osaka.vms(), "the machine is seen")
+    with ready.osaka.database() as database:
+        database.execute("UPDATE vms SET tenant_domain = 'tokyo.example'")
+    presence = common_pb2.Money(currency_code="JPY", units=50)
+    ready.put(objective="consolidate", presence_hour_price=presence, confidence=0.0)
+    (move,) = the_plan(ready, DONE).moves
+    assert (move.vm_name, move.from_cloud, move.to_cloud) == ("web-2", "osaka", "tokyo")
+    assert set(ready.tokyo.vms()) == {VM, other}
+
+
+def test_without_a_directory_nothing_is_decided_and_nothing_taken_back(ready: World) -> None:
+    ready.put(automation=broker_pb2.AUTOMATION_APPROVED)
+    ready.set_price(ready.tokyo, "5")
+    plan = the_plan(ready, RECOMMENDED)
+    approve(ready, plan)
+    ready.stop_directory()
+
+    def told() -> bool:
+        return "nothing is decided" in "".join(ready.evaluated().problems)
+
+    eventually(told, "that the directory is away")
+    assert ready.plans()[0].state in (broker_pb2.PLAN_STATE_APPROVED, RUNNING, DONE)
+
+
+def test_a_policy_in_a_currency_that_nobody_sells_in_says_so(ready: World) -> None:
+    ready.put(currency_code="EUR")
+    assert ready.evaluated().problems == ["none of the clouds has a price in EUR that holds now"]
+    assert ready.plans() == []
+
+
+def test_moves_beyond_the_estimates_of_one_evaluation_wait_for_the_next(
+    federation: Federation, tmp_path: Path
+) -> None:
+    with automation_world(federation, tmp_path) as world:
+        names = {f"6f1f2d2e-0000-4000-8000-00000000000{number}": number for number in range(3)}
+        for vm_id, number in names.items():
+            world.tokyo.agent.add(vm_id, f"web-{number}")
+        eventually(lambda: len(world.tokyo.vms()) == len(names), "all are seen")
+        world.automation = replace(world.automation, estimates_per_round_max=1)
+        world.start_broker()
+        world.put()
+        world.set_price(world.tokyo, "5")
+        eventually(lambda: set(world.osaka.vms()) == set(names), "all move")
+        plans = world.plans()
+        assert [len(plan.moves) for plan in plans] == [1, 1, 1]
+        assert len({plan.created_at.ToNanoseconds() for plan in plans}) == len(names)

@@ -79,6 +79,23 @@ def test_a_change_may_keep_the_delegation_and_a_repetition_changes_nothing(world
     )
 
 
+def test_who_changes_what_acts_under_anothers_delegation_signs_one_too(world: World) -> None:
+    world.put()
+    policy = broker_pb2.Policy(
+        **EAGER | {"generation": 1, "tenant": "acme", "objective": "latency"}
+    )
+    request = broker_pb2.PutPolicyRequest(request_id=str(uuid.uuid4()), policy=policy)
+    error = refused(
+        errors.Denied,
+        "DELEGATION_INVALID",
+        lambda: client.call(world.stub(OPERATOR).PutPolicy, request),
+    )
+    assert f"{ACME} signed the one that the policy has" in error.message
+    request.delegation.CopyFrom(world.delegate(OPERATOR))
+    changed = client.call(world.stub(OPERATOR).PutPolicy, request).policy
+    assert (changed.delegated_by, changed.objective) == (OPERATOR, "latency")
+
+
 def test_each_tenant_has_its_own_and_an_operator_those_of_its_tenants(world: World) -> None:
     world.put()
     globex = replace(SCOPE, tenant="globex")

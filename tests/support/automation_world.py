@@ -79,6 +79,7 @@ class World:
     port: int = field(default_factory=processes.free_port)
     directory_port: int = field(default_factory=processes.free_port)
     _broker: ExitStack | None = None
+    _directory: ExitStack = field(default_factory=ExitStack)
 
     @property
     def path(self) -> Path:
@@ -93,10 +94,14 @@ class World:
             identity=self._keys(DIRECTORY),
         )
         own = self.federation.party(DIRECTORY)
-        context = service.Context(self.federation.clock, own, self.stack)
+        context = service.Context(self.federation.clock, own, self._directory)
         server = directory.__main__.assemble(settings, context)
         server.start()
-        self.stack.callback(lambda: server.stop(0).wait(10))
+        self._directory.callback(lambda: server.stop(0).wait(10))
+
+    def stop_directory(self) -> None:
+        """Answers no more."""
+        self._directory.close()
 
     def start_clouds(self) -> None:
         """Both publish; tokyo is the cheaper one."""
@@ -240,6 +245,7 @@ def automation_world(federation: Federation, folder: Path) -> Iterator[World]:
     with ExitStack() as stack:
         tokyo, osaka = stack.enter_context(two_clouds(federation, folder / "clouds"))
         world = World(federation, folder, tokyo, osaka, stack)
+        stack.callback(world.stop_directory)
         world.start_directory()
         world.start_clouds()
         stack.callback(world.stop_broker)

@@ -66,7 +66,13 @@ def put(
         _delegation("--vm", "VM", "Only this machine, by name or UUID; all otherwise."),
     ] = None,
     moves: Annotated[
-        int, _delegation("--moves", "COUNT", "At most so many moves of one machine in 24 hours.")
+        int,
+        _delegation(
+            "--moves",
+            "COUNT",
+            "At most so many moves of one machine in 24 hours; the last of several is kept for "
+            "evacuations.",
+        ),
     ] = 2,
     expires: Annotated[
         str, _delegation("--for", "TIME", "How long the broker may act; 35d at most.")
