@@ -1,5 +1,6 @@
 """What a move is expected to take: by what the directory tells, or a manager has found. Pure."""
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -93,6 +94,9 @@ def estimate_of(answer: manager_pb2.EstimateMigrationResponse, currency: str) ->
     """What a manager answered, or why the machine cannot move, in words."""
     for finding in answer.findings:
         return f"{finding.reason}: {finding.message}"
+    times = (answer.duration_seconds, answer.downtime_seconds)
+    if not all(math.isfinite(seconds) and seconds >= 0.0 for seconds in times):
+        return "its manager's estimate makes no sense"
     return Estimate(
         wire_bytes=answer.wire_bytes,
         source=_amount(answer.price, currency),
@@ -112,6 +116,6 @@ def _amount(price: common_pb2.Money, currency: str) -> Decimal:
     if price.currency_code != currency:
         return Decimal()
     try:
-        return money.to_decimal(price)
+        return max(money.to_decimal(price), Decimal())
     except errors.InvalidArgument:
         return Decimal()

@@ -393,7 +393,7 @@ def _staying(stay: Stay, name: str) -> broker_pb2.StayingMachine:
         vm_name=name,
         cloud_id=stay.cloud_id,
         rule=stay.rule,
-        reason=stay.reason,
+        reason=stay.reason[:PROBLEM_CHARS_MAX],
         counterfactual=stay.counterfactual,
         to_cloud=stay.to_cloud,
     )

@@ -7,12 +7,18 @@ from typing import Protocol
 from broker import endpoints
 from broker.automation.policy_rows import Held
 from broker.snapshot import Snapshot
-from watari import errors, logs
+from watari import errors, logs, validate
 from watari.settings import EndpointSettings
 from watari.v1 import common_pb2, manager_pb2
 
 PAGE_SIZE = 500
 """Machines that are asked for at a time."""
+
+PAGES_MAX = 1000
+"""Pages of one list: a manager that goes on for ever is not listened to for ever."""
+
+NAME_BYTES_MAX = 256
+"""Longest name of a machine."""
 
 _log = logs.get(__name__)
 
@@ -52,13 +58,14 @@ class Fleet:
         self, held: Held, machines_max: int
     ) -> tuple[dict[str, manager_pb2.Vm], dict[str, str]]:
         """The policy's machines by id, and clouds of which nothing is known, with why; under ""
-        that there are too many.
+        that there are too many, and under a machine's id why it is left out.
         """
         found: dict[str, manager_pb2.Vm] = {}
         missed: dict[str, str] = {}
+        claimed: dict[str, str] = {}
         for cloud_id in sorted(set(held.delegation.from_clouds)):
             try:
-                if not self._gather(held, cloud_id, machines_max, found):
+                if not self._gather(held, cloud_id, machines_max, found, claimed):
                     missed[""] = f"more than {machines_max} machines: the rest is not looked at"
             except errors.WatariError as error:
                 missed[cloud_id] = f"{cloud_id}: {error.reason}: {error.message}"
@@ -69,6 +76,11 @@ class Fleet:
                     cloud=cloud_id,
                     reason=error.reason,
                 )
+        for vm_id, problem in claimed.items():
+            # Who is right is not for a broker to say; one that was just handed over is told of by
+            # one of them the next time.
+            del found[vm_id]
+            missed[vm_id] = f"machine {vm_id}: {problem}"
         return found, missed
 
     def ask(self, cloud_id: str) -> Manager:
@@ -90,23 +102,44 @@ class Fleet:
             self.silent[cloud_id] = error.message
 
     def _gather(
-        self, held: Held, cloud_id: str, machines_max: int, found: dict[str, manager_pb2.Vm]
+        self,
+        held: Held,
+        cloud_id: str,
+        machines_max: int,
+        found: dict[str, manager_pb2.Vm],
+        claimed: dict[str, str],
     ) -> bool:
-        """Adds the machines of a cloud; whether there was room for all."""
+        """Adds the machines of a cloud, and those that another one has told of to `claimed`;
+        whether there was room for all.
+        """
         manager, token = self.ask(cloud_id), ""
-        while True:
+        for _ in range(PAGES_MAX):
             try:
                 page = manager.list_vms(held.document, PAGE_SIZE, token)
             except errors.WatariError as error:
                 self.heard(cloud_id, error)
                 raise
-            for vm in page.vms:
+            for vm in filter(_makes_sense, page.vms):
                 if len(found) >= machines_max:
                     return False
-                # A manager speaks for its own cloud only, and one that claims another's machine
-                # keeps nobody else from seeing it.
+                present = found.get(vm.vm_id)
+                if present is not None and present.cloud_id != cloud_id:
+                    claimed[vm.vm_id] = f"both {present.cloud_id} and {cloud_id} say it is theirs"
+                    continue
+                # A manager speaks for its own cloud only.
                 vm.cloud_id = cloud_id
-                found.setdefault(vm.vm_id, vm)
+                found[vm.vm_id] = vm
             token = page.next_page_token
             if not token:
                 return True
+        return False
+
+
+def _makes_sense(vm: manager_pb2.Vm) -> bool:
+    """Whether it can be spoken of: a manager of another provider chooses these words."""
+    try:
+        validate.require_uuid(vm.vm_id, "vm_id")
+        validate.require_text(vm.name, "name", bytes_max=NAME_BYTES_MAX)
+    except errors.InvalidArgument:
+        return False
+    return True

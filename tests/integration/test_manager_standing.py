@@ -175,6 +175,19 @@ def test_moves_within_the_window_are_counted_over_restarts_and_documents(tokyo, 
     client.call(tokyo.seen_by(ACME).MigrateVm, request)
 
 
+def test_a_manager_on_postgresql_counts_and_remembers_as_well(tokyo, clouds, postgresql_server):
+    _, osaka = clouds
+    tokyo.stop()
+    tokyo.change(store=postgresql_server.settings())
+    tokyo.start()
+    eventually(lambda: len(tokyo.vms()) == 3, "all are seen")
+    shown = delegate(tokyo, scope=replace(SCOPE, moves_max=1))
+    tokyo.wait_state(migrate(tokyo, shown).migration_id, "SUCCEEDED")
+    osaka.wait_state(migrate(osaka, shown, to_cloud="tokyo").migration_id, "SUCCEEDED")
+    refused(lambda: migrate(tokyo, shown), "leave 1 times within 1 day")
+    assert migrate(tokyo, shown, vm=OTHER_VM).vm_id == OTHER_VM
+
+
 def test_only_moves_of_brokers_count(tokyo, clouds):
     _, osaka = clouds
     shown = delegate(tokyo, scope=replace(SCOPE, moves_max=1))

@@ -224,6 +224,9 @@ def test_an_estimate_counts_prices_of_the_policys_currency_only() -> None:
     )
     found = costs.estimate_of(answer, "EUR")
     assert found == Estimate(7, Decimal(3), Decimal(0), 5.0, 0.0)
+    for broken in (float("inf"), float("nan"), -1.0):
+        senseless = manager_pb2.EstimateMigrationResponse(duration_seconds=broken)
+        assert "makes no sense" in costs.estimate_of(senseless, "EUR")  # type: ignore[operator]
     answer.findings.add(reason="VM_BUSY", message="moves already")
     assert costs.estimate_of(answer, "EUR") == "VM_BUSY: moves already"
 
