@@ -1,6 +1,7 @@
 """Policies that act: a real directory, two real managers, and a broker that evaluates."""
 
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.support.automation_world import ACME, GLOBEX, SCOPE, World, automatio
 from tests.support.clouds import VM, eventually
 from watari import errors
 from watari.rpc import client
-from watari.v1 import broker_pb2, common_pb2, manager_pb2
+from watari.v1 import broker_pb2, common_pb2, manager_pb2, manager_pb2_grpc
 
 DONE, FAILED = broker_pb2.PLAN_STATE_DONE, broker_pb2.PLAN_STATE_FAILED
 RECOMMENDED, RUNNING = broker_pb2.PLAN_STATE_RECOMMENDED, broker_pb2.PLAN_STATE_RUNNING
@@ -339,3 +340,46 @@ def test_moves_beyond_the_estimates_of_one_evaluation_wait_for_the_next(
         plans = world.plans()
         assert [len(plan.moves) for plan in plans] == [1, 1, 1]
         assert len({plan.created_at.ToNanoseconds() for plan in plans}) == len(names)
+
+
+def refuse_acme(world: World) -> None:
+    """osaka takes no machine of acme."""
+    channel = world.osaka.channel("spiffe://osaka.example/operator/main")
+    stub = manager_pb2_grpc.AccountingServiceStub(channel)
+    none = common_pb2.Resources(other={"machines": 0})
+    quota = manager_pb2.Quota(tenant_domain="tokyo.example", tenant="acme", hard=none)
+    request = manager_pb2.PutQuotaRequest(request_id=str(uuid.uuid4()), quota=quota)
+    client.call(stub.PutQuota, request)
+
+
+def test_what_the_destination_would_refuse_is_found_before_it_is_planned(ready: World) -> None:
+    refuse_acme(ready)
+    ready.put()
+    ready.set_price(ready.tokyo, "5")
+
+    def told() -> bool:
+        return "QUOTA_EXCEEDED" in ready.evaluated().staying[0].reason
+
+    eventually(told, "why it stays")
+    assert ready.evaluated().staying[0].rule == "feasible"
+    assert ready.plans() == []
+
+
+def test_a_migration_that_fails_fails_the_plan_and_the_machine_rests(
+    federation: Federation, tmp_path: Path
+) -> None:
+    with automation_world(federation, tmp_path) as world:
+        world.tokyo.agent.add(VM, "web-1")
+        eventually(lambda: VM in world.tokyo.vms(), "the machine is seen")
+        refuse_acme(world)
+        world.automation = replace(world.automation, estimates_per_round_max=0)
+        world.start_broker()
+        world.put(cooldown_seconds=3600)
+        world.set_price(world.tokyo, "5")
+        (move,) = the_plan(world, FAILED).moves
+        assert move.problem.startswith("the migration failed: QUOTA_EXCEEDED")
+        failed = world.tokyo.migration(move.migration_id)
+        assert failed.state == manager_pb2.MIGRATION_STATE_FAILED
+        assert world.evaluated().staying[0].rule == "cooldown"
+        assert len(world.plans()) == 1
+        assert VM in world.tokyo.vms()
