@@ -56,6 +56,9 @@ UNWATCHED_SECONDS_MAX = HOUR
 ESTIMATES_HELD_MAX = 10_000
 """Estimates that are remembered; the oldest goes first."""
 
+UNWATCHED = Standing(home="")
+"""Of a machine that has no price where it is, yet."""
+
 _WAITS = "what it would take is asked at the next evaluation"
 
 _log = logs.get(__name__)
@@ -184,7 +187,8 @@ class Engine:
         standings, seen = {}, []
         for machine in look.machines:
             one = _advanced(situation, machine, known.get(machine.vm_id), ground, held)
-            standings[machine.vm_id] = one.standing
+            if one.standing.home:
+                standings[machine.vm_id] = one.standing
             seen.append(one)
         with self._store.write() as connection:
             for one in seen:
@@ -361,8 +365,10 @@ def _advanced(
     burdens = reckoning.burdens(situation, machine)
     price = situation.price(machine, machine.cloud_id)
     standing: Standing
-    if known is None or known.cloud_id != machine.cloud_id:
-        standing = ledger.begin(machine.cloud_id, burdens, price, policy)
+    if known is None or known.cloud_id != machine.cloud_id or not known.standing.home:
+        # What it may lose follows from what it costs: until that is known it is not watched.
+        priced = machine.cloud_id in burdens
+        standing = ledger.begin(machine.cloud_id, burdens, price, policy) if priced else UNWATCHED
     else:
         hours = min(max(now - known.looked_at, 0.0), UNWATCHED_SECONDS_MAX) / HOUR
         standing = ledger.advance(known.standing, machine.cloud_id, known.burdens, hours, policy)

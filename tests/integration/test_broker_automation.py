@@ -26,6 +26,7 @@ def ready(federation: Federation, tmp_path: Path) -> Iterator[World]:
     with automation_world(federation, tmp_path) as world:
         world.tokyo.agent.add(VM, "web-1")
         eventually(lambda: VM in world.tokyo.vms(), "the machine is seen")
+        world.automation = replace(world.automation, watches_max=1)
         world.start_broker()
         yield world
 
@@ -106,11 +107,21 @@ def test_what_is_recommended_waits_for_approval_and_is_watched_to_its_end(ready:
     with client.stream(ready.stub().WatchPlan, request, timeout_seconds=30) as changes:
         for change in changes:
             if not seen:
+                assert_no_further_watch(ready, request)
                 assert approve(ready, change.plan).approved_by == ACME
             seen.append(change.plan.state)
     assert (seen[0], seen[-1]) == (RECOMMENDED, DONE)
     assert RUNNING in seen
     assert VM in ready.osaka.vms()
+
+
+def assert_no_further_watch(world: World, request: broker_pb2.WatchPlanRequest) -> None:
+    with (
+        client.stream(world.stub().WatchPlan, request, timeout_seconds=10) as changes,
+        pytest.raises(errors.Exhausted) as caught,
+    ):
+        next(iter(changes))
+    assert caught.value.reason == "TOO_MANY_WATCHES"
 
 
 def test_manual_only_recommends_and_a_better_price_here_takes_it_back(ready: World) -> None:
