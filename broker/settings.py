@@ -89,8 +89,8 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
     """How it logs."""
 
-    rpc: RpcSettings = field(default_factory=RpcSettings)
-    """Limits of the server and of its channels."""
+    rpc: RpcSettings = field(default_factory=lambda: RpcSettings(queued_calls_max=1000))
+    """Limits of the server and of its channels: a burst of migrations waits for its turn."""
 
     def __post_init__(self) -> None:
         if not self.directories:

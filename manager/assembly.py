@@ -117,7 +117,15 @@ def assemble(settings: Settings, context: service.Context) -> Server:
         evacuations=evacuations,
         estimates=Estimates(settings, own, store, clock, agents, peers, sheets.current),
         reservations=reservations,
-        holds=Holds(own, clock, settings.cloud_id, settings.brokers, peers.known, reservations),
+        holds=Holds(
+            own,
+            clock,
+            settings.cloud_id,
+            settings.brokers,
+            peers.known,
+            peers.refresh,
+            reservations,
+        ),
         estimate_grants=EstimateGrants(
             store, clock, own, settings, peers.known, quotas, sheets.current
         ),

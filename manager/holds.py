@@ -7,7 +7,7 @@ from manager.reservations import Reservations
 from manager.store import micros
 from watari import mandate
 from watari.clock import Clock
-from watari.identity import Identity, SpiffeId
+from watari.identity import Identity, Role, SpiffeId
 from watari.settings import EndpointSettings
 from watari.v1 import manager_pb2
 
@@ -22,13 +22,16 @@ class Holds:
         cloud_id: str,
         brokers: Collection[str],
         manager_of: Callable[[str], EndpointSettings | None],
+        look_up: Callable[[str], None],
         reservations: Reservations,
     ) -> None:
+        """`manager_of` tells what is known of a cloud's manager; `look_up` asks the directory."""
         self._own = own
         self._clock = clock
         self._cloud_id = cloud_id
         self._brokers = frozenset(brokers)
         self._manager_of = manager_of
+        self._look_up = look_up
         self._reservations = reservations
 
     def hold(
@@ -44,7 +47,17 @@ class Holds:
             request.mandate, self._own.trust, self._clock.now(), delegate=broker
         )
         mandates.require_here(shown, self._cloud_id)
-        mandates.require_speaks_for(shown, signer, self._manager_of(shown.from_cloud))
+        mandates.require_speaks_for(shown, signer, self._source(shown.from_cloud, signer))
         mandates.require_no_more(shown, request.resources)
         asked = mandates.reserve_request(shown, request)
         return self._reservations.hold(asked, broker, micros(mandate.expires_at(shown)))
+
+    def _source(self, cloud_id: str, signer: SpiffeId) -> EndpointSettings | None:
+        """The manager of the machine's cloud. Only for an operator's word it matters who that is,
+        so only then the directory is asked.
+        """
+        known = self._manager_of(cloud_id)
+        if known is None and signer.role is Role.OPERATOR:
+            self._look_up(cloud_id)
+            known = self._manager_of(cloud_id)
+        return known

@@ -98,7 +98,9 @@ def test_the_broker_chooses_the_cloud_and_says_why(watari: CommandLine, machine:
     assert (migration["state"], migration["to_cloud"]) == ("succeeded", "osaka")
     assert migration["options"]["cipher_key_bits"] == 256
     assert [one["cloud_id"] for one in migration["placement"]["candidates"]] == ["osaka"]
-    assert [one["cloud_id"] for one in migration["placement"]["rejections"]] == ["tokyo"]
+    assert {one["cloud_id"] for one in migration["placement"]["rejections"]} == {"tokyo"}
+    (attempt,) = migration["attempts"]
+    assert (attempt["cloud_id"], attempt["problem"]) == ("osaka", None)
 
 
 def test_people_read_the_course_and_the_end_of_a_migration(

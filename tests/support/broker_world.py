@@ -1,7 +1,7 @@
 """A broker between a real directory and a manager, all over mutual TLS."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ import directory.__main__
 import directory.settings
 from tests.conftest import Federation, Serve
 from tests.support import catalogue_records as records
-from watari import delegation, errors, rpc, service
+from watari import delegation, errors, mandate, rpc, service
 from watari.clock import Clock, FakeClock
 from watari.settings import EndpointSettings, IdentitySettings
 from watari.v1 import (
@@ -94,6 +94,45 @@ class Manager(manager_pb2_grpc.ManagerServiceServicer):
         return self.migrations.setdefault(migration_id, migration)
 
 
+class Destination(manager_pb2_grpc.ReservationServiceServicer):
+    """A candidate's manager: holds room as it is told, and records what it is asked."""
+
+    def __init__(self) -> None:
+        self.holds: list[manager_pb2.HoldForMigrationRequest] = []
+        self.held: dict[str, manager_pb2.Reservation] = {}
+        self.released: list[str] = []
+        self.refusal: errors.WatariError | None = None
+        self.before_answer: Callable[[], None] = lambda: None
+        """Called when it holds, and has not answered."""
+        self.release_refusals: list[errors.WatariError] = []
+
+    def HoldForMigration(
+        self, request: manager_pb2.HoldForMigrationRequest, context: grpc.ServicerContext
+    ) -> manager_pb2.HoldForMigrationResponse:
+        self.holds.append(request)
+        if self.refusal is not None:
+            raise self.refusal
+        shown = common_pb2.ReservationMandate.FromString(request.mandate.payload)
+        reservation = manager_pb2.Reservation(
+            reservation_id=shown.reservation_id,
+            migration_id=shown.migration_id,
+            resources=request.resources,
+            state=manager_pb2.RESERVATION_STATE_HELD,
+        )
+        self.held[shown.reservation_id] = reservation
+        self.before_answer()
+        return manager_pb2.HoldForMigrationResponse(reservation=reservation)
+
+    def ReleaseReservation(
+        self, request: manager_pb2.ReleaseReservationRequest, context: grpc.ServicerContext
+    ) -> manager_pb2.ReleaseReservationResponse:
+        if self.release_refusals:
+            raise self.release_refusals.pop()
+        self.released.append(request.reservation_id)
+        self.held.pop(request.reservation_id, None)
+        return manager_pb2.ReleaseReservationResponse()
+
+
 @dataclass
 class World:
     """A directory, a broker and Tokyo's manager, with clouds to be published."""
@@ -107,6 +146,8 @@ class World:
     )
     """The broker's; the directory and the manager have the real one."""
     manager: Manager = field(default_factory=Manager)
+    holders: dict[str, Destination] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
     revision: int = 0
     """Of the last publish: what the broker is asked about is at least that."""
 
@@ -201,6 +242,34 @@ class World:
             records.link(cloud_id, "tokyo", 8.5),
         )
 
+    def publish_holder(self, cloud_id: str, vcpu: str, machines: int = 16) -> Destination:
+        """A cloud of Osaka's provider whose manager holds room; machines as web-1 is one."""
+        holder = Destination()
+        target = self.serve(
+            OSAKA_MANAGER,
+            lambda server: manager_pb2_grpc.add_ReservationServiceServicer_to_server(
+                holder, server
+            ),
+        )
+        self.holders[cloud_id] = holder
+        self.addresses[cloud_id] = target.address
+        self.publish_capacity(cloud_id, vcpu, machines)
+        return holder
+
+    def publish_capacity(
+        self, cloud_id: str, vcpu: str, machines: int, ttl_seconds: int = 600
+    ) -> None:
+        """A cloud that holds room has room for so many."""
+        room = records.resources(4 * machines, 8 * machines, 40 * machines)
+        self.publish(
+            OSAKA_MANAGER,
+            cloud_id,
+            records.cloud(cloud_id, domain="osaka.example", address=self.addresses[cloud_id]),
+            records.offer(cloud_id, prices=records.sheet(vcpu)),
+            records.capacity(cloud_id, total=records.resources(64, 256, 4000), free=room),
+            ttl_seconds=ttl_seconds,
+        )
+
     def publish_room(self, cloud_id: str, machines: int, vcpu: str = "0.01") -> int:
         """A cloud of Osaka's provider with room for so many machines as web-1 is one."""
         room = records.resources(4 * machines, 8 * machines, 40 * machines)
@@ -248,3 +317,38 @@ class World:
             "from_cloud": "tokyo",
         }
         return delegation.sign(self.federation.party(signer), self.clock.now(), **given | fields)
+
+    def hold(
+        self, migration_id: str = "", caller: str = TOKYO_USER, **fields: object
+    ) -> broker_pb2.MigrateResponse:
+        """Has a machine placed, with room held for it."""
+        migration_id = migration_id or str(uuid.uuid4())
+        fields = {"mandate": self.mandate(caller, migration_id)} | fields
+        return self.migrate(migration_id, caller=caller, **fields)
+
+    def mandate(
+        self,
+        signer: str,
+        migration_id: str,
+        to_clouds: Sequence[str] = (),
+        life_seconds: int = 600,
+        **fields: object,
+    ) -> common_pb2.SignedDocument:
+        """Lets the broker hold room for web-1, with any of the fields changed."""
+        signing = self.federation.party(signer)
+        given = {
+            "migration_id": migration_id,
+            "vm_id": VM_ID,
+            "from_cloud": "tokyo",
+            "tenant_domain": signing.spiffe_id.domain,
+            "tenant": signing.spiffe_id.name,
+            "resources": records.resources(4, 8, 40),
+        }
+        return mandate.sign(
+            signing,
+            self.clock.now(),
+            mandate.Subject(**given | fields),  # type: ignore[arg-type]
+            delegate=BROKER,
+            to_clouds=list(to_clouds) or sorted(self.holders),
+            life_seconds=life_seconds,
+        )

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from watari import identity, money
+from watari.cli import place
 from watari.cli.plain import enum_name, plain
 from watari.clock import FakeClock
 from watari.identity import Identity, SpiffeId, TrustStore
@@ -33,6 +34,20 @@ def test_times_are_utc_text() -> None:
     migration = manager_pb2.Migration()
     migration.created_at.FromDatetime(datetime(2026, 5, 1, 12, 30, 15, 250_000, UTC))
     assert plain(migration)["created_at"] == "2026-05-01T12:30:15.250Z"
+
+
+def test_spans_of_time_are_seconds() -> None:
+    placement = broker_pb2.PlaceResponse()
+    assert plain(placement)["snapshot_age"] is None
+    placement.snapshot_age.FromMilliseconds(30_250)
+    assert plain(placement)["snapshot_age"] == 30.25
+
+
+def test_a_placement_of_an_outage_is_shown_with_its_age() -> None:
+    placement = broker_pb2.PlaceResponse(snapshot_stale=True)
+    placement.snapshot_age.FromSeconds(30)
+    (told,) = place.shown(place.placed(placement))
+    assert told == "no directory answers: this is what was known 30.0 s ago"
 
 
 def test_money_is_exact_text_with_its_currency() -> None:

@@ -178,7 +178,7 @@ def _migrate(
     """Lets the broker choose and start, and watches to the end. Raises unless it succeeded."""
     migration_id = str(uuid.uuid4())
     manager = federation.clients.manager(machine.cloud_id)
-    order = Order(migration_id, manager, machine.vm_id, common_pb2.TransferOptions())
+    order = Order(migration_id, manager, machine, common_pb2.TransferOptions())
     started = start_placed(federation.clients, order, NO_CONSTRAINTS, federation.clock)
     final = follow.to_the_end(federation, manager, migration_id)
     if final.state == manager_pb2.MIGRATION_STATE_SUCCEEDED:

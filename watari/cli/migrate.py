@@ -1,13 +1,13 @@
 """`watari migrate`: moves a machine to a cloud, or to the one that the broker chooses."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
 
 from watari import delegation, errors, validate
-from watari.cli import estimate, follow, lookup
+from watari.cli import estimate, follow, held, lookup
 from watari.cli.clients import Clients, Manager
 from watari.cli.conditions import NO_CONDITIONS, Conditions
 from watari.cli.constraints import NO_CONSTRAINTS, Constraints
@@ -73,7 +73,7 @@ def migrate(
         started = _joined(invocation, migration_id, source)
         if started is None:
             manager, found = lookup.vm(invocation.clients, vm, source)
-            order = Order(new_id, manager, found.vm_id, options, moving.value)
+            order = Order(new_id, manager, found, options, moving.value)
             started = (
                 start(order, to, conditions)
                 if to
@@ -86,7 +86,8 @@ def migrate(
         )
         if not detach:
             migration = follow.to_the_end(invocation, started.manager, new_id)
-    extra = {"placement": started.placement} if started.placement else {}
+    placed_by = {"placement": started.placement, "attempts": started.attempts}
+    extra = placed_by if started.placement else {}
     invocation.output.record(plain(migration) | extra)
     if detach:
         invocation.output.say(f"It runs. Watch it: watari migration watch {new_id}")
@@ -101,7 +102,7 @@ class Order:
     migration_id: str
     manager: Manager
     """The source's."""
-    vm_id: str
+    vm: manager_pb2.Vm
     options: common_pb2.TransferOptions
     mode: common_pb2.MigrationMode.ValueType = common_pb2.MIGRATION_MODE_COLD
 
@@ -114,13 +115,15 @@ class Started:
     migration: manager_pb2.Migration
     placement: dict[str, Any] | None = None
     """How the broker chose, if it did."""
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    """The clouds that the broker asked to hold room, if it did."""
 
 
 def start(order: Order, to_cloud: str, conditions: Conditions = NO_CONDITIONS) -> Started:
     """Starts it, without directory or broker having to be up."""
     request = manager_pb2.MigrateVmRequest(
         migration_id=order.migration_id,
-        vm=order.vm_id,
+        vm=order.vm.vm_id,
         to_cloud=to_cloud,
         mode=order.mode,
         options=order.options,
@@ -130,14 +133,14 @@ def start(order: Order, to_cloud: str, conditions: Conditions = NO_CONDITIONS) -
 
 def start_placed(clients: Clients, order: Order, constraints: Constraints, clock: Clock) -> Started:
     """Lets the broker choose and start it. Asks as the user of the machine's own cloud, who signs
-    that the broker may move this one machine once.
+    that the broker may move this one machine once, and hold room for it where it fits.
     """
     from_cloud = order.manager.cloud_id
-    broker = clients.broker(from_cloud)
+    broker, signer = clients.broker(from_cloud), clients.identity(from_cloud)
     request = broker_pb2.MigrateRequest(
         migration_id=order.migration_id,
         from_cloud=from_cloud,
-        vm=order.vm_id,
+        vm=order.vm.vm_id,
         requirements=constraints.requirements(None),
         weights=constraints.ranking(),
         preferred_regions=constraints.preferred or (),
@@ -145,22 +148,26 @@ def start_placed(clients: Clients, order: Order, constraints: Constraints, clock
         mode=order.mode,
         options=order.options,
         delegation=delegation.sign(
-            clients.identity(from_cloud),
+            signer,
             clock.now(),
             migration_id=order.migration_id,
             delegate=broker.spiffe_id,
-            vm_id=order.vm_id,
+            vm_id=order.vm.vm_id,
             from_cloud=from_cloud,
         ),
     )
+    mandated = held.mandate_for(broker, signer, clock, order.vm, request)
+    if mandated is not None:
+        request.mandate.CopyFrom(mandated)
     response = broker.migrate(request)
-    return Started(order.manager, response.migration, placed(response.placement))
+    attempts = plain(response)["attempts"]
+    return Started(order.manager, response.migration, placed(response.placement), attempts)
 
 
 def _start_placed(invocation: Invocation, order: Order, constraints: Constraints) -> Started:
     started = start_placed(invocation.clients, order, constraints, invocation.clock)
     if started.placement:
-        invocation.output.show(*shown(started.placement))
+        invocation.output.show(*shown(started.placement), *held.shown(started.attempts))
     return started
 
 

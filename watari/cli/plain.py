@@ -1,9 +1,9 @@
 """Messages of the contract as plain values: what `-o json` prints, and what tables are made of.
 
 Field names are the contract's. Unlike protobuf's own JSON, integers stay numbers, enums are their
-lower-case names without the prefix, bytes are hexadecimal, times are RFC 3339 text or null, money
-is `{"amount": "0.0412", "currency": "EUR"}`, and a signed document is shown as the message inside
-it with who signed it (not checked here: the servers did).
+lower-case names without the prefix, bytes are hexadecimal, times are RFC 3339 text or null, spans
+of time are seconds or null, money is `{"amount": "0.0412", "currency": "EUR"}`, and a signed
+document is shown as the message inside it with who signed it (not checked here: the servers did).
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Any
 
 from cryptography import x509
 from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -70,6 +71,8 @@ def _value(field: _Field, value: Any) -> Any:
             return value.hex()
         case Timestamp():
             return timestamp(value)
+        case Duration():
+            return value.ToNanoseconds() / 1_000_000_000
         case common_pb2.Money():
             # Not checked: what a peer publishes wrongly must not hide what others publish.
             amount = value.units + Decimal(value.nanos).scaleb(-9)
