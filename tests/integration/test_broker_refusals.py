@@ -51,7 +51,7 @@ def test_only_the_provider_named_in_the_record_can_answer_as_its_manager(world: 
     assert not world.manager.callers
 
 
-def test_ids_are_checked_and_policies_are_not_served(world: World) -> None:
+def test_ids_are_checked_and_policies_are_refused_where_none_are_kept(world: World) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         rpc.call(world.broker().Place, broker_pb2.PlaceRequest(request_id="1"))
     assert caught.value.reason == "INVALID_ID"
@@ -59,6 +59,6 @@ def test_ids_are_checked_and_policies_are_not_served(world: World) -> None:
         world.migrate("not-a-uuid")
     assert caught.value.reason == "INVALID_ID"
     operator = "spiffe://hub.example/operator/main"
-    with pytest.raises(errors.Unimplemented) as unserved:
+    with pytest.raises(errors.FailedPrecondition) as refused:
         rpc.call(world.broker(operator).ListPolicies, broker_pb2.ListPoliciesRequest())
-    assert unserved.value.reason == "NOT_SERVED"
+    assert refused.value.reason == "AUTOMATION_OFF"
