@@ -152,6 +152,8 @@ class Run:
         while self._coming and self._coming[0].arrives <= self.hour:
             machine = self._coming.pop(0)
             fits = [name for name in self.world.clouds if not self.unfit(name, machine.vcpus)]
+            if not fits:
+                raise RuntimeError(f"no cloud has room for {machine.name} in hour {self.hour}")
             cloud = min(fits, key=lambda name: (self.price(machine, name), name))
             self.used[cloud] += machine.vcpus
             self.guests[machine.name] = Guest(machine, cloud, self.hour)
