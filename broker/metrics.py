@@ -12,6 +12,12 @@ REFUSALS = Counter(
     "watari_broker_refusals", "Questions that were refused, by reason.", ["method", "reason"]
 )
 MOVES = Counter("watari_broker_plan_moves", "Moves of plans: begun, done, failed.", ["outcome"])
+CALIBRATION = Histogram(
+    "watari_broker_estimate_ratio",
+    "What moves of plans took, by what was estimated: 1 is just right.",
+    ["what"],
+    buckets=(0.25, 0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2, 4, 10),
+)
 EVALUATION_SECONDS = Histogram(
     "watari_broker_evaluation_seconds",
     "Time of one evaluation of all policies.",

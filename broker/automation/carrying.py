@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from broker import metrics
-from broker.automation import memory, plan_rows, policy_rows, situating
+from broker.automation import costs, memory, plan_rows, policy_rows, situating
 from broker.automation.bell import Bell
 from broker.automation.fleet import Fleet
 from broker.automation.plan_rows import Kept
@@ -20,7 +20,7 @@ from broker.automation.store import Store
 from broker.migrate import Migrator
 from broker.policies import ledger, plans
 from broker.policies.model import Move
-from broker.policies.plans import Action, State
+from broker.policies.plans import Action, Outcome, State
 from broker.submitting import UNDECIDED
 from watari import errors, failpoint, logs
 from watari.v1 import manager_pb2
@@ -101,7 +101,8 @@ class Carrier:
         if problem and migration.problem.message:
             problem = f"{problem}: {migration.problem.reason}: {migration.problem.message}"
         failpoint.hit(BEFORE_FINISH)
-        self._finish(held, plan_id, action, problem, now)
+        outcome = None if problem else costs.outcome_of(migration)
+        self._finish(held, plan_id, action, problem, now, outcome)
         return True
 
     def _lost(self, held: Held, plan_id: str, action: Action, now: datetime) -> bool:
@@ -159,16 +160,22 @@ class Carrier:
         return True
 
     def _finish(
-        self, held: Held, plan_id: str, action: Action, problem: str, now: datetime
+        self,
+        held: Held,
+        plan_id: str,
+        action: Action,
+        problem: str,
+        now: datetime,
+        outcome: Outcome | None = None,
     ) -> None:
-        """Records the end of a move, and what it means for the machine's ledger."""
+        """Records the end of a move, what it took, and what it means for the machine's ledger."""
         proposal, moment = action.proposal, now.timestamp()
         with self.store.write() as connection:
             kept = plan_rows.get(connection, plan_id)
             if kept is None:
                 return
             told = problem[:PROBLEM_CHARS_MAX]
-            ended = plans.finish(kept.plan, proposal.vm_id, told, moment)
+            ended = plans.finish(kept.plan, proposal.vm_id, told, moment, outcome)
             plan_rows.put(connection, kept.with_plan(ended))
             known = memory.machines(connection, held).get(proposal.vm_id)
             if known is not None and problem:
@@ -188,6 +195,9 @@ class Carrier:
                 )
                 memory.put_machine(connection, held, there)
         metrics.MOVES.labels("failed" if problem else "done").inc()
+        if outcome is not None:
+            for what, ratio in costs.ratios(proposal.reckoning.move_cost, outcome).items():
+                metrics.CALIBRATION.labels(what).observe(ratio)
         _log.info(
             "move ended",
             plan=plan_id,

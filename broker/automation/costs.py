@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from broker import pricing
 from broker.policies.model import HOUR, MoveCost
+from broker.policies.plans import Outcome
 from watari import errors, money
 from watari.v1 import common_pb2, manager_pb2
 
@@ -72,6 +73,7 @@ def by_the_sheets(
         overlap=hourly * seconds / HOUR,
         downtime_seconds=still,
         downtime=still / HOUR * downtime_hour_price,
+        duration_seconds=seconds,
     )
 
 
@@ -87,7 +89,33 @@ def by_the_manager(
         overlap=hourly * found.duration_seconds / HOUR,
         downtime_seconds=still,
         downtime=still / HOUR * downtime_hour_price,
+        duration_seconds=found.duration_seconds,
     )
+
+
+def outcome_of(migration: manager_pb2.Migration) -> Outcome:
+    """What a migration took that has ended."""
+    warm = migration.mode in LIVE
+    began, ended = migration.created_at.ToNanoseconds(), migration.ended_at.ToNanoseconds()
+    return Outcome(
+        transfer_bytes=0.0 if warm else float(migration.progress.wire_bytes),
+        duration_seconds=max(0.0, (ended - began) / 1e9),
+        downtime_seconds=max(0.0, migration.downtime_seconds),
+    )
+
+
+def ratios(estimated: MoveCost, took: Outcome) -> dict[str, float]:
+    """How often what was estimated it took, of each kind that both have: 1 is just right."""
+    pairs = {
+        "transfer_bytes": (estimated.transfer_bytes, took.transfer_bytes),
+        "duration": (estimated.duration_seconds, took.duration_seconds),
+        "downtime": (estimated.downtime_seconds, took.downtime_seconds),
+    }
+    return {
+        name: actual / expected
+        for name, (expected, actual) in pairs.items()
+        if expected > 0.0 and actual > 0.0
+    }
 
 
 def estimate_of(answer: manager_pb2.EstimateMigrationResponse, currency: str) -> Estimate | str:

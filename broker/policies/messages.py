@@ -20,7 +20,7 @@ from broker.policies.model import (
     Reckoning,
     Window,
 )
-from broker.policies.plans import Action, Plan, State
+from broker.policies.plans import Action, Outcome, Plan, State
 from watari import money, validate
 from watari.v1 import broker_pb2, common_pb2
 
@@ -141,6 +141,16 @@ def _move(action: Action, currency: str) -> broker_pb2.PlannedMove:
         downtime_seconds=cost.downtime_seconds,
         downtime=paid(cost.downtime),
         problem=action.problem,
+        duration_seconds=cost.duration_seconds,
+        outcome=None if action.outcome is None else _outcome(action.outcome),
+    )
+
+
+def _outcome(outcome: Outcome) -> broker_pb2.MoveOutcome:
+    return broker_pb2.MoveOutcome(
+        transfer_bytes=round(outcome.transfer_bytes),
+        duration_seconds=outcome.duration_seconds,
+        downtime_seconds=outcome.downtime_seconds,
     )
 
 
@@ -152,6 +162,7 @@ def _action(move: broker_pb2.PlannedMove) -> Action:
         overlap=_float(move.overlap),
         downtime_seconds=move.downtime_seconds,
         downtime=_float(move.downtime),
+        duration_seconds=move.duration_seconds,
     )
     reckoning = Reckoning(
         hourly_saving=_float(move.hourly_saving),
@@ -171,7 +182,13 @@ def _action(move: broker_pb2.PlannedMove) -> Action:
         reckoning=reckoning,
     )
     state = State(broker_pb2.PlanState.Name(move.state).removeprefix("PLAN_STATE_"))
-    return Action(proposal, state, move.migration_id, move.problem)
+    took = move.outcome
+    outcome = (
+        Outcome(float(took.transfer_bytes), took.duration_seconds, took.downtime_seconds)
+        if move.HasField("outcome")
+        else None
+    )
+    return Action(proposal, state, move.migration_id, move.problem, outcome)
 
 
 def _state(state: State) -> broker_pb2.PlanState.ValueType:

@@ -164,6 +164,8 @@ class MoveCost:
     downtime_seconds: float = 0.0
     downtime: float = 0.0
     """Money, at the policy's price."""
+    duration_seconds: float = 0.0
+    """From its beginning to its end."""
 
     @property
     def total(self) -> float:

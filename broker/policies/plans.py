@@ -47,6 +47,16 @@ OPEN = frozenset({State.RECOMMENDED, State.APPROVED})
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a move took, as `MoveCost` has what it was estimated to."""
+
+    transfer_bytes: float
+    """0 is not known."""
+    duration_seconds: float
+    downtime_seconds: float
+
+
+@dataclass(frozen=True)
 class Action:
     """One machine's move."""
 
@@ -56,6 +66,8 @@ class Action:
     """Once it runs."""
     problem: str = ""
     """Why it failed or was superseded, in words."""
+    outcome: Outcome | None = None
+    """Once it is done, and somebody saw what it took."""
 
 
 @dataclass(frozen=True)
@@ -195,10 +207,12 @@ def begin(plan: Plan, vm_id: str, migration_id: str, now: float) -> Plan:
     return _one(plan, vm_id, State.RUNNING, now, migration_id=migration_id)
 
 
-def finish(plan: Plan, vm_id: str, problem: str, now: float) -> Plan:
-    """The machine's move is over: done when there is no problem."""
+def finish(
+    plan: Plan, vm_id: str, problem: str, now: float, outcome: Outcome | None = None
+) -> Plan:
+    """The machine's move is over: done when there is no problem, with what it took."""
     state = State.FAILED if problem else State.DONE
-    return _one(plan, vm_id, state, now, problem=problem)
+    return _one(plan, vm_id, state, now, problem=problem, outcome=outcome)
 
 
 def cancel(plan: Plan, why: str, now: float) -> Plan:
@@ -228,14 +242,21 @@ def _approved(plan: Plan, by: str, now: float) -> Plan:
 
 
 def _one(
-    plan: Plan, vm_id: str, state: State, now: float, *, migration_id: str = "", problem: str = ""
+    plan: Plan,
+    vm_id: str,
+    state: State,
+    now: float,
+    *,
+    migration_id: str = "",
+    problem: str = "",
+    outcome: Outcome | None = None,
 ) -> Plan:
     if all(action.proposal.vm_id != vm_id for action in plan.actions):
         raise errors.NotFound(
             "RECORD_NOT_FOUND", f"plan {plan.plan_id} moves no machine {vm_id}", vm_id=vm_id
         )
     actions = tuple(
-        _step(action, state, migration_id=migration_id, problem=problem)
+        replace(_step(action, state, migration_id=migration_id, problem=problem), outcome=outcome)
         if action.proposal.vm_id == vm_id
         else action
         for action in plan.actions

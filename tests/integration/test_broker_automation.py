@@ -75,6 +75,10 @@ def test_a_price_that_rises_moves_the_machine_by_itself_and_the_plan_says_why(
         ACME,
         manager_pb2.MIGRATION_STATE_SUCCEEDED,
     )
+    took = move.outcome
+    assert took.transfer_bytes == migration.progress.wire_bytes > 0
+    seconds = migration.ended_at.ToNanoseconds() - migration.created_at.ToNanoseconds()
+    assert took.duration_seconds == pytest.approx(seconds / 1e9)
     # It stays there: nothing costs less.
     assert ready.evaluated().staying[0].cloud_id == "osaka"
     assert len(ready.plans()) == 1

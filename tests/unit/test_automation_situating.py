@@ -13,7 +13,8 @@ from broker.automation.costs import Estimate, Way
 from broker.automation.memory import Known
 from broker.automation.policy_rows import Held, Tenant
 from broker.automation.situating import REFERENCE, Ground
-from broker.policies.model import HOUR, Machine, Move, Standing
+from broker.policies.model import HOUR, Machine, Move, MoveCost, Standing
+from broker.policies.plans import Outcome
 from broker.snapshot import build
 from tests.support import catalogue_records as records
 from tests.support.catalogue_records import GIB, NOW
@@ -264,3 +265,17 @@ def test_levels_are_of_one_machine_for_every_cloud() -> None:
     assert levels["osaka"] == pytest.approx(0.01)
     assert ground(currency_code="USD").levels() == {}
     assert datetime.now(UTC) > NOW
+
+
+def test_what_a_move_took_is_set_beside_what_was_estimated() -> None:
+    migration = manager_pb2.Migration(downtime_seconds=3.0)
+    migration.progress.wire_bytes = 4000
+    migration.created_at.FromDatetime(NOW)
+    migration.ended_at.FromDatetime(NOW + timedelta(seconds=90))
+    took = costs.outcome_of(migration)
+    assert took == Outcome(4000.0, 90.0, 3.0)
+    estimated = MoveCost(transfer_bytes=2000.0, duration_seconds=100.0)
+    assert costs.ratios(estimated, took) == {"transfer_bytes": 2.0, "duration": 0.9}
+    # Of a warm one each round has its own count.
+    migration.mode = common_pb2.MIGRATION_MODE_WARM
+    assert costs.outcome_of(migration) == Outcome(0.0, 90.0, 3.0)

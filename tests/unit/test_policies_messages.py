@@ -19,7 +19,7 @@ from broker.policies.model import (
     Reckoning,
     Window,
 )
-from broker.policies.plans import Action, Plan, State
+from broker.policies.plans import Action, Outcome, Plan, State
 from watari import errors, money
 from watari.v1 import broker_pb2
 
@@ -119,7 +119,9 @@ COSTS = st.builds(
     overlap=AMOUNTS,
     downtime_seconds=AMOUNTS,
     downtime=AMOUNTS,
+    duration_seconds=AMOUNTS,
 )
+OUTCOMES = st.builds(Outcome, st.integers(0, 2**50).map(float), AMOUNTS, AMOUNTS)
 ACTIONS = st.builds(
     Action,
     st.builds(
@@ -135,6 +137,7 @@ ACTIONS = st.builds(
     st.sampled_from(State),
     st.text(max_size=9),
     st.text(max_size=9),
+    st.none() | OUTCOMES,
 )
 MOMENTS = st.integers(0, 4 * 10**9).map(float)
 

@@ -82,8 +82,10 @@ def test_a_move_runs_and_ends_with_its_migration() -> None:
     running = plans.begin(plan(State.APPROVED, State.APPROVED), "vm0", "m0", 1.0)
     assert running.actions[0].migration_id == "m0"
     assert running.state == State.RUNNING
-    half = plans.finish(running, "vm0", "", 2.0)
+    took = plans.Outcome(1e6, 12.0, 3.0)
+    half = plans.finish(running, "vm0", "", 2.0, took)
     assert (half.state, half.ended_at) == (State.RUNNING, None)
+    assert [each.outcome for each in half.actions] == [took, None]
     whole = plans.finish(half, "vm1", "no room", 3.0)
     assert (whole.state, whole.ended_at) == (State.FAILED, 3.0)
     assert whole.actions[1].problem == "no room"

@@ -1,5 +1,7 @@
 """`watari plan`: what automatic placement wants to move and has moved, and why."""
 
+import statistics
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +25,12 @@ FINAL_STATES = frozenset(
 
 _app = typer.Typer(no_args_is_help=True, help="Show, approve and cancel what policies plan.")
 
+_MEASURED = {
+    "transfer_bytes": "bytes",
+    "duration_seconds": "time",
+    "downtime_seconds": "standstill",
+}
+
 _Id = Annotated[str, typer.Argument(metavar="PLAN", help="The plan's UUID.")]
 
 
@@ -40,7 +48,10 @@ def list_plans(
 ) -> None:
     """List plans, newest first."""
     found = invocation.clients.broker(acting).plans(policy_id=policy, live_only=live)
-    invocation.output.rows([plain(plan) for plan in found], _COLUMNS, "There is no plan.")
+    rows = [plain(plan) for plan in found]
+    invocation.output.rows(rows, _COLUMNS, "There is no plan.")
+    if told := calibration(rows):
+        invocation.output.note(told)
 
 
 @command(_app, "show", epilog=CALL_EPILOG)
@@ -128,6 +139,7 @@ def _words(move: dict[str, Any]) -> list[tuple[str, str]]:
         ("why", move["reason"]),
         ("otherwise", move["counterfactual"]),
         ("takes", _takes(move)),
+        ("took", _took(move)),
         ("migration", move["migration_id"]),
         ("problem", move["problem"]),
     ]
@@ -141,9 +153,42 @@ def _takes(move: dict[str, Any]) -> str:
         for name, title in (("egress", "egress"), ("flat", "flat"), ("overlap", "twice kept"))
         if move[name] and float(move[name]["amount"])
     ]
+    if move["duration_seconds"]:
+        parts.append(units.format_duration(move["duration_seconds"]))
     if move["downtime_seconds"]:
         parts.append(f"{units.format_duration(move['downtime_seconds'])} of standstill")
     return ", ".join(parts)
+
+
+def _took(move: dict[str, Any]) -> str:
+    """Such as "1.1 GiB on the wire, 95 s, 14 s of standstill"; empty until it is done."""
+    outcome = move["outcome"]
+    if not outcome:
+        return ""
+    parts = [units.format_duration(outcome["duration_seconds"])]
+    if outcome["transfer_bytes"]:
+        parts.insert(0, f"{views.size(outcome['transfer_bytes'])} on the wire")
+    if outcome["downtime_seconds"]:
+        parts.append(f"{units.format_duration(outcome['downtime_seconds'])} of standstill")
+    return ", ".join(parts)
+
+
+def calibration(plans: Sequence[dict[str, Any]]) -> str:
+    """How what moves took compares with what was estimated; empty while none is done."""
+    ratios: dict[str, list[float]] = {title: [] for title in _MEASURED.values()}
+    done = [move for plan in plans for move in plan["moves"] if move["outcome"]]
+    for move in done:
+        for name, title in _MEASURED.items():
+            expected, actual = float(move[name] or 0), float(move["outcome"][name] or 0)
+            if expected > 0 and actual > 0:
+                ratios[title].append(actual / expected)
+    told = [
+        f"{statistics.median(each):.2g} times the {title} ({min(each):.2g} to {max(each):.2g})"
+        for title, each in ratios.items()
+        if each
+    ]
+    moves = "1 move" if len(done) == 1 else f"{len(done)} moves"
+    return f"{moves} took, in the middle, {', '.join(told)} that was estimated." if told else ""
 
 
 def _name(move: dict[str, Any]) -> str:

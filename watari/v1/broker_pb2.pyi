@@ -1280,6 +1280,8 @@ class PlannedMove(_message.Message):
     DOWNTIME_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     VM_NAME_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The machine."""
     from_cloud: _builtins.str
@@ -1304,6 +1306,8 @@ class PlannedMove(_message.Message):
     """Why it failed or was superseded, in words."""
     vm_name: _builtins.str
     """The machine's name."""
+    duration_seconds: _builtins.float
+    """Seconds from its beginning to its end, estimated."""
     @_builtins.property
     def hourly_saving(self) -> _common_pb2.Money:
         """Saving an hour."""
@@ -1344,6 +1348,10 @@ class PlannedMove(_message.Message):
     def downtime(self) -> _common_pb2.Money:
         """Part of `move_cost`: the standstill at the policy's price."""
 
+    @_builtins.property
+    def outcome(self) -> Global___MoveOutcome:
+        """What it took, once it is done: set beside what was estimated."""
+
     def __init__(
         self,
         *,
@@ -1369,14 +1377,46 @@ class PlannedMove(_message.Message):
         downtime: _common_pb2.Money | None = ...,
         problem: _builtins.str = ...,
         vm_name: _builtins.str = ...,
+        duration_seconds: _builtins.float = ...,
+        outcome: Global___MoveOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime", "egress", b"egress", "flat", b"flat", "hourly_saving", b"hourly_saving", "move_cost", b"move_cost", "overlap", b"overlap", "saving", b"saving", "saving_deviation", b"saving_deviation", "saving_needed", b"saving_needed", "sure_saving", b"sure_saving"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime", "egress", b"egress", "flat", b"flat", "hourly_saving", b"hourly_saving", "move_cost", b"move_cost", "outcome", b"outcome", "overlap", b"overlap", "saving", b"saving", "saving_deviation", b"saving_deviation", "saving_needed", b"saving_needed", "sure_saving", b"sure_saving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "counterfactual", b"counterfactual", "downtime", b"downtime", "downtime_seconds", b"downtime_seconds", "egress", b"egress", "flat", b"flat", "from_cloud", b"from_cloud", "hourly_saving", b"hourly_saving", "migration_id", b"migration_id", "move_cost", b"move_cost", "overlap", b"overlap", "problem", b"problem", "reason", b"reason", "saving", b"saving", "saving_deviation", b"saving_deviation", "saving_needed", b"saving_needed", "state", b"state", "sure_saving", b"sure_saving", "to_cloud", b"to_cloud", "transfer_bytes", b"transfer_bytes", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "counterfactual", b"counterfactual", "downtime", b"downtime", "downtime_seconds", b"downtime_seconds", "duration_seconds", b"duration_seconds", "egress", b"egress", "flat", b"flat", "from_cloud", b"from_cloud", "hourly_saving", b"hourly_saving", "migration_id", b"migration_id", "move_cost", b"move_cost", "outcome", b"outcome", "overlap", b"overlap", "problem", b"problem", "reason", b"reason", "saving", b"saving", "saving_deviation", b"saving_deviation", "saving_needed", b"saving_needed", "state", b"state", "sure_saving", b"sure_saving", "to_cloud", b"to_cloud", "transfer_bytes", b"transfer_bytes", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlannedMove: _TypeAlias = PlannedMove  # noqa: Y015
+
+@_typing.final
+class MoveOutcome(_message.Message):
+    """What a move took."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFER_BYTES_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    DOWNTIME_SECONDS_FIELD_NUMBER: _builtins.int
+    transfer_bytes: _builtins.int
+    """Sealed bytes on the wire; 0 for a warm migration, whose rounds are not summed up."""
+    duration_seconds: _builtins.float
+    """Seconds from its beginning to its end."""
+    downtime_seconds: _builtins.float
+    """Seconds in which the machine stood still."""
+    def __init__(
+        self,
+        *,
+        transfer_bytes: _builtins.int = ...,
+        duration_seconds: _builtins.float = ...,
+        downtime_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downtime_seconds", b"downtime_seconds", "duration_seconds", b"duration_seconds", "transfer_bytes", b"transfer_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveOutcome: _TypeAlias = MoveOutcome  # noqa: Y015
 
 @_typing.final
 class Plan(_message.Message):
