@@ -198,6 +198,17 @@ def _batch(arguments: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
 
 
+def _burst(arguments: argparse.Namespace) -> None:
+    from bench import burst  # noqa: PLC0415 - managers and brokers, which only this needs
+
+    size = burst.Size(arguments.machines, arguments.clouds, arguments.room, arguments.brokers)
+    kept = record.new(vars(size))
+    kept["rows"]["burst"] = found = burst.run(size)
+    if arguments.output:
+        record.save(arguments.output, kept)
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+
+
 def _place(arguments: argparse.Namespace) -> None:
     from bench.placing import federation, run  # noqa: PLC0415 - the broker, which only this needs
 
@@ -338,6 +349,12 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--by-processor", action="store_true", help="limits of processor time")
     batch.set_defaults(run=_batch)
     _add_experiment(commands)
+    bursting = commands.add_parser("burst", help="migrations placed at once, scarce room; JSON")
+    bursting.add_argument("--machines", type=int, default=500)
+    bursting.add_argument("--clouds", type=int, default=4)
+    bursting.add_argument("--room", type=int, default=8, help="machines that fit in each cloud")
+    bursting.add_argument("--brokers", type=int, default=2)
+    bursting.set_defaults(run=_burst)
     placing = commands.add_parser("place", help="questions to a broker of 100,000 offers")
     placing.set_defaults(run=_place)
     placing.add_argument("--clouds", type=int, default=1000)
@@ -355,7 +372,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--congestion", default="", help="TCP's; default is the kernel's")
     for command in (table, once):
         command.add_argument("--repeat", type=int, default=0, metavar="N")
-    for command in (table, killing, catalogue, reserving, batch, placing, policies):
+    for command in (table, killing, catalogue, reserving, batch, bursting, placing, policies):
         command.add_argument("-o", "--output", type=Path, metavar="FILE")
     commands.add_parser("rows", help="what `engine` can measure").set_defaults(run=_rows)
     commands.add_parser("images", help="makes the images").set_defaults(run=_images)

@@ -5,6 +5,7 @@ What it refuses is remembered (`broker.refusals`); what it does not answer may b
 back (`broker.releasing`).
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -25,6 +26,14 @@ _log = logs.get(__name__)
 
 UNANSWERED = (errors.Unavailable, errors.DeadlineExceeded)
 """After these room may be held, or not."""
+
+
+LIVE = (
+    manager_pb2.RESERVATION_STATE_HELD,
+    manager_pb2.RESERVATION_STATE_PENDING,
+    manager_pb2.RESERVATION_STATE_CONFIRMED,
+)
+"""States in which there is room; the source may have taken it over already."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,8 @@ class Destination(Protocol):
         """ReservationService.HoldForMigration, within `seconds_max` for all tries together."""
         ...
 
-    def release(self, reservation_id: str, *, patient: bool) -> None:
-        """ReservationService.ReleaseReservation; `patient` asks for longer."""
+    def release(self, reservation_id: str, until: threading.Event | None = None) -> None:
+        """ReservationService.ReleaseReservation; for half a minute, or `until` is set, if it is."""
         ...
 
 
@@ -119,6 +128,7 @@ class Holder:
             self._releasing.forget((cloud.cloud_id, reservation_id))
             seconds = min(until - self._clock.monotonic(), self._settings.call_seconds_max)
             reservation = destination.hold(request, seconds)
+            _require_held(cloud, reservation, reservation_id)
         except errors.WatariError as error:
             metrics.HOLDS.labels(metrics.reason(error)).inc()
             self._refusals.note(cloud, wish, error, self._clock.now())
@@ -133,7 +143,7 @@ class Holder:
         """Give back what is not needed, at once if its manager answers."""
         try:
             destination = self._destinations(endpoints.manager_of(held.cloud))
-            destination.release(held.reservation.reservation_id, patient=False)
+            destination.release(held.reservation.reservation_id)
         except errors.WatariError as error:
             _log.info("hold.release_owed", cloud=held.cloud.cloud_id, problem=str(error))
             self._owe(held.cloud, held.reservation.reservation_id)
@@ -141,11 +151,31 @@ class Holder:
             metrics.RELEASES.labels("released").inc()
 
     def _owe(self, cloud: Cloud, reservation_id: str) -> None:
-        def release() -> None:
+        def release(until: threading.Event) -> None:
             destination = self._destinations(endpoints.manager_of(cloud))
-            destination.release(reservation_id, patient=True)
+            destination.release(reservation_id, until)
 
         self._releasing.owe((cloud.cloud_id, reservation_id), release)
+
+
+def _require_held(cloud: Cloud, reservation: manager_pb2.Reservation, reservation_id: str) -> None:
+    """Raises FailedPrecondition RESERVATION_STATE for one that has ended, Internal PEER_ERROR for
+    another one than was asked for.
+    """
+    if reservation.reservation_id != reservation_id:
+        raise errors.Internal(
+            "PEER_ERROR",
+            f"cloud {cloud.cloud_id} answers with another reservation than it was asked for",
+            hint="its operator must look",
+        )
+    if reservation.state not in LIVE:
+        state = manager_pb2.ReservationState.Name(reservation.state)
+        raise errors.FailedPrecondition(
+            "RESERVATION_STATE",
+            f"what was held for this migration is {state}",
+            hint="migrate again with a new id",
+            state=state,
+        )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The calls that the broker makes: to directories, and to the managers of sources."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class DestinationPeer:
         )
         return answer.reservation
 
-    def release(self, reservation_id: str, *, patient: bool) -> None:
+    def release(self, reservation_id: str, until: threading.Event | None = None) -> None:
         """ReservationService.ReleaseReservation; what is not there any more is no error."""
         request = manager_pb2.ReleaseReservationRequest(reservation_id=reservation_id)
         _reached(
@@ -111,8 +112,10 @@ class DestinationPeer:
                 request,
                 timeout_seconds=RELEASE_SECONDS_MAX,
                 idempotent=True,
-                backoff=PATIENT if patient else BACKOFF,
-                clock=self.clock,
+                backoff=BACKOFF if until is None else PATIENT,
+                # Nothing is decided by how long it takes: a clock that is turned must not hurry it.
+                clock=self.clock if until is None else None,
+                stop=until,
             ),
         )
 

@@ -19,6 +19,9 @@ WORKERS_MAX = 2
 Key = tuple[str, str]
 """A cloud and a reservation."""
 
+Release = Callable[[threading.Event], None]
+"""Asks some times, until the event is set; raises WatariError in the end."""
+
 _log = logs.get(__name__)
 
 
@@ -29,6 +32,7 @@ class Releasing:
         """At most `owed_max` wait; further ones are left to expire."""
         self._owed_max = owed_max
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
         self._owed: dict[Key, Future[None]] = {}
         self._pool = ThreadPoolExecutor(WORKERS_MAX, thread_name_prefix="releasing")
 
@@ -41,10 +45,11 @@ class Releasing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stopping.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def owe(self, key: Key, release: Callable[[], None]) -> None:
-        """Have `release` called, which asks some times and raises WatariError in the end."""
+    def owe(self, key: Key, release: Release) -> None:
+        """Have `release` called."""
         with self._lock:
             if key in self._owed:
                 return
@@ -70,10 +75,10 @@ class Releasing:
         with self._lock:
             return len(self._owed)
 
-    def _release(self, key: Key, release: Callable[[], None]) -> None:
+    def _release(self, key: Key, release: Release) -> None:
         cloud_id, reservation_id = key
         try:
-            release()
+            release(self._stopping)
         except errors.WatariError as error:
             metrics.RELEASES.labels("left to expire").inc()
             _log.warning(

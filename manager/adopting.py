@@ -5,7 +5,8 @@ held, on the same host; only where that does not cover it the hold ends, and the
 like anybody else, in the same transaction.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
@@ -13,6 +14,7 @@ from manager import admission, audit, capacity, grants, inventory, reservation_r
 from manager.admitting import Cloud, Reserve
 from manager.inventory import STORAGE
 from manager.reservation_rows import Reservation
+from watari import errors
 from watari.v1 import common_pb2, manager_pb2
 
 
@@ -22,13 +24,10 @@ def adopt(
     call: Reserve,
     row: Reservation,
     now: int,
-    expires_at: int,
-    granted: Callable[[Reserve, str], common_pb2.SignedDocument],
-    priced: Callable[[Reserve], int],
+    terms: "Terms",
 ) -> bool:
-    """Make a hold pending, in the name of who reserves; `granted` makes its grant for a host,
-    `priced` tells the price that a quote pins. False when it does not cover what is asked: then it
-    has ended.
+    """Make a hold pending, in the name of who reserves. False when it does not cover what is asked:
+    then it has ended.
 
     Raises what an admission raises of the machine and the quote, and has changed nothing then.
     """
@@ -38,15 +37,15 @@ def adopt(
         end(connection, row)
         _tell(connection, now, call, row, "reservation.hold_outgrown")
         return False
-    version = priced(call) if request.HasField("quote") else row.price_version
-    grant = granted(call, row.host_id)
+    version = terms.priced(call) if request.HasField("quote") else row.price_version
+    grant = terms.granted(call, row.host_id)
     # Nothing is refused from here on.
     swapped = reservation_rows.adopt(
         connection,
         row,
         requested_by=str(call.caller),
         request=request,
-        expires_at=expires_at,
+        expires_at=terms.expires_at(request.ttl_seconds),
         grant=grant,
         price_version=version,
     )
@@ -55,6 +54,41 @@ def adopt(
     capacity.record(connection, row.host_id, capacity.RESERVATION, row.reservation_id, asked)
     _tell(connection, now, call, row, "reservation.adopted", grants.issued(now, grant))
     return True
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the cloud makes of an adoption."""
+
+    expires_at: Callable[[int], int]
+    """For so many seconds."""
+    granted: Callable[[Reserve, str], common_pb2.SignedDocument]
+    """Its grant, for a host."""
+    priced: Callable[[Reserve], int]
+    """The price sheet's version that its quote pins."""
+
+
+def adopt_all(
+    connection: Connection,
+    cloud: Cloud,
+    held: Collection[tuple[Reserve, Reservation]],
+    now: int,
+    terms: Terms,
+) -> tuple[dict[str, errors.WatariError], set[str]]:
+    """Let sources take over what is held for them: whom that was refused, and whose hold did not
+    cover what is asked and has ended. Raises Conflict, to be repeated.
+    """
+    refused: dict[str, errors.WatariError] = {}
+    ended: set[str] = set()
+    for call, row in held:
+        try:
+            if not adopt(connection, cloud, call, row, now, terms):
+                ended.add(row.reservation_id)
+        except errors.Conflict:
+            raise
+        except errors.WatariError as error:
+            refused[row.reservation_id] = error
+    return refused, ended
 
 
 def end(connection: Connection, row: Reservation) -> bool:

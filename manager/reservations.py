@@ -78,6 +78,9 @@ class Reservations:
             quotas,
             self._new,
         )
+        self._terms = adopting.Terms(
+            self._expiry, self._grant, lambda call: self._price(call.request, call.tenant)
+        )
         self._group = Group(
             store.write_asking, self.asking, self.together, settings.store.writes_at_once_max
         )
@@ -246,7 +249,9 @@ class Reservations:
             admissions = Admissions(connection, self._cloud, calls, self._now())
         first: set[str] = set()
         if held := admissions.adoptable(calls):
-            declined, first = self._adopt(connection, held)
+            declined, first = adopting.adopt_all(
+                connection, self._cloud, held, self._now(), self._terms
+            )
             refused |= declined
             admissions = Admissions(connection, self._cloud, calls, self._now())
         outcomes: dict[int, Answer | errors.WatariError] = {}
@@ -290,35 +295,6 @@ class Reservations:
             except errors.WatariError as error:
                 refused[row.reservation_id] = error
         return refused
-
-    def _adopt(
-        self, connection: Connection, held: Sequence[tuple[Reserve, Reservation]]
-    ) -> tuple[dict[str, errors.WatariError], set[str]]:
-        """Let sources take over what is held for them: whom that was refused, and whose hold did
-        not cover what is asked and has ended.
-        """
-        refused: dict[str, errors.WatariError] = {}
-        ended: set[str] = set()
-        for call, row in held:
-            expires_at = self._expiry(call.request.ttl_seconds)
-            try:
-                adopted = adopting.adopt(
-                    connection,
-                    self._cloud,
-                    call,
-                    row,
-                    self._now(),
-                    expires_at,
-                    self._grant,
-                    lambda it: self._price(it.request, it.tenant),
-                )
-            except errors.Conflict:
-                raise
-            except errors.WatariError as error:
-                refused[row.reservation_id] = error
-            else:
-                ended |= set() if adopted else {row.reservation_id}
-        return refused, ended
 
     def _new(self, call: Reserve, host_id: str, tenant: Tenant) -> Reservation:
         request, span = call.request, span_of(call.request)

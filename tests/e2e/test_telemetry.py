@@ -136,7 +136,7 @@ def test_every_metric_of_every_server_is_documented_and_no_other(local: Local) -
     assert ours - told == set()
     assert told - ours <= {
         *("watari_broker_queries", "watari_broker_refusals"),
-        *("watari_broker_holds", "watari_broker_releases"),
+        *("watari_broker_holds", "watari_broker_releases", "watari_broker_plan_moves"),
         "watari_trace_spans_dropped",
     }
 

@@ -12,7 +12,7 @@ from tests.support import catalogue_records as records
 from tests.support.broker_world import TOKYO_USER, VM_ID, Destination, World
 from tests.support.clouds import eventually
 from watari import errors, mandate
-from watari.v1 import broker_pb2, common_pb2
+from watari.v1 import broker_pb2, common_pb2, manager_pb2
 
 FULL = errors.Exhausted(
     "INSUFFICIENT_CAPACITY",
@@ -173,6 +173,26 @@ def test_what_is_not_answered_in_time_may_be_held_and_is_given_back(
     assert attempts(answer)[0] == ("osaka-1", "DEADLINE_EXCEEDED")
     eventually(lambda: not best.held, "the room is given back")
     assert len(best.released) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"state": manager_pb2.RESERVATION_STATE_RELEASED}, "RESERVATION_STATE"),
+        ({"reservation_id": str(uuid.UUID(int=7))}, "PEER_ERROR"),
+    ],
+)
+def test_an_answer_that_is_no_room_is_a_refusal(
+    world: World,
+    best: Destination,
+    second: Destination,
+    changes: dict[str, object],
+    reason: str,
+) -> None:
+    best.changes = changes
+    answer = world.hold()
+    assert answer.migration.to_cloud == "osaka-2"
+    assert attempts(answer)[0] == ("osaka-1", reason)
 
 
 def test_a_manager_that_is_away_is_passed_over(

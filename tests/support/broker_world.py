@@ -104,6 +104,8 @@ class Destination(manager_pb2_grpc.ReservationServiceServicer):
         self.refusal: errors.WatariError | None = None
         self.before_answer: Callable[[], None] = lambda: None
         """Called when it holds, and has not answered."""
+        self.changes: dict[str, object] = {}
+        """What it says otherwise of what it holds."""
         self.release_refusals: list[errors.WatariError] = []
 
     def HoldForMigration(
@@ -119,6 +121,8 @@ class Destination(manager_pb2_grpc.ReservationServiceServicer):
             resources=request.resources,
             state=manager_pb2.RESERVATION_STATE_HELD,
         )
+        for name, value in self.changes.items():
+            setattr(reservation, name, value)
         self.held[shown.reservation_id] = reservation
         self.before_answer()
         return manager_pb2.HoldForMigrationResponse(reservation=reservation)

@@ -5,9 +5,11 @@ holds, reserves and refuses is the real thing, over mutual TLS.
 """
 
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,6 +56,8 @@ class Outcome:
     vm_id: str
     answer: broker_pb2.MigrateResponse | None = None
     error: errors.WatariError | None = None
+    seconds: float = 0.0
+    """From when it was asked."""
 
 
 @dataclass
@@ -111,9 +115,14 @@ class Burst:
             which = number % len(stubs)
             request = self.request(vm_id, self.broker_ids[which])
             future = stubs[which].Migrate.future(request, timeout=CALL_SECONDS_MAX)
-            calls.append((request, future))
+            began, ended = time.monotonic(), Future[float]()
+            future.add_done_callback(lambda _, it=ended: it.set_result(time.monotonic()))
+            calls.append((request, future, began, ended))
         meanwhile()
-        return [_outcome(request, future) for request, future in calls]
+        return [
+            replace(_outcome(request, future), seconds=ended.result() - began)
+            for request, future, began, ended in calls
+        ]
 
     def request(self, vm_id: str, broker_id: str) -> broker_pb2.MigrateRequest:
         """acme has a machine placed, and lets room for it be held at every cloud."""
