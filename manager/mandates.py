@@ -61,7 +61,8 @@ def reserve_request(
     mandate: common_pb2.ReservationMandate, request: manager_pb2.HoldForMigrationRequest
 ) -> manager_pb2.ReserveRequest:
     """What is held, in the shape in which the source will ask for it."""
-    written = request.written_bytes or request.resources.disk_bytes
+    told = request.HasField("written_bytes")
+    written = request.written_bytes if told else request.resources.disk_bytes
     return manager_pb2.ReserveRequest(
         reservation_id=mandate.reservation_id,
         migration_id=mandate.migration_id,

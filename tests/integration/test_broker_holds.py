@@ -175,6 +175,16 @@ def test_what_is_not_answered_in_time_may_be_held_and_is_given_back(
     assert len(best.released) == 1
 
 
+def test_who_does_not_wait_long_enough_is_told_so_and_what_the_source_needs_is_kept(
+    world: World, best: Destination
+) -> None:
+    with pytest.raises(errors.DeadlineExceeded, match="no cloud held room for machine web-1"):
+        world.hold(timeout_seconds=4.0)
+    assert not best.holds
+    assert not world.manager.orders
+    assert world.hold().migration.to_cloud == "osaka-1", "its room is not counted any more"
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

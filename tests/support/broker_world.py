@@ -298,7 +298,12 @@ class World:
         return rpc.call(self.broker().Place, request)
 
     def migrate(
-        self, migration_id: str = "", vm: str = "web-1", caller: str = TOKYO_USER, **fields: object
+        self,
+        migration_id: str = "",
+        vm: str = "web-1",
+        caller: str = TOKYO_USER,
+        timeout_seconds: float = 10.0,
+        **fields: object,
     ) -> broker_pb2.MigrateResponse:
         """Has a machine placed, with the caller's delegation unless `fields` has another."""
         if self.revision:
@@ -310,7 +315,8 @@ class World:
                 caller, migration_id=migration_id, from_cloud=fields["from_cloud"]
             )
         request = broker_pb2.MigrateRequest(migration_id=migration_id, vm=vm, **fields)
-        return rpc.call(self.broker(caller).Migrate, request)
+        stub = self.broker(caller)
+        return rpc.call(stub.Migrate, request, timeout_seconds=timeout_seconds)
 
     def delegate(self, signer: str, **fields: object) -> common_pb2.SignedDocument:
         """The machine web-1 delegated to the broker, with any of the fields changed."""

@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from manager import mandates
+from manager import inventory, mandates
+from manager.inventory import STORAGE
 from tests.conftest import Federation
 from watari import errors, identity, mandate
 from watari.clock import FakeClock
 from watari.identity import SpiffeId
 from watari.settings import EndpointSettings
-from watari.v1 import common_pb2
+from watari.v1 import common_pb2, manager_pb2
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 BROKER = SpiffeId.parse("spiffe://hub.example/broker/main")
@@ -133,6 +134,14 @@ def test_a_tenant_speaks_for_itself_only(parties: Federation) -> None:
         with pytest.raises(errors.Denied) as caught:
             mandates.require_speaks_for(made, SpiffeId.parse(other), TOKYO_MANAGER)
         assert caught.value.reason == "MANDATE_INVALID"
+
+
+def test_what_is_written_is_all_of_the_disks_unless_it_is_told(parties: Federation) -> None:
+    made, _ = read(parties, signed(parties))
+    for told, written in (({}, 2**32), ({"written_bytes": 0}, 0), ({"written_bytes": 5}, 5)):
+        request = manager_pb2.HoldForMigrationRequest(resources=NEEDED, **told)
+        asked = mandates.reserve_request(made, request)
+        assert inventory.of_machine(asked.resources, asked.disks).get(STORAGE, 0) == written
 
 
 def test_an_operator_speaks_for_machines_in_its_own_providers_clouds(parties: Federation) -> None:

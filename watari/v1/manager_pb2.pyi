@@ -3523,7 +3523,7 @@ class HoldForMigrationRequest(_message.Message):
     REQUIRED_TRAITS_FIELD_NUMBER: _builtins.int
     FORBIDDEN_TRAITS_FIELD_NUMBER: _builtins.int
     written_bytes: _builtins.int
-    """Bytes that will be written of its disks, at most `resources.disk_bytes`; 0 is all of them."""
+    """Bytes that will be written of its disks, at most `resources.disk_bytes`; unset is all of them."""
     @_builtins.property
     def mandate(self) -> _common_pb2.SignedDocument:
         """The tenant's `ReservationMandate` for the caller."""
@@ -3551,16 +3551,18 @@ class HoldForMigrationRequest(_message.Message):
         *,
         mandate: _common_pb2.SignedDocument | None = ...,
         resources: _common_pb2.Resources | None = ...,
-        written_bytes: _builtins.int = ...,
+        written_bytes: _builtins.int | None = ...,
         quote: _common_pb2.SignedDocument | None = ...,
         required_traits: _abc.Iterable[_builtins.str] | None = ...,
         forbidden_traits: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["mandate", b"mandate", "quote", b"quote", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_written_bytes", b"_written_bytes", "mandate", b"mandate", "quote", b"quote", "resources", b"resources", "written_bytes", b"written_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forbidden_traits", b"forbidden_traits", "mandate", b"mandate", "quote", b"quote", "required_traits", b"required_traits", "resources", b"resources", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_written_bytes", b"_written_bytes", "forbidden_traits", b"forbidden_traits", "mandate", b"mandate", "quote", b"quote", "required_traits", b"required_traits", "resources", b"resources", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__written_bytes: _TypeAlias = _typing.Literal["written_bytes"]  # noqa: Y015
+    _WhichOneofArgType__written_bytes: _TypeAlias = _typing.Literal["_written_bytes", b"_written_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__written_bytes) -> _WhichOneofReturnType__written_bytes | None: ...
 
 Global___HoldForMigrationRequest: _TypeAlias = HoldForMigrationRequest  # noqa: Y015
 
