@@ -19,6 +19,7 @@ from broker.automation.fleet import Fleet, Manager
 from broker.automation.memory import Known
 from broker.automation.plan_rows import Kept
 from broker.automation.policy_rows import Held
+from broker.automation.rests import Rests
 from broker.automation.settings import AutomationSettings
 from broker.automation.situating import Ground, Way3
 from broker.automation.store import Store
@@ -30,6 +31,7 @@ from broker.policies.model import (
     DAY,
     FORCED,
     HOUR,
+    Cause,
     Decision,
     Machine,
     Proposal,
@@ -39,7 +41,7 @@ from broker.policies.model import (
 )
 from broker.policies.plans import State
 from broker.snapshot import Snapshot
-from watari import errors, logs
+from watari import errors, logs, standing
 from watari.clock import Clock
 from watari.settings import EndpointSettings
 from watari.v1 import broker_pb2, manager_pb2
@@ -59,6 +61,7 @@ ESTIMATES_HELD_MAX = 10_000
 UNWATCHED = Standing(home="")
 """Of a machine that has no price where it is, yet."""
 
+_UNKNOWN = "it could not be estimated"
 _WAITS = "what it would take is asked at the next evaluation"
 
 _log = logs.get(__name__)
@@ -97,8 +100,9 @@ class Engine:
         self._clock = clock
         self._bell = bell
         self._carrier = Carrier(store, migrator, bell, settings.start_seconds_max)
-        self._estimates: dict[tuple[str, Way3], tuple[float, costs.Estimate]] = {}
-        """By the currency and the way: when it was made, and what it was."""
+        self._estimates: dict[tuple[str, Way3], tuple[float, costs.Estimate | str]] = {}
+        """By the currency and the way: until when it is good, and what it was."""
+        self._rests = Rests(clock, settings.refused_seconds)
         self._turn = 0
         self._told: dict[policy_rows.Position, broker_pb2.PolicyEvaluation] = {}
 
@@ -122,7 +126,7 @@ class Engine:
             for held in policies:
                 self._tell(held, problems=[f"nothing is decided: {error.message}"])
             return
-        fleet = Fleet(self._managers, snapshot)
+        fleet = Fleet(self._managers, snapshot, self._rests)
         forecasts = self._forecasts(policies, snapshot)
         budget = self._settings.estimates_per_round_max
         for held in policies:
@@ -130,7 +134,7 @@ class Engine:
                 budget = self._one(held, fleet, forecasts, budget)
             except errors.WatariError as error:
                 self._tell(held, problems=[f"{error.reason}: {error.message}"])
-                _log.warning("policy not evaluated", policy=held.policy_id, problem=str(error))
+                _log.info("policy not evaluated", policy=held.policy_id, problem=str(error))
             except Exception as error:  # noqa: BLE001 - one policy's trouble is not another's
                 self._tell(held, problems=[f"INTERNAL: {type(error).__name__}"])
                 _log.exception("policy not evaluated", policy=held.policy_id)
@@ -155,6 +159,7 @@ class Engine:
         if fleet.snapshot.stale:
             self._tell(held, problems=["nothing is decided: no directory can be heard now"])
             return budget
+        standing.require_alive(held.delegation, self._now())
         vms, missed = fleet.machines(held, self._settings.machines_max)
         ground = Ground(
             held,
@@ -165,14 +170,18 @@ class Engine:
             assumed_bytes_per_second=self._settings.assumed_bytes_per_second,
         )
         look = _Look(held, ground, missed)
-        situation = self._situation(look, forecasts.get(held.policy.currency, {}))
+        going = self._going(held)
+        situation = self._situation(look, forecasts.get(held.policy.currency, {}), going)
+        situation = replace(situation, machines=on_their_way(look.machines, going))
         look.decision, budget = self._decided(look, situation, fleet, budget)
         if self._renew(look):
             self._carrier.begin(held, missed, self._now())
         self._tell(held, look=look, problems=[*missed.values(), *_unpriced(ground)])
         return budget
 
-    def _situation(self, look: _Look, forecasts: Mapping[str, Forecaster]) -> Situation:
+    def _situation(
+        self, look: _Look, forecasts: Mapping[str, Forecaster], going: Mapping[str, str]
+    ) -> Situation:
         """With ledgers advanced to now, which are kept."""
         held, ground = look.held, look.ground
         now = ground.seconds
@@ -186,7 +195,11 @@ class Engine:
         situation = ground.situation(look.machines, recent, forecasts)
         standings, seen = {}, []
         for machine in look.machines:
-            one = _advanced(situation, machine, known.get(machine.vm_id), ground, held)
+            before = known.get(machine.vm_id)
+            if before is not None and is_arriving(machine, before, going):
+                one = replace(before, looked_at=now, burdens={})
+            else:
+                one = _advanced(situation, machine, before, ground, held)
             if one.standing.home:
                 standings[machine.vm_id] = one.standing
             seen.append(one)
@@ -194,6 +207,16 @@ class Engine:
             for one in seen:
                 memory.put_machine(connection, held, one)
         return replace(situation, standings=standings)
+
+    def _going(self, held: Held) -> dict[str, str]:
+        """Where the machines go that plans of the tenant move now."""
+        with self._store.read() as connection:
+            return {
+                action.proposal.vm_id: action.proposal.to_cloud
+                for kept in plan_rows.live(connection, held.tenant)
+                for action in kept.plan.actions
+                if action.state is State.RUNNING
+            }
 
     def _decided(
         self, look: _Look, situation: Situation, fleet: Fleet, budget: int
@@ -208,7 +231,7 @@ class Engine:
             decision = deciding.decide(situation)
             missing = [move for move in decision.moves if self._unsettled(move, look)]
             if not missing:
-                return decision, budget
+                return hold_back(decision, estimates), budget
             for move in missing:
                 way = (move.vm_id, move.from_cloud, move.to_cloud)
                 if budget <= 0:
@@ -234,20 +257,30 @@ class Engine:
         try:
             answer = fleet.ask(from_cloud).estimate(request, self._settings.estimate_seconds_max)
         except errors.WatariError as error:
-            fleet.heard(from_cloud, error)
-            return f"it could not be estimated: {error.reason}: {error.message}"
-        found = costs.estimate_of(answer, look.held.policy.currency)
-        if isinstance(found, costs.Estimate):
-            while len(self._estimates) >= ESTIMATES_HELD_MAX:
-                del self._estimates[next(iter(self._estimates))]
-            known = (look.held.policy.currency, way)
-            self._estimates[known] = (self._clock.monotonic(), found)
+            if isinstance(error, errors.Unavailable):  # too slow is not away
+                fleet.heard(from_cloud, error)
+            return self._remember(look, way, f"{_UNKNOWN}: {error.reason}: {error.message}")
+        return self._remember(look, way, costs.estimate_of(answer, look.held.policy.currency))
+
+    def _remember(
+        self, look: _Look, way: Way3, found: costs.Estimate | str
+    ) -> costs.Estimate | str:
+        """What was found is good for a while; what stood against it is looked at again sooner."""
+        good = isinstance(found, costs.Estimate)
+        problem = found if isinstance(found, str) else None
+        _log.info("move estimated", vm=way[0], from_cloud=way[1], to_cloud=way[2], problem=problem)
+        settings = self._settings
+        seconds = settings.estimate_valid_seconds if good else settings.refused_seconds
+        while len(self._estimates) >= ESTIMATES_HELD_MAX:
+            del self._estimates[next(iter(self._estimates))]
+        until = self._clock.monotonic() + seconds
+        self._estimates[look.held.policy.currency, way] = until, found
         return found
 
     def _recall(self, look: _Look) -> None:
         """Gives the ground the estimates that are still good."""
-        oldest = self._clock.monotonic() - self._settings.estimate_valid_seconds
-        self._estimates = {k: each for k, each in self._estimates.items() if each[0] >= oldest}
+        now = self._clock.monotonic()
+        self._estimates = {k: each for k, each in self._estimates.items() if now < each[0]}
         for (currency, way), (_, found) in self._estimates.items():
             if way[0] in look.ground.vms and currency == look.held.policy.currency:
                 look.ground.estimates[way] = found
@@ -338,6 +371,59 @@ class Engine:
 
     def _now(self) -> datetime:
         return self._clock.now()
+
+
+def on_their_way(machines: Sequence[Machine], going: Mapping[str, str]) -> list[Machine]:
+    """The machines, those that plans move as if they were there already: a cloud that the last one
+    is leaving is not in use, and one that it goes to is.
+    """
+    return [
+        replace(
+            machine,
+            cloud_id=going[machine.vm_id],
+            busy=machine.busy or f"it is on its way to {going[machine.vm_id]}",
+        )
+        if machine.vm_id in going
+        else machine
+        for machine in machines
+    ]
+
+
+def is_arriving(machine: Machine, known: Known, going: Mapping[str, str]) -> bool:
+    """Whether a plan's move has brought it where it is, and has not been recorded as ended: its
+    ledger goes on then, with the move's cost, and is not begun anew.
+    """
+    return machine.cloud_id == going.get(machine.vm_id) and machine.cloud_id != known.cloud_id
+
+
+def hold_back(decision: Decision, estimates: Mapping[Way3, costs.Estimate | str]) -> Decision:
+    """Without moves that are only second best because the best was not estimated yet: another one
+    of a machine whose estimate waits, and clouds that are emptied while anything is not known.
+    """
+    waiting = {way[0] for way, found in estimates.items() if found == _WAITS}
+    told = [found for found in estimates.values() if isinstance(found, str)]
+    unsure = any(found.startswith((_WAITS, _UNKNOWN)) for found in told)
+
+    def held(move: Proposal) -> bool:
+        if move.cause is Cause.CONSOLIDATION:
+            return unsure
+        return move.cause not in FORCED and move.vm_id in waiting
+
+    stays = [
+        Stay(
+            move.vm_id,
+            move.from_cloud,
+            "feasible",
+            f"{move.reason}; {_WAITS}",
+            "moves once that is known",
+            move.to_cloud,
+            move.reckoning,
+        )
+        for move in decision.moves
+        if held(move)
+    ]
+    moves = tuple(move for move in decision.moves if not held(move))
+    return Decision(moves, (*decision.stays, *stays))
 
 
 def keep_unseen(before: plans.Plan, after: plans.Plan, missed: Mapping[str, str]) -> plans.Plan:

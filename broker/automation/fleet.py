@@ -6,6 +6,7 @@ from typing import Protocol
 
 from broker import endpoints
 from broker.automation.policy_rows import Held
+from broker.automation.rests import Rests
 from broker.snapshot import Snapshot
 from watari import errors, logs, validate
 from watari.settings import EndpointSettings
@@ -51,6 +52,7 @@ class Fleet:
 
     managers: Callable[[EndpointSettings], Manager]
     snapshot: Snapshot
+    rests: Rests
     silent: dict[str, str] = field(default_factory=dict)
     """Clouds whose managers did not answer, and how that was, in words."""
 
@@ -112,12 +114,15 @@ class Fleet:
         """Adds the machines of a cloud, and those that another one has told of to `claimed`;
         whether there was room for all.
         """
+        self.rests.require_none(held, cloud_id)
         manager, token = self.ask(cloud_id), ""
         for _ in range(PAGES_MAX):
             try:
                 page = manager.list_vms(held.document, PAGE_SIZE, token)
             except errors.WatariError as error:
                 self.heard(cloud_id, error)
+                if isinstance(error, errors.Denied):
+                    self.rests.note(held, cloud_id, error)
                 raise
             for vm in filter(_makes_sense, page.vms):
                 if len(found) >= machines_max:

@@ -47,6 +47,11 @@ class AutomationSettings:
     """Throughput of a way on which nobody has measured any: 100 Mbit/s, a careful guess that an
     estimate replaces."""
 
+    refused_seconds: float = field(default=300.0, metadata={"min": 0.0})
+    """A cloud that refuses a policy's delegation is asked again for it after this time, or once it
+    was put anew: each refusal is an entry in that cloud's audit log. So is a manager for an
+    estimate that it could not make, or that found what stands against the move."""
+
     start_seconds_max: float = field(default=600.0, metadata={"min": 1.0})
     """A move whose migration could not be begun within this time, its manager being away, has
     failed."""

@@ -1,5 +1,6 @@
 """Policies that act: a real directory, two real managers, and a broker that evaluates."""
 
+import json
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -82,6 +83,10 @@ def test_a_price_that_rises_moves_the_machine_by_itself_and_the_plan_says_why(
     # It stays there: nothing costs less.
     assert ready.evaluated().staying[0].cloud_id == "osaka"
     assert len(ready.plans()) == 1
+    # A move that had to pay leaves its home where it was, so that what it loses stays bounded.
+    with sqlite3.connect(ready.path) as database:
+        (standing,) = database.execute("SELECT standing FROM machines").fetchone()
+    assert json.loads(standing)["home"] == "tokyo"
 
 
 def test_a_machine_leaves_a_tainted_cloud_without_having_to_save(ready: World) -> None:
@@ -308,15 +313,23 @@ def test_a_cloud_that_becomes_too_dear_is_left(ready: World) -> None:
 
 def test_clouds_are_emptied_when_being_there_costs_more_than_moving(ready: World) -> None:
     other = "6f1f2d2e-0000-4000-8000-000000000002"
-    ready.osaka.agent.add(other, "web-2")
-    eventually(lambda: other in ready.osaka.vms(), "the machine is seen")
-    with ready.osaka.database() as database:
-        database.execute("UPDATE vms SET tenant_domain = 'tokyo.example'")
+    ready.tokyo.agent.add(other, "web-2")
+    eventually(lambda: other in ready.tokyo.vms(), "the machine is seen")
+    ready.tokyo.wait_state(ready.tokyo.migrate(other, "osaka").migration_id, "SUCCEEDED")
+    back = manager_pb2.EstimateMigrationRequest(vm=other, to_cloud="tokyo")
+
+    def may_come_back() -> bool:
+        answer = client.call(ready.osaka.operator.EstimateMigration, back)
+        return not answer.findings
+
+    eventually(may_come_back, "osaka's host has told of it")
     presence = common_pb2.Money(currency_code="JPY", units=50)
     ready.put(objective="consolidate", presence_hour_price=presence, confidence=0.0)
     (move,) = the_plan(ready, DONE).moves
     assert (move.vm_name, move.from_cloud, move.to_cloud) == ("web-2", "osaka", "tokyo")
+    ready.evaluated()
     assert set(ready.tokyo.vms()) == {VM, other}
+    assert len(ready.plans()) == 1, "nobody went the other way meanwhile"
 
 
 def test_without_a_directory_nothing_is_decided_and_nothing_taken_back(ready: World) -> None:

@@ -31,7 +31,9 @@ ACME = f"spiffe://{TOKYO}/user/acme"
 GLOBEX = f"spiffe://{TOKYO}/user/globex"
 OPERATOR = f"spiffe://{TOKYO}/operator/main"
 SCOPE = Scope(TOKYO, "acme", ["tokyo", "osaka"], ["tokyo", "osaka"], 10, 24 * 3600)
-FAST = AutomationSettings(interval_seconds=0.1, estimate_seconds_max=5.0, start_seconds_max=20.0)
+FAST = AutomationSettings(
+    interval_seconds=0.1, estimate_seconds_max=5.0, start_seconds_max=20.0, refused_seconds=0.5
+)
 EAGER = {
     "policy_id": "cheap",
     "objective": "cost",

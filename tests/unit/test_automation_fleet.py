@@ -2,16 +2,19 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from broker.automation import fleet
 from broker.automation.fleet import Fleet
 from broker.automation.policy_rows import Held, Tenant
+from broker.automation.rests import Rests
 from broker.snapshot import build
 from tests.support import catalogue_records as records
 from tests.support.catalogue_records import NOW
 from watari import errors
+from watari.clock import FakeClock
 from watari.settings import EndpointSettings
 from watari.v1 import broker_pb2, common_pb2, manager_pb2
 
@@ -62,13 +65,15 @@ def listed(*vms: manager_pb2.Vm, more: bool = False) -> manager_pb2.ListVmsRespo
     return manager_pb2.ListVmsResponse(vms=vms, next_page_token="more" if more else "")
 
 
-def asked(tokyo: Pages, osaka: Pages) -> tuple[Fleet, dict[str, Manager]]:
+def asked(
+    tokyo: Pages, osaka: Pages, clock: FakeClock | None = None
+) -> tuple[Fleet, dict[str, Manager]]:
     found = {"tokyo": Manager(tokyo), "osaka": Manager(osaka)}
 
     def managers(endpoint: EndpointSettings) -> Manager:
         return found[endpoint.spiffe_id.split("/")[2].partition(".")[0]]
 
-    return Fleet(managers, SNAPSHOT), found
+    return Fleet(managers, SNAPSHOT, Rests(clock or FakeClock(NOW), 300.0)), found
 
 
 def test_machines_are_gathered_page_by_page_each_in_the_cloud_that_told_of_it() -> None:
@@ -132,3 +137,22 @@ def test_a_manager_that_was_silent_is_asked_no_second_time() -> None:
         _, missed = seen.machines(HELD, 10)
         assert "nobody there" in missed["tokyo"]
     assert (managers["tokyo"].asked, managers["osaka"].asked) == (1, 3)
+
+
+def test_a_manager_that_refused_is_asked_again_after_a_while_or_for_another_generation() -> None:
+    def refuses(_: str) -> manager_pb2.ListVmsResponse:
+        raise errors.Denied("DELEGATION_INVALID", "not for you", hint="sign another")
+
+    clock = FakeClock(NOW)
+    seen, managers = asked(refuses, lambda _: listed(), clock)
+    for _ in range(3):
+        assert "not for you" in seen.machines(HELD, 10)[1]["tokyo"]
+    assert (managers["tokyo"].asked, managers["osaka"].asked) == (1, 3)
+    seen.machines(replace(HELD, generation=2), 10)
+    assert managers["tokyo"].asked == 2
+    clock.advance(299.0)
+    seen.machines(HELD, 10)
+    assert managers["tokyo"].asked == 2
+    clock.advance(2.0)
+    seen.machines(HELD, 10)
+    assert managers["tokyo"].asked == 3

@@ -9,7 +9,7 @@ from broker.automation import engine
 from broker.automation.memory import Known
 from broker.automation.situating import Ground
 from broker.policies import deciding
-from broker.policies.model import HOUR, Standing
+from broker.policies.model import HOUR, Machine, Standing
 from tests.support import catalogue_records as records
 from tests.support.catalogue_records import NOW
 from tests.unit.test_automation_situating import VM, ground, two_clouds
@@ -81,3 +81,22 @@ def test_the_price_at_arrival_is_that_of_the_first_look_there() -> None:
     here, _ = looked(arrived, 0.1)
     assert here.standing.arrival_price == pytest.approx(0.08)
     assert here.standing.home == "osaka"
+
+
+def test_a_machine_that_a_plan_brings_is_not_taken_for_one_that_somebody_moved() -> None:
+    known = Known("a", "web", "tokyo", 5.0, NOW.timestamp(), Standing("tokyo"), {})
+    here, there = Machine("a", "tokyo", 0.0), Machine("a", "osaka", 0.0)
+    going = {"a": "osaka", "b": "tokyo"}
+    assert engine.is_arriving(there, known, going)
+    assert not engine.is_arriving(here, known, going), "it has not left"
+    assert not engine.is_arriving(there, known, {}), "somebody else moved it"
+    assert not engine.is_arriving(there, replace(known, cloud_id="osaka"), going), "it was recorded"
+
+
+def test_what_is_on_its_way_counts_where_it_goes_and_is_busy() -> None:
+    machines = [Machine("a", "osaka", 0.0), Machine("b", "tokyo", 0.0, busy="migration m moves it")]
+    one, other = engine.on_their_way(machines, {"a": "tokyo"})
+    assert (one.cloud_id, one.busy) == ("tokyo", "it is on its way to tokyo")
+    assert other == machines[1]
+    swapped = engine.on_their_way(machines, {"b": "osaka"})[1]
+    assert (swapped.cloud_id, swapped.busy) == ("osaka", "migration m moves it")

@@ -23,6 +23,7 @@ from broker.policies.model import (
     HOUR,
     Automation,
     Cause,
+    Decision,
     Move,
     MoveCost,
     Proposal,
@@ -219,6 +220,27 @@ def test_what_was_not_looked_at_is_not_superseded() -> None:
     assert seen.ended_at is None
     assert engine.keep_unseen(before, after, {}) == after
     assert engine.keep_unseen(before, after, {"tokyo": "", "kyoto": ""}) == before
+
+
+def test_what_is_only_second_best_for_want_of_an_estimate_is_held_back() -> None:
+    saving = proposal("a")
+    emptying = replace(proposal("b"), cause=Cause.CONSOLIDATION)
+    fleeing = replace(proposal("a"), cause=Cause.TAINT)
+    decision = Decision((saving, emptying, fleeing))
+    known = {("b", "tokyo", "kyoto"): "QUOTA_EXCEEDED: no more"}
+    assert engine.hold_back(decision, known) == decision, "that will not be better in a while"
+
+    waits = {("a", "tokyo", "kyoto"): engine._WAITS}
+    held = engine.hold_back(decision, waits)
+    assert held.moves == (fleeing,)
+    assert [(stay.vm_id, stay.rule) for stay in held.stays] == [
+        ("a", "feasible"),
+        ("b", "feasible"),
+    ]
+    assert all(engine._WAITS in stay.reason for stay in held.stays)
+
+    failed = {("c", "tokyo", "kyoto"): f"{engine._UNKNOWN}: PEER_UNAVAILABLE: away"}
+    assert engine.hold_back(decision, failed).moves == (saving, fleeing)
 
 
 def test_json_in_the_database_is_what_it_seems(store: Store, tmp_path: Path) -> None:
