@@ -132,6 +132,7 @@ class World:
         server = broker.__main__.assemble(settings, context)
         server.start()
         self._broker.callback(lambda: server.stop(0).wait(10))
+        eventually(self._both_fit, "the broker has read what both clouds publish")
 
     def stop_broker(self) -> None:
         """Its database stays."""
@@ -226,6 +227,14 @@ class World:
         stub = manager_pb2_grpc.AccountingServiceStub(channel)
         request = manager_pb2.PutPriceSheetRequest(document=json.dumps(document))
         client.call(stub.PutPriceSheet, request)
+
+    def _both_fit(self) -> bool:
+        resources = common_pb2.Resources(vcpus=1, memory_bytes=1, disk_bytes=1)
+        request = broker_pb2.PlaceRequest(
+            request_id=str(uuid.uuid4()),
+            requirements=broker_pb2.Requirements(resources=resources),
+        )
+        return len(client.call(self.stub().Place, request).candidates) == len(SCOPE.to_clouds)
 
     def _at(self) -> float:
         (policy,) = self.policies()
