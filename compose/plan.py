@@ -111,7 +111,8 @@ def settings(service: Service) -> dict[str, Any]:
         case Role.DIRECTORY:
             made |= _directory()
         case Role.BROKER:
-            made |= {"directories": _directories()}
+            policies = {"path": f"{DATA_FOLDER}/policies.sqlite"}
+            made |= {"directories": _directories(), "automation": policies}
         case Role.MANAGER if service.cloud:
             made |= _manager(service, service.cloud)
         case Role.AGENT if service.cloud:

@@ -212,6 +212,17 @@ def test_the_sample_machine_crosses_by_the_brokers_choice(outside: Outside) -> N
     outside.check_arrived(vm_id, copy)
 
 
+def test_a_policy_outlives_its_broker(outside: Outside) -> None:
+    tokyo, acme = ("--as", "tokyo"), ("--as", "tokyo", "--tenant", "acme")
+    outside.command.json("policy", "put", "cheap", "--currency", "JPY", *acme)
+    outside.federation.restart("broker")
+    outside.federation.await_healthy("broker")
+    (policy,) = outside.command.json("policy", "list", *tokyo)
+    assert (policy["policy_id"], policy["tenant"]) == ("cheap", "acme")
+    outside.command.run("policy", "delete", "cheap", *acme)
+    assert outside.command.json("policy", "list", *tokyo) == []
+
+
 def test_machines_cross_while_a_node_of_etcd_is_away(outside: Outside, tmp_path: Path) -> None:
     vm_id, disk = outside.put(tmp_path, "during-etcd")
     migration_id = outside.begin(vm_id, "--place")
