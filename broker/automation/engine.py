@@ -12,29 +12,27 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from broker import metrics
-from broker.automation import costs, memory, plan_rows, policy_rows
+from broker.automation import memory, plan_rows, policy_rows
 from broker.automation.bell import Bell
 from broker.automation.carrying import PROBLEM_CHARS_MAX, Carrier
+from broker.automation.estimating import Estimating
 from broker.automation.fleet import Fleet, Manager
 from broker.automation.memory import Known
 from broker.automation.plan_rows import Kept
 from broker.automation.policy_rows import Held
 from broker.automation.rests import Rests
 from broker.automation.settings import AutomationSettings
-from broker.automation.situating import Ground, Way3
+from broker.automation.situating import Ground
 from broker.automation.store import Store
 from broker.catalogue import Catalogue
 from broker.migrate import Migrator
-from broker.policies import deciding, ledger, plans, reckoning
+from broker.policies import ledger, plans, reckoning
 from broker.policies.forecast import Forecaster
 from broker.policies.model import (
     DAY,
-    FORCED,
     HOUR,
-    Cause,
     Decision,
     Machine,
-    Proposal,
     Situation,
     Standing,
     Stay,
@@ -44,7 +42,7 @@ from broker.snapshot import Snapshot
 from watari import errors, logs, standing
 from watari.clock import Clock
 from watari.settings import EndpointSettings
-from watari.v1 import broker_pb2, manager_pb2
+from watari.v1 import broker_pb2
 
 PROBLEMS_MAX = 64
 """Problems that a policy tells; the contract's number."""
@@ -55,14 +53,8 @@ STAYING_MAX = 100
 UNWATCHED_SECONDS_MAX = HOUR
 """Time between two looks that counts at most: what nobody looked at is not added up."""
 
-ESTIMATES_HELD_MAX = 10_000
-"""Estimates that are remembered; the oldest goes first."""
-
 UNWATCHED = Standing(home="")
 """Of a machine that has no price where it is, yet."""
-
-_UNKNOWN = "it could not be estimated"
-_WAITS = "what it would take is asked at the next evaluation"
 
 _log = logs.get(__name__)
 
@@ -100,8 +92,7 @@ class Engine:
         self._clock = clock
         self._bell = bell
         self._carrier = Carrier(store, migrator, bell, settings.start_seconds_max)
-        self._estimates: dict[tuple[str, Way3], tuple[float, costs.Estimate | str]] = {}
-        """By the currency and the way: until when it is good, and what it was."""
+        self._estimating = Estimating(settings, clock)
         self._rests = Rests(clock, settings.refused_seconds)
         self._turn = 0
         self._told: dict[policy_rows.Position, broker_pb2.PolicyEvaluation] = {}
@@ -128,10 +119,10 @@ class Engine:
             return
         fleet = Fleet(self._managers, snapshot, self._rests)
         forecasts = self._forecasts(policies, snapshot)
-        budget = self._settings.estimates_per_round_max
+        self._estimating.begin_round()
         for held in policies:
             try:
-                budget = self._one(held, fleet, forecasts, budget)
+                self._one(held, fleet, forecasts)
             except errors.WatariError as error:
                 self._tell(held, problems=[f"{error.reason}: {error.message}"])
                 _log.info("policy not evaluated", policy=held.policy_id, problem=str(error))
@@ -144,21 +135,17 @@ class Engine:
         metrics.EVALUATION_SECONDS.observe(time.monotonic() - began)
 
     def _one(
-        self,
-        held: Held,
-        fleet: Fleet,
-        forecasts: Mapping[str, Mapping[str, Forecaster]],
-        budget: int,
-    ) -> int:
-        """Evaluates one policy; how many more estimates there may be."""
+        self, held: Held, fleet: Fleet, forecasts: Mapping[str, Mapping[str, Forecaster]]
+    ) -> None:
+        """Evaluates one policy."""
         goes_on = self._carrier.follow(held, fleet, self._now())
         if held.deleted:
             if not goes_on:
                 self._remove(held)
-            return budget
+            return
         if fleet.snapshot.stale:
             self._tell(held, problems=["nothing is decided: no directory can be heard now"])
-            return budget
+            return
         standing.require_alive(held.delegation, self._now())
         vms, missed = fleet.machines(held, self._settings.machines_max)
         ground = Ground(
@@ -173,11 +160,10 @@ class Engine:
         going = self._going(held)
         situation = self._situation(look, forecasts.get(held.policy.currency, {}), going)
         situation = replace(situation, machines=on_their_way(look.machines, going))
-        look.decision, budget = self._decided(look, situation, fleet, budget)
+        look.decision = self._estimating.decide(held, ground, situation, fleet)
         if self._renew(look):
             self._carrier.begin(held, missed, self._now())
         self._tell(held, look=look, problems=[*missed.values(), *_unpriced(ground)])
-        return budget
 
     def _situation(
         self, look: _Look, forecasts: Mapping[str, Forecaster], going: Mapping[str, str]
@@ -217,73 +203,6 @@ class Engine:
                 for action in kept.plan.actions
                 if action.state is State.RUNNING
             }
-
-    def _decided(
-        self, look: _Look, situation: Situation, fleet: Fleet, budget: int
-    ) -> tuple[Decision, int]:
-        """The decision, once what it would move was estimated, and how many estimates are left.
-
-        Each time round settles every move that was not estimated yet, so that it ends.
-        """
-        estimates = look.ground.estimates
-        self._recall(look)
-        while True:
-            decision = deciding.decide(situation)
-            missing = [move for move in decision.moves if self._unsettled(move, look)]
-            if not missing:
-                return hold_back(decision, estimates), budget
-            for move in missing:
-                way = (move.vm_id, move.from_cloud, move.to_cloud)
-                if budget <= 0:
-                    estimates[way] = _WAITS
-                    continue
-                budget -= 1
-                estimates[way] = self._estimated(look, way, fleet)
-
-    def _unsettled(self, move: Proposal, look: _Look) -> bool:
-        """Whether the move has to pay, and nobody has said what it costs."""
-        if move.cause in FORCED or not self._settings.estimates_per_round_max:
-            return False
-        return (move.vm_id, move.from_cloud, move.to_cloud) not in look.ground.estimates
-
-    def _estimated(self, look: _Look, way: Way3, fleet: Fleet) -> costs.Estimate | str:
-        vm_id, from_cloud, to_cloud = way
-        request = manager_pb2.EstimateMigrationRequest(
-            vm=vm_id,
-            to_cloud=to_cloud,
-            mode=look.held.message.mode,
-            delegation=look.held.document,
-        )
-        try:
-            answer = fleet.ask(from_cloud).estimate(request, self._settings.estimate_seconds_max)
-        except errors.WatariError as error:
-            if isinstance(error, errors.Unavailable):  # too slow is not away
-                fleet.heard(from_cloud, error)
-            return self._remember(look, way, f"{_UNKNOWN}: {error.reason}: {error.message}")
-        return self._remember(look, way, costs.estimate_of(answer, look.held.policy.currency))
-
-    def _remember(
-        self, look: _Look, way: Way3, found: costs.Estimate | str
-    ) -> costs.Estimate | str:
-        """What was found is good for a while; what stood against it is looked at again sooner."""
-        good = isinstance(found, costs.Estimate)
-        problem = found if isinstance(found, str) else None
-        _log.info("move estimated", vm=way[0], from_cloud=way[1], to_cloud=way[2], problem=problem)
-        settings = self._settings
-        seconds = settings.estimate_valid_seconds if good else settings.refused_seconds
-        while len(self._estimates) >= ESTIMATES_HELD_MAX:
-            del self._estimates[next(iter(self._estimates))]
-        until = self._clock.monotonic() + seconds
-        self._estimates[look.held.policy.currency, way] = until, found
-        return found
-
-    def _recall(self, look: _Look) -> None:
-        """Gives the ground the estimates that are still good."""
-        now = self._clock.monotonic()
-        self._estimates = {k: each for k, each in self._estimates.items() if now < each[0]}
-        for (currency, way), (_, found) in self._estimates.items():
-            if way[0] in look.ground.vms and currency == look.held.policy.currency:
-                look.ground.estimates[way] = found
 
     def _renew(self, look: _Look) -> bool:
         """Lets the tenant's plans follow the decision; False when the policy changed meanwhile."""
@@ -394,36 +313,6 @@ def is_arriving(machine: Machine, known: Known, going: Mapping[str, str]) -> boo
     ledger goes on then, with the move's cost, and is not begun anew.
     """
     return machine.cloud_id == going.get(machine.vm_id) and machine.cloud_id != known.cloud_id
-
-
-def hold_back(decision: Decision, estimates: Mapping[Way3, costs.Estimate | str]) -> Decision:
-    """Without moves that are only second best because the best was not estimated yet: another one
-    of a machine whose estimate waits, and clouds that are emptied while anything is not known.
-    """
-    waiting = {way[0] for way, found in estimates.items() if found == _WAITS}
-    told = [found for found in estimates.values() if isinstance(found, str)]
-    unsure = any(found.startswith((_WAITS, _UNKNOWN)) for found in told)
-
-    def held(move: Proposal) -> bool:
-        if move.cause is Cause.CONSOLIDATION:
-            return unsure
-        return move.cause not in FORCED and move.vm_id in waiting
-
-    stays = [
-        Stay(
-            move.vm_id,
-            move.from_cloud,
-            "feasible",
-            f"{move.reason}; {_WAITS}",
-            "moves once that is known",
-            move.to_cloud,
-            move.reckoning,
-        )
-        for move in decision.moves
-        if held(move)
-    ]
-    moves = tuple(move for move in decision.moves if not held(move))
-    return Decision(moves, (*decision.stays, *stays))
 
 
 def keep_unseen(before: plans.Plan, after: plans.Plan, missed: Mapping[str, str]) -> plans.Plan:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.automation import engine, memory, plan_rows, policy_rows
+from broker.automation import engine, estimating, memory, plan_rows, policy_rows
 from broker.automation.memory import Known
 from broker.automation.plan_rows import Kept
 from broker.automation.policy_rows import Held, Tenant, View
@@ -228,19 +228,19 @@ def test_what_is_only_second_best_for_want_of_an_estimate_is_held_back() -> None
     fleeing = replace(proposal("a"), cause=Cause.TAINT)
     decision = Decision((saving, emptying, fleeing))
     known = {("b", "tokyo", "kyoto"): "QUOTA_EXCEEDED: no more"}
-    assert engine.hold_back(decision, known) == decision, "that will not be better in a while"
+    assert estimating.hold_back(decision, known) == decision, "that will not be better in a while"
 
-    waits = {("a", "tokyo", "kyoto"): engine._WAITS}
-    held = engine.hold_back(decision, waits)
+    waits = {("a", "tokyo", "kyoto"): estimating.WAITS}
+    held = estimating.hold_back(decision, waits)
     assert held.moves == (fleeing,)
     assert [(stay.vm_id, stay.rule) for stay in held.stays] == [
         ("a", "feasible"),
         ("b", "feasible"),
     ]
-    assert all(engine._WAITS in stay.reason for stay in held.stays)
+    assert all(estimating.WAITS in stay.reason for stay in held.stays)
 
-    failed = {("c", "tokyo", "kyoto"): f"{engine._UNKNOWN}: PEER_UNAVAILABLE: away"}
-    assert engine.hold_back(decision, failed).moves == (saving, fleeing)
+    failed = {("c", "tokyo", "kyoto"): f"{estimating.UNKNOWN}: PEER_UNAVAILABLE: away"}
+    assert estimating.hold_back(decision, failed).moves == (saving, fleeing)
 
 
 def test_json_in_the_database_is_what_it_seems(store: Store, tmp_path: Path) -> None:
