@@ -1,13 +1,19 @@
 """Decisions in words: both numbers, and what would have to be different. Pure."""
 
+import math
+
 from broker.policies.model import DAY, HOUR, MoveCost, Policy, Reckoning
+
+SMALLEST = 1e-9
+"""What the contract's money can have; less is nothing."""
 
 
 def money(amount: float, currency: str) -> str:
-    """Such as "0.40 EUR": two digits behind the point, more where it is small."""
-    if amount and abs(amount) < 0.1:
-        return f"{amount:.2g} {currency}"
-    return f"{amount:.2f} {currency}"
+    """Such as "0.40 EUR": two digits behind the point, or two that count where it is small."""
+    if not SMALLEST <= abs(amount) < 0.1:
+        return f"{amount:.2f} {currency}"
+    digits = 1 - math.floor(math.log10(abs(amount)))
+    return f"{amount:.{digits}f}".rstrip("0") + f" {currency}"
 
 
 def span(seconds: float) -> str:
