@@ -43,6 +43,20 @@ def no_candidate(vm: str, placement: Placement) -> errors.FailedPrecondition:
     return error
 
 
+def nobody_answered(vm: str, placement: Placement) -> errors.Unavailable:
+    """The error when a candidate did not say whether it has room; it explains the clouds as
+    `no_candidate`.
+    """
+    why, _, told = _explained(placement)
+    error = errors.Unavailable(
+        "PEER_UNAVAILABLE",
+        f"no cloud held room for machine {vm}, and not all could be asked: {why}",
+        hint="repeat the call; if it lasts, look at that cloud's manager",
+    )
+    error.metadata |= told
+    return error
+
+
 def out_of_time(vm: str, placement: Placement) -> errors.DeadlineExceeded:
     """The error when no candidate held room in time; it explains the clouds as `no_candidate`."""
     why, _, told = _explained(placement)

@@ -92,8 +92,9 @@ class Submission:
     def run(self, placement: Placement) -> manager_pb2.Migration:
         """The migration, once the source's manager has taken it.
 
-        Raises FailedPrecondition NO_CANDIDATE, DeadlineExceeded DEADLINE_EXCEEDED, and what the
-        source's manager raises; nothing is held then, unless the migration may have begun.
+        Raises FailedPrecondition NO_CANDIDATE, Unavailable PEER_UNAVAILABLE when not all could be
+        asked, DeadlineExceeded DEADLINE_EXCEEDED, and what the source's manager raises; nothing is
+        held then, unless the migration may have begun.
         """
         self.placement = placement
         metrics.PASSED_OVER.inc(len(self.attempts))
@@ -123,6 +124,8 @@ class Submission:
                     )
                 )
         self.give_up()
+        if any(isinstance(each.error, holding.UNANSWERED) for each in self.attempts):
+            raise explain.nobody_answered(self.request.vm, self.placement)
         raise explain.no_candidate(self.request.vm, self.placement)
 
     def give_up(self) -> None:

@@ -216,6 +216,22 @@ def test_a_manager_that_is_away_is_passed_over(
     assert "127.0.0.1:1 does not answer" in why(answer, "osaka-1")
 
 
+def test_while_one_that_may_have_room_is_away_nobody_says_that_nothing_fits(
+    world: World, best: Destination, second: Destination
+) -> None:
+    world.addresses["osaka-1"] = "127.0.0.1:1"
+    world.publish_capacity("osaka-1", "0.01", machines=4)
+    second.refusal = FULL
+    for _ in range(2):
+        with pytest.raises(errors.Unavailable) as caught:
+            world.hold()
+        assert (caught.value.reason, caught.value.retryable) == ("PEER_UNAVAILABLE", True)
+        assert "127.0.0.1:1 does not answer" in caught.value.metadata["cloud.osaka-1"]
+        assert "no host has room" in caught.value.metadata["cloud.osaka-2"]
+    assert len(second.holds) == 1
+    assert not world.manager.orders
+
+
 def test_only_clouds_of_the_mandate_are_asked(
     world: World, best: Destination, second: Destination
 ) -> None:
