@@ -2,7 +2,6 @@
 
 import json
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.support import tenants
 from tests.support.command_line import CommandLine
+from tests.support.tenants import DOMAIN
 from watari.cli.exits import Exit
-from watari.cli.federation import configs
 
-DOMAIN = "tokyo.internal"
 EAGER = ("--patience", "0", "--hysteresis", "0", "--residency-time", "1s", "--currency", "JPY")
 
 
@@ -30,22 +29,7 @@ def watari(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
 @pytest.fixture
 def acme(watari: CommandLine) -> list[str]:
     """The options that make the command line that of acme, a tenant of Tokyo."""
-    folder = watari.state / "user-acme"
-    ca = watari.state / "config" / "pki" / DOMAIN / "ca"
-    watari.run("ca", "issue", "user", "acme", "--dir", str(ca), "--out", str(folder))
-    settings: dict[str, Any] = tomllib.loads((watari.state / "client.toml").read_text())
-    shown = {
-        "certificate": str(folder / "cert.pem"),
-        "key": str(folder / "key.pem"),
-        "trust": str(folder / "trust"),
-        "issuer": settings["client"]["clouds"]["tokyo"]["manager"],
-    }
-    settings["client"]["identity"] = shown
-    for cloud in settings["client"]["clouds"].values():
-        cloud["identity"] = shown
-    path = watari.state / "acme.toml"
-    path.write_text(configs.toml(settings))
-    return ["--config", str(path)]
+    return tenants.options_of(watari, "acme")
 
 
 def until(look: Callable[[], Any], what: str, seconds: float = 60) -> Any:

@@ -1,17 +1,15 @@
 """A tenant with the command line: its own machines, at home and at another provider's cloud."""
 
-import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support import tenants
 from tests.support.command_line import CommandLine
+from tests.support.tenants import DOMAIN
 from watari.cli.exits import Exit
-from watari.cli.federation import configs
-
-DOMAIN = "tokyo.internal"
 
 
 @pytest.fixture
@@ -26,26 +24,7 @@ def watari(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
 @pytest.fixture
 def tenant(watari: CommandLine) -> Callable[[str], list[str]]:
     """Makes a tenant of Tokyo; returns the options that make the command line that tenant's."""
-
-    def make(name: str) -> list[str]:
-        folder = watari.state / f"user-{name}"
-        ca = watari.state / "config" / "pki" / DOMAIN / "ca"
-        watari.run("ca", "issue", "user", name, "--dir", str(ca), "--out", str(folder))
-        settings: dict[str, Any] = tomllib.loads((watari.state / "client.toml").read_text())
-        shown = {
-            "certificate": str(folder / "cert.pem"),
-            "key": str(folder / "key.pem"),
-            "trust": str(folder / "trust"),
-            "issuer": settings["client"]["clouds"]["tokyo"]["manager"],
-        }
-        settings["client"]["identity"] = shown
-        for cloud in settings["client"]["clouds"].values():
-            cloud["identity"] = shown
-        path = watari.state / f"{name}.toml"
-        path.write_text(configs.toml(settings))
-        return ["--config", str(path)]
-
-    return make
+    return partial(tenants.options_of, watari)
 
 
 def names(watari: CommandLine, who: list[str]) -> list[str]:

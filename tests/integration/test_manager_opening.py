@@ -5,12 +5,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from manager import opening
+from manager.postgresql import PING_SECONDS
 from manager.settings import StoreSettings
 from manager.store import Store
 from tests.conftest import OSAKA, Federation
@@ -44,6 +47,21 @@ def test_it_waits_for_a_server_that_comes_later(own_server: postgresql.Server) -
     opened(settings, away_seconds_max=WAIT_SECONDS_MAX).close()
     assert time.monotonic() - began >= 2.0
     later.join()
+
+
+def test_connections_that_rested_while_the_server_was_started_anew_cost_nobody_a_write(
+    own_server: postgresql.Server,
+) -> None:
+    with closing(opened(own_server.settings())) as store:
+        with store.write(), store.read():
+            pass  # Two connections, which rest from here on.
+        own_server.stop(signal.SIGQUIT)
+        own_server.start()
+        time.sleep(PING_SECONDS)
+        with store.write() as connection:
+            assert connection.scalar(sa.text("SELECT 1")) == 1
+        with store.read() as connection:
+            assert connection.scalar(sa.text("SELECT 1")) == 1
 
 
 def test_it_ends_when_the_server_stays_away_or_it_is_told_to(

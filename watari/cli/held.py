@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from watari import mandate, units
-from watari.cli.clients import Broker
+from watari.cli.broker_client import Broker
 from watari.cli.output import Column, table
 from watari.clock import Clock
 from watari.identity import Identity

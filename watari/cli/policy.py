@@ -8,7 +8,7 @@ import typer
 
 from watari import errors, standing, units
 from watari.cli import lookup, views
-from watari.cli.clients import Broker
+from watari.cli.broker_client import Broker
 from watari.cli.constraints import NO_CONSTRAINTS, Constraints
 from watari.cli.exits import CALL_EPILOG
 from watari.cli.invocation import MACHINES_PANEL, Invocation, command
