@@ -54,6 +54,8 @@ def free_port() -> int:
     with _taking:
         for port in _ports:
             with socket.socket() as probe, contextlib.suppress(OSError):
+                # A process that another thread begins has this socket until it runs its program.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
                 return port
     raise AssertionError("no port is free")
