@@ -4,7 +4,7 @@ from datetime import datetime
 
 from manager.bookings import Span
 from manager.ownership import Tenant
-from manager.reservation_rows import Reservation, State
+from manager.reservation import Reservation, State
 from manager.settings import ReservationSettings
 from manager.store import moment
 from manager.vms import VmRow

@@ -20,7 +20,7 @@ from manager import (
     grants,
     inventory,
     ownership,
-    reservation_rows,
+    reservation_statements,
     store,
     traits,
     vms,
@@ -30,7 +30,7 @@ from manager.inventory import POOL, Amounts, HostView
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.quotas.limits import MACHINES
-from manager.reservation_rows import Reservation, State
+from manager.reservation import Reservation, State
 from manager.settings import AgentSettings, ClassSettings, ReservationSettings
 from manager.statements import Ask, AskRows, Told, run
 from watari.identity import SpiffeId
@@ -105,21 +105,21 @@ class Admissions:
         keys = [call.request.reservation_id for call in wanted]
         keys += [call.reservation_id for call in calls if isinstance(call, Confirm)]
         asked = [
-            reservation_rows.due_any(now),
+            reservation_statements.due_any(now),
             audit.asking_head(),
-            reservation_rows.finding(keys, migrations),
+            reservation_statements.finding(keys, migrations),
         ]
         if wanted:
             tenants = {call.tenant for call in wanted}
             asked += [
-                reservation_rows.counting(),
+                reservation_statements.counting(),
                 vms.finding([call.request.vm_id for call in wanted]),
                 cloud.quotas.reading(tenants),
                 *capacity.reading(),
             ]
             # Few calls hold, and nobody else looks at how many there are.
             if _any_holds(wanted):
-                asked.append(reservation_rows.counting_held())
+                asked.append(reservation_statements.counting_held())
         return asked
 
     def __init__(
@@ -145,12 +145,14 @@ class Admissions:
         """Whether something has to expire first: then nothing may be decided on this."""
 
         self._head = audit.end(connection, head)
-        self._rows = {row.reservation_id: row for row in reservation_rows.found(known)}
+        self._rows = {row.reservation_id: row for row in reservation_statements.found(known)}
         self._of_migration = {row.migration_id: row for row in self._rows.values()}
         if wanted:
             live, machines, quotas, *room = told
             self._live = int(live.rows[0][0])
-            self._held = reservation_rows.held_by_tenant(room.pop()) if _any_holds(wanted) else {}
+            self._held = (
+                reservation_statements.held_by_tenant(room.pop()) if _any_holds(wanted) else {}
+            )
             self._machines = vms.found(machines)
             self._quotas = cloud.quotas.admitting(connection, quotas)
             self._room = capacity.room(room, cloud.agents, cloud.pool)
@@ -220,14 +222,14 @@ class Admissions:
         """Write all that was decided. Raises Conflict GENERATION_CONFLICT, to be repeated."""
         asked: list[Ask | AskRows] = []
         if self._new:
-            asked.append(reservation_rows.inserting(self._new))
+            asked.append(reservation_statements.inserting(self._new))
         swaps: dict[str, int] = {}
         before = {view.host_id: view for view in self._read()} if self._taken else {}
         for host_id, taken in self._taken.items():
             asked += capacity.taking(before[host_id], taken)
             swaps[host_id] = len(asked) - 1
         if self._confirmed:
-            asked.append(reservation_rows.confirming(self._confirmed))
+            asked.append(reservation_statements.confirming(self._confirmed))
             confirmation = len(asked) - 1
         if self._notes:
             entries = audit.chained(self._head, self._notes)
@@ -306,7 +308,7 @@ class Admissions:
         return of_tenant(self._bookings, tenant, span, MACHINES) if self._bookings else {}
 
     def _note(self, action: str, row: Reservation, actor: SpiffeId, **more: str) -> None:
-        details = reservation_rows.told(row) | more
+        details = row.told() | more
         self._notes.append(
             audit.Note(self._now, str(actor), action, row.reservation_id, details=details)
         )

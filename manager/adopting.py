@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from manager import admission, audit, capacity, grants, inventory, reservation_rows, vms
 from manager.admitting import Cloud, Reserve
 from manager.inventory import STORAGE
-from manager.reservation_rows import Reservation
+from manager.reservation import Reservation
 from watari import errors
 from watari.v1 import common_pb2, manager_pb2
 
@@ -122,6 +122,6 @@ def _tell(
     action: str,
     *further: audit.Note,
 ) -> None:
-    details = reservation_rows.told(row) | {"held_by": row.requested_by, "host_id": row.host_id}
+    details = row.told() | {"held_by": row.requested_by, "host_id": row.host_id}
     note = audit.Note(now, str(call.caller), action, row.reservation_id, details=details)
     audit.append_all(connection, [note, *further])

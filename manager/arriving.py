@@ -23,7 +23,7 @@ from manager import admission, audit, capacity, outbox, reservation_rows, takeov
 from manager.agents import Agents
 from manager.owed import OwedCalls
 from manager.relinquishing import Relinquishing
-from manager.reservation_rows import Reservation, State
+from manager.reservation import Reservation, State
 from manager.settings import ReservationSettings
 from manager.store import Store, micros
 from watari import errors, failpoint, identity, logs
@@ -224,7 +224,7 @@ class Arriving:
             actor=self._own.spiffe_id,
             action="reservation.used",
             subject=row.reservation_id,
-            details=reservation_rows.told(row) | told(hand_over, epoch),
+            details=row.told() | told(hand_over, epoch),
         )
 
     def _machine(self, row: Reservation, guest: agent_pb2.Guest) -> vms.VmRow:

@@ -21,7 +21,7 @@ from manager import (
 from manager.admitting import Cloud, Reserve, place
 from manager.bookings import Span
 from manager.quotas.limits import MACHINES
-from manager.reservation_rows import Reservation
+from manager.reservation import Reservation
 from manager.statements import run
 from watari.v1 import common_pb2
 
@@ -66,6 +66,6 @@ def claim(
         str(call.caller),
         "reservation.claimed",
         row.reservation_id,
-        details=reservation_rows.told(row) | {"host_id": host.host_id},
+        details=row.told() | {"host_id": host.host_id},
     )
     audit.append_all(connection, [claimed, grants.issued(now, grant)])

@@ -8,6 +8,7 @@ from sqlalchemy.engine import Connection
 from manager import audit, capacity, drift, inventory, reservation_rows, tables, vms
 from manager.agents import Agents
 from manager.hosts import Hosts
+from manager.reservation import ARRIVING
 from manager.store import Store, micros
 from watari import errors
 from watari.clock import Clock
@@ -77,9 +78,7 @@ class Drifts:
                 others = [each.vm_id for each in guests or () if each.vm_id not in known]
                 rows += [row for key in others if (row := vms.get(connection, key)) is not None]
             arriving = {
-                row.vm_id
-                for row in reservation_rows.live(connection)
-                if row.state in reservation_rows.ARRIVING
+                row.vm_id for row in reservation_rows.live(connection) if row.state in ARRIVING
             }
         machines = [
             drift.Machine(

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from manager import admission, audit, relinquishing, reservation_rows, takeover
 from manager.arriving import Arriving, told
 from manager.relinquishing import Relinquishing
-from manager.reservation_rows import Reservation, State
+from manager.reservation import Reservation, State
 from manager.store import Store, micros
 from manager.takeover import Answer
 from watari import errors, failpoint, identity, validate
@@ -131,7 +131,7 @@ class HandOvers:
             actor=actor,
             action="hand_over.accepted",
             subject=row.reservation_id,
-            details=reservation_rows.told(row) | told(hand_over, hand_over.ownership.epoch),
+            details=row.told() | told(hand_over, hand_over.ownership.epoch),
         )
 
 

@@ -5,7 +5,7 @@ from manager.agents import Agents
 from manager.arriving import Arriving
 from manager.outbox import OwedCall
 from manager.owed import OwedCalls
-from manager.reservation_rows import ARRIVING, State
+from manager.reservation import ARRIVING, State
 from manager.reservations import Reservations
 from manager.store import Store, micros
 from watari import errors, failpoint, logs

@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from prometheus_client import Histogram
 from sqlalchemy.engine import Connection
 
-from manager import capacity, reservation_rows, tables
+from manager import capacity, tables
 from manager.accounts import rows as account_rows
 from manager.outbox import Kind
+from manager.reservation import OPEN, State
 from manager.saga import states
 from manager.saga.record import Record
 from manager.settings import AgentSettings
@@ -60,8 +61,8 @@ def collector(
                     connection,
                     "reservations",
                     tables.reservations,
-                    reservation_rows.State,
-                    frozenset(reservation_rows.State) - reservation_rows.OPEN,
+                    State,
+                    frozenset(State) - OPEN,
                 ),
                 *_owed(connection, micros(clock.now())),
                 *_capacity(connection, agents),
@@ -77,8 +78,8 @@ def _by_state(
     connection: Connection,
     what: str,
     table: sa.Table,
-    every: "type[states.State] | type[reservation_rows.State]",
-    over: "frozenset[states.State] | frozenset[reservation_rows.State]",
+    every: "type[states.State] | type[State]",
+    over: "frozenset[states.State] | frozenset[State]",
 ) -> Gauge:
     live = [state for state in every if state not in over]
     column = table.c.state

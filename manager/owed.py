@@ -8,7 +8,7 @@ from manager import outbox, reservation_rows, vms
 from manager.agents import Agents
 from manager.outbox import Kind, OwedCall
 from manager.peers import Peer, Peers
-from manager.reservation_rows import State
+from manager.reservation import State
 from manager.saga import records
 from manager.store import Store
 from watari import errors, logs

@@ -7,7 +7,7 @@ the answer to the hand-over now and for ever, and this reservation activates not
 from sqlalchemy.engine import Connection
 
 from manager import audit, capacity, outbox, reservation_rows, vms
-from manager.reservation_rows import Reservation, State
+from manager.reservation import Reservation, State
 from manager.store import micros
 from watari import errors, identity
 from watari.clock import Clock
@@ -57,7 +57,7 @@ class Relinquishing:
             actor=self._own.spiffe_id,
             action="reservation.relinquished",
             subject=row.reservation_id,
-            details=reservation_rows.told(row) | {"epoch": str(epoch), "reason": cause.reason},
+            details=row.told() | {"epoch": str(epoch), "reason": cause.reason},
         )
         return document
 

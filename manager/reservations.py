@@ -29,7 +29,7 @@ from manager.admitting import Admissions, Answer, Asked, Cloud, Confirm, Hold, R
 from manager.groups import Group
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
-from manager.reservation_rows import OPEN, Reservation, State
+from manager.reservation import OPEN, Reservation, State
 from manager.settings import AgentSettings, Settings
 from manager.statements import Ask, Told
 from watari import errors, failpoint
@@ -371,7 +371,7 @@ class Reservations:
             actor=actor,
             action=action,
             subject=row.reservation_id,
-            details=reservation_rows.told(row) | more,
+            details=row.told() | more,
         )
 
     def _control(self, host_id: str) -> common_pb2.Endpoint | None:

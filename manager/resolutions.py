@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from manager import admission, audit, capacity, outbox, reservation_rows, takeover
 from manager.agents import Agents
 from manager.arriving import Arriving
-from manager.reservation_rows import Reservation, State
+from manager.reservation import ARRIVING, Reservation, State
 from manager.saga import records
 from manager.saga.record import Record
 from manager.saga.resolving import GIVE_UP, KEEP, Decided, Resolving, Word, told
@@ -143,7 +143,7 @@ def require_open(row: Reservation, resolution: "Decided") -> None:
     """Raises FailedPrecondition MIGRATION_STATE, with what would be possible, unless an operator of
     the destination may decide so.
     """
-    waits = row.state in reservation_rows.ARRIVING and not row.committed
+    waits = row.state in ARRIVING and not row.committed
     if waits and (resolution == GIVE_UP or row.state is State.CONFIRMED):
         return
     raise errors.FailedPrecondition(

@@ -6,7 +6,7 @@ and the machine may be started, or RELINQUISHED, and it never is.
 
 from enum import Enum, auto
 
-from manager.reservation_rows import State
+from manager.reservation import State
 from watari import errors
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from manager import reservation_rows
-from manager.reservation_rows import Reservation, State
+from manager.reservation import Reservation, State
 from manager.reservations import Reservations
 from manager.saga import records
 from manager.saga.record import Record

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from manager import reservation_rows, tables, vms
 from manager.ownership import Tenant, View
+from manager.reservation import ARRIVING, State
 from manager.within import within
 from watari.v1 import agent_pb2, manager_pb2
 
@@ -20,7 +21,7 @@ _IDS = uuid.UUID("5d1c2c0e-5a55-4c8f-9d0c-6f2b7a3e9d41")
 """Namespace of the ids of events."""
 
 
-_COMES = {*reservation_rows.ARRIVING, reservation_rows.State.USED}
+_COMES = {*ARRIVING, State.USED}
 """States of a reservation whose machine is coming, or is here and is not known yet."""
 
 

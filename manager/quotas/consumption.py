@@ -11,7 +11,7 @@ from manager import capacity, inventory, tables
 from manager.inventory import Amounts
 from manager.ownership import Tenant
 from manager.quotas.limits import MACHINES
-from manager.reservation_rows import LIVE
+from manager.reservation import LIVE
 
 _ALLOCATIONS = tables.allocations.c
 _VMS = tables.vms.c

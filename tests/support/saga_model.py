@@ -16,8 +16,8 @@ from functools import cache
 from typing import NamedTuple
 
 from manager import takeover
-from manager.reservation_rows import TRANSITIONS
-from manager.reservation_rows import State as Room
+from manager.reservation import TRANSITIONS
+from manager.reservation import State as Room
 from manager.saga import states, steps
 from manager.saga.record import Record
 from manager.saga.states import State

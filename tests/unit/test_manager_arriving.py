@@ -9,7 +9,7 @@ from manager import capacity, inventory, outbox, reservation_rows, vms
 from manager.arriving import Arriving
 from manager.owed import OwedCalls
 from manager.relinquishing import Relinquishing
-from manager.reservation_rows import State
+from manager.reservation import Reservation, State
 from manager.store import micros
 from tests.conftest import Federation
 from tests.support.reservations import GIB, OSAKA, TOKYO, Rig, request
@@ -78,7 +78,7 @@ class Arrival(Rig):
             now = micros(self.clock.now())
             assert reservation_rows.record_hand_over(connection, self.row(), document, now)
 
-    def row(self) -> reservation_rows.Reservation:
+    def row(self) -> Reservation:
         """The reservation as it is on disk."""
         with self.store.read() as connection:
             found = reservation_rows.get(connection, self.request.reservation_id)

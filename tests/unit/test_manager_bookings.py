@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from manager import requests
 from manager.bookings import ALWAYS, Booking, Span, of_host, of_tenant
 from manager.ownership import Tenant
-from manager.reservation_rows import State
+from manager.reservation import State
 from tests.conftest import Federation
 from tests.support.reservations import OSAKA, TOKYO, VCPUS, Rig, reason_of, request
 from watari import audit, errors

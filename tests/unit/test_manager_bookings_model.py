@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from manager import capacity, inventory, tables
 from manager.ownership import Tenant
-from manager.reservation_rows import State
+from manager.reservation import State
 from tests.conftest import Federation
 from tests.support.reservations import OSAKA, TOKYO, VCPUS, Rig, reason_of, request
 from watari.identity import Identity, SpiffeId

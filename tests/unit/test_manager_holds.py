@@ -8,7 +8,7 @@ import pytest
 
 from manager import capacity
 from manager.admitting import Confirm, Hold, Reserve
-from manager.reservation_rows import State
+from manager.reservation import State
 from manager.settings import StoreSettings
 from manager.store import micros
 from tests.conftest import Federation

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from manager import capacity
-from manager.reservation_rows import State
+from manager.reservation import State
 from manager.settings import StoreSettings
 from manager.store import micros
 from tests.conftest import Federation

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from manager import capacity, inventory, reservation_rows, tables, vms
 from manager.admitting import Asked, Confirm, Reserve
 from manager.ownership import EVERYTHING, Tenant
-from manager.reservation_rows import LIVE, OPEN, TRANSITIONS, State
+from manager.reservation import LIVE, OPEN, TRANSITIONS, State
 from tests.conftest import Federation
 from tests.support.reservations import OSAKA, TOKYO, VCPUS, Rig, reason_of, request
 from watari import errors

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from manager import requests, resolutions, takeover
-from manager.reservation_rows import Reservation, State
+from manager.reservation import Reservation, State
 from manager.saga import documents, resolving, returning, states
 from manager.saga.record import Record
 from manager.saga.resolving import GIVE_UP, KEEP, Way

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from manager.reservation_rows import State as Room
+from manager.reservation import State as Room
 from manager.saga import states
 from manager.saga.states import State
 from tests.support.saga_model import GONE, OFF, RUNS, A, B, Model, World
