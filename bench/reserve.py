@@ -24,7 +24,7 @@ import structlog
 
 from bench import processor
 from bench.reserve_load import Orders
-from manager.store_settings import StoreSettings
+from manager.settings.store import StoreSettings
 from tests.support import managers, postgresql
 
 DATABASES = ("postgresql", "sqlite")

@@ -5,7 +5,7 @@ from datetime import datetime
 from manager.bookings import Span
 from manager.ownership import Tenant
 from manager.reservation import Reservation, State
-from manager.settings import ReservationSettings
+from manager.settings.reservations import ReservationSettings
 from manager.store import moment
 from manager.vms import VmRow
 from watari import errors, validate

@@ -31,7 +31,8 @@ from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.quotas.limits import MACHINES
 from manager.reservation import Reservation, State
-from manager.settings import AgentSettings, ClassSettings, ReservationSettings
+from manager.settings.hosts import AgentSettings, ClassSettings
+from manager.settings.reservations import ReservationSettings
 from manager.statements import Ask, AskRows, Told, run
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2

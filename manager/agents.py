@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from manager.settings import AgentSettings, HostSettings
+from manager.settings.hosts import AgentSettings, HostSettings
 from watari import errors
 from watari.identity import SpiffeId
 from watari.rpc import client

@@ -24,7 +24,7 @@ from manager.agents import Agents
 from manager.owed import OwedCalls
 from manager.relinquishing import Relinquishing
 from manager.reservation import Reservation, State
-from manager.settings import ReservationSettings
+from manager.settings.reservations import ReservationSettings
 from manager.store import Store, micros
 from watari import errors, failpoint, identity, logs
 from watari.clock import Clock

@@ -16,7 +16,7 @@ from manager import classes, inventory, tables
 from manager.bookings import ALWAYS, Booking, Span, of_host
 from manager.inventory import POOL, Amounts, HostView
 from manager.ownership import Tenant
-from manager.settings import AgentSettings, ClassSettings
+from manager.settings.hosts import AgentSettings, ClassSettings
 from manager.statements import Ask, AskRows, Rows, Statement, Told, run
 from watari import errors
 from watari.v1 import agent_pb2, common_pb2

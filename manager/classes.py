@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from manager import inventory
 from manager.inventory import Amounts, Units
-from manager.settings import AgentSettings, ClassSettings
+from manager.settings.hosts import AgentSettings, ClassSettings
 from watari import validate
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from manager.settings import PublishSettings
+from manager.settings.publishing import PublishSettings
 from watari import errors
 from watari.identity import SpiffeId
 from watari.rpc import client

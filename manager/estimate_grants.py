@@ -23,7 +23,8 @@ from manager import (
 from manager.accounting.price_sheet import PriceSheet
 from manager.inventory import Amounts, HostView
 from manager.quotas.book import Quotas
-from manager.settings import AgentSettings, Settings
+from manager.settings import Settings
+from manager.settings.hosts import AgentSettings
 from manager.store import Store, micros
 from watari import errors
 from watari.clock import Clock

@@ -11,7 +11,7 @@ from datetime import timedelta
 from sqlalchemy.engine import Connection
 
 from manager import audit
-from manager.settings import ReservationSettings
+from manager.settings.reservations import ReservationSettings
 from watari import errors, identity
 from watari.clock import Clock
 from watari.v1 import common_pb2, manager_pb2

@@ -5,7 +5,7 @@ from sqlalchemy.engine import Connection
 
 from manager import capacity, inventory, tables
 from manager.inventory import STORAGE, Amounts, HostView
-from manager.settings import AgentSettings, ClassSettings
+from manager.settings.hosts import AgentSettings, ClassSettings
 from manager.store import moment
 from watari.v1 import manager_pb2
 

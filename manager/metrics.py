@@ -17,7 +17,7 @@ from manager.outbox import Kind
 from manager.reservation import OPEN, State
 from manager.saga import states
 from manager.saga.record import Record
-from manager.settings import AgentSettings
+from manager.settings.hosts import AgentSettings
 from manager.store import Store, micros
 from watari.clock import Clock
 from watari.metrics import Gauge

@@ -3,8 +3,8 @@
 import random
 import threading
 
+from manager.settings.store import StoreSettings
 from manager.store import Store
-from manager.store_settings import StoreSettings
 from watari import errors, logs, retry
 from watari.clock import Clock
 

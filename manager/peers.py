@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from manager import tables
 from manager.directories import Directories
-from manager.settings import MigrationSettings
+from manager.settings.migrations import MigrationSettings
 from manager.store import Store, micros
 from watari import errors, logs
 from watari.clock import Clock

@@ -18,8 +18,8 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from manager.settings.store import StoreSettings
 from manager.statements import Ask, Statement, Told, run
-from manager.store_settings import StoreSettings
 from watari import errors
 
 WRITER_LOCK = 0x57415441

@@ -30,7 +30,8 @@ from manager.groups import Group
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservation import OPEN, Reservation, State
-from manager.settings import AgentSettings, Settings
+from manager.settings import Settings
+from manager.settings.hosts import AgentSettings
 from manager.statements import Ask, Told
 from watari import errors, failpoint
 from watari.clock import Clock

@@ -11,8 +11,8 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from manager.settings.store import StoreSettings
 from manager.statements import Ask, Told, run
-from manager.store_settings import StoreSettings
 from watari import errors
 
 

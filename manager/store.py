@@ -21,9 +21,9 @@ from sqlalchemy.engine import Connection, Engine
 
 from manager import schema
 from manager.postgresql import PostgresqlDatabase
+from manager.settings.store import StoreSettings
 from manager.sqlite import SqliteFile
 from manager.statements import Ask, Told, run
-from manager.store_settings import StoreSettings
 from manager.turns import Turns
 from watari import errors, logs
 

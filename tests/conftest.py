@@ -9,7 +9,7 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, settings
 
-from manager.store_settings import StoreSettings
+from manager.settings.store import StoreSettings
 from tests.support import databases, postgresql
 from watari import identity, rpc
 from watari.clock import Clock, SystemClock

@@ -8,7 +8,7 @@ from typing import Any
 
 from manager.accounting import exact, periods
 from manager.accounting.price_sheet import Component, Discount, Measure, PriceSheet, Tax, Tier
-from manager.settings import PriceSettings
+from manager.settings.accounts import PriceSettings
 from watari import validate
 
 DOCUMENT_CHARS_MAX = 4 * 1024 * 1024

@@ -24,7 +24,7 @@ from manager.accounting.rating import Rated
 from manager.accounts import facts, openings, rows
 from manager.accounts.facts import Cloud, Fact, Problem, Told
 from manager.accounts.rows import MonthRow, Positions, Run, State
-from manager.settings import AccountSettings
+from manager.settings.accounts import AccountSettings
 from manager.store import Store, micros
 from watari import errors, failpoint, logs
 from watari.clock import Clock

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from manager.accounting import rows as ledger_rows
 from manager.accounting import sheet_documents
 from manager.accounting.price_sheet import PriceBook, PriceSheet
-from manager.settings import PriceSettings
+from manager.settings.accounts import PriceSettings
 from manager.store import Store, micros
 from watari import errors
 from watari.clock import Clock

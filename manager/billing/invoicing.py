@@ -18,7 +18,7 @@ from manager.accounting.ledger import Entry
 from manager.accounting.rating import Rated
 from manager.billing import messages
 from manager.billing import rows as billed
-from manager.settings import BillingSettings, PartySettings
+from manager.settings.accounts import BillingSettings, PartySettings
 from manager.store import Store, micros
 from watari import errors
 from watari.clock import Clock

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from manager.evacuations.rows import OPEN, Evacuation, Machine, Stage
 from manager.saga.states import FINAL, State
-from manager.settings import EvacuationSettings
+from manager.settings.migrations import EvacuationSettings
 from watari import errors
 from watari.v1 import common_pb2, manager_pb2
 

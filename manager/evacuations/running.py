@@ -19,7 +19,8 @@ from manager.migrations import Migrations
 from manager.ownership import EVERYTHING
 from manager.peers import Peers
 from manager.saga import records
-from manager.settings import EvacuationSettings, Settings
+from manager.settings import Settings
+from manager.settings.migrations import EvacuationSettings
 from manager.store import Store, micros
 from watari import errors, failpoint, logs, validate
 from watari.clock import Clock

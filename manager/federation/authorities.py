@@ -19,7 +19,7 @@ from pathlib import Path
 from manager import audit
 from manager.federation import rows
 from manager.federation.telling import Teller
-from manager.settings import AuthoritySettings
+from manager.settings.federation import AuthoritySettings
 from manager.store import Store, micros, moment
 from watari import errors, logs
 from watari.clock import Clock

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from manager import audit
 from manager.federation import rows
 from manager.federation.rows import InvitationRow
-from manager.settings import FederationSettings
+from manager.settings.federation import FederationSettings
 from manager.store import Store, micros, moment
 from watari import errors, logs
 from watari.clock import Clock

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from manager.federation import rows
 from manager.federation.own import OwnBundle
 from manager.federation.rows import ProviderRow, State
-from manager.settings import FederationSettings
+from manager.settings.federation import FederationSettings
 from manager.store import Store
 from watari import errors, logs
 from watari.clock import Clock

@@ -10,7 +10,7 @@ from itertools import islice
 from manager.agents import Agents
 from manager.links import rows
 from manager.links.observing import Observed
-from manager.settings import LinkSettings
+from manager.settings.publishing import LinkSettings
 from manager.store import Store, micros
 from watari import errors, logs
 from watari.clock import Clock

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from manager.links.rows import LinkRow
-from manager.settings import LinkSettings
+from manager.settings.publishing import LinkSettings
 from watari.v1 import directory_pb2
 
 

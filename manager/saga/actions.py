@@ -18,7 +18,7 @@ from manager.saga.record import Record
 from manager.saga.recording import Recorder
 from manager.saga.states import State
 from manager.saga.steps import Again, Back, Party, Step
-from manager.settings import MigrationSettings
+from manager.settings.migrations import MigrationSettings
 from manager.store import moment
 from watari import errors, failpoint, logs
 from watari.identity import SpiffeId

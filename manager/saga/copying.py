@@ -17,7 +17,7 @@ from manager.peers import Peer, Peers
 from manager.saga import steps
 from manager.saga.record import Record
 from manager.saga.steps import Party
-from manager.settings import MigrationSettings
+from manager.settings.migrations import MigrationSettings
 from manager.store import micros
 from watari import errors, failpoint, identity, logs
 from watari.clock import Clock

@@ -16,7 +16,7 @@ from manager.saga.actions import Actions
 from manager.saga.copying import Signals, StepFailed
 from manager.saga.record import Record
 from manager.saga.steps import Again, Back, Party
-from manager.settings import MigrationSettings
+from manager.settings.migrations import MigrationSettings
 from manager.store import Store
 from watari import errors, logs, tracing
 from watari.clock import Clock

@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 from manager.saga.record import Record
 from manager.saga.states import CANCELLABLE, ONWARD, State
-from manager.settings import MigrationSettings
+from manager.settings.migrations import MigrationSettings
 from watari import errors, mandate
 from watari.v1 import agent_pb2, common_pb2
 

@@ -8,7 +8,7 @@ import pytest
 
 from manager import audit
 from manager.lease import Lease
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from manager.store import Store
 from tests.support import postgresql
 from watari import errors

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 
 from manager import audit, schema, tables
 from manager.accounting import tables as accounting
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from manager.store import Store
 from tests.support import postgresql
 from watari import errors

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manager import audit, tables
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from manager.store import Store
 from watari import errors
 from watari.audit import verify

@@ -25,7 +25,7 @@ from typing import TypeVar
 
 import structlog
 
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from tests.support import managers, postgresql, reservations
 from tests.support.managers import Managers, Rows
 from watari import audit, errors

@@ -10,7 +10,7 @@ import pytest
 
 from manager.accounting import exact, ledger
 from manager.accounting import rows as ledger_rows
-from manager.settings import AccountSettings, PriceSettings
+from manager.settings.accounts import AccountSettings, PriceSettings
 from manager.store import Store
 from tests.conftest import Federation
 from tests.faults.test_manager_fail_points import process

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from manager.lease import EXIT_LEASE_LOST
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from tests.faults.points import ON_THE_WAY
 from tests.support import local, postgresql, processes
 from tests.support.local import Local, check_one_usable_copy

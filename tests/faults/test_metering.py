@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from manager.settings import AgentSettings
+from manager.settings.hosts import AgentSettings
 from tests.conftest import TOKYO, Federation
 from tests.faults.test_manager_fail_points import process
 from tests.support.agents import AgentHost

@@ -14,7 +14,8 @@ from manager.accounting.periods import micros
 from manager.accounts import rows
 from manager.accounts.sheets import Sheets
 from manager.ownership import Tenant
-from manager.settings import AccountSettings, StoreSettings
+from manager.settings.accounts import AccountSettings
+from manager.settings.store import StoreSettings
 from tests.support.accounting_books import BEGIN, PRICES, AccountWorld
 from watari import errors, failpoint
 

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from manager.accounting import exact
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from tests.conftest import OSAKA, TOKYO
 from tests.support import databases
 from tests.support.billing_world import (

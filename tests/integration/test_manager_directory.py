@@ -9,7 +9,7 @@ import pytest
 
 from directory.__main__ import assemble
 from directory.settings import Settings
-from manager.settings import PublishSettings
+from manager.settings.publishing import PublishSettings
 from tests.conftest import HUB, Federation
 from tests.support import processes
 from tests.support.clouds import Cloud, eventually, two_clouds

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from manager.settings import HostSettings
+from manager.settings.hosts import HostSettings
 from tests.conftest import OSAKA, TOKYO, Federation
 from tests.support.clouds import VM, Cloud, two_clouds
 from tests.support.scripted_agent import HANGS

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from manager.settings import PriceSettings
+from manager.settings.accounts import PriceSettings
 from tests.conftest import OSAKA, TOKYO
 from tests.support.clouds import VM, eventually
 from tests.support.scripted_agent import GIB, HANGS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manager.settings import ClassSettings
+from manager.settings.hosts import ClassSettings
 from tests.conftest import Federation
 from tests.support.clouds import Cloud, eventually, two_clouds
 from watari import errors

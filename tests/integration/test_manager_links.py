@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from manager.settings import LinkSettings, PublishSettings
+from manager.settings.publishing import LinkSettings, PublishSettings
 from tests.conftest import Federation
 from tests.integration.test_manager_directory import Hub
 from tests.support.clouds import Cloud, eventually, two_clouds

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from manager import opening
 from manager.postgresql import PING_SECONDS
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from manager.store import Store
 from tests.conftest import OSAKA, Federation
 from tests.support import postgresql, processes

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from manager.settings import AccountSettings, PriceSettings
+from manager.settings.accounts import AccountSettings, PriceSettings
 from tests.conftest import OSAKA, TOKYO
 from tests.support.clouds import VM, Cloud, eventually
 from tests.support.scripted_agent import GIB

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from manager.settings import PriceSettings
+from manager.settings.accounts import PriceSettings
 from tests.conftest import OSAKA, TOKYO
 from tests.support.clouds import Cloud
 from watari import errors

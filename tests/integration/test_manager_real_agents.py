@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from manager.settings import AgentSettings
+from manager.settings.hosts import AgentSettings
 from tests.conftest import OSAKA, TOKYO, Federation
 from tests.support.agents import AgentHost
 from tests.support.clouds import FAST, Cloud, eventually, two_clouds

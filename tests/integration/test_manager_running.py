@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from manager.settings import ReservationSettings
+from manager.settings.reservations import ReservationSettings
 from tests.support.clouds import VM, assert_one_owner, eventually
 from tests.support.scripted_agent import GIB
 from watari import errors, failpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from tests.conftest import HUB, OSAKA, TOKYO
 from tests.support import databases
 from tests.support.billing_world import (

@@ -14,7 +14,8 @@ from manager.accounts.facts import Cloud
 from manager.accounts.sheets import Sheets
 from manager.accounts.spending import Accounts
 from manager.metering import rows as metering_rows
-from manager.settings import AccountSettings, PriceSettings, StoreSettings
+from manager.settings.accounts import AccountSettings, PriceSettings
+from manager.settings.store import StoreSettings
 from manager.store import Store
 from watari.clock import FakeClock
 from watari.v1 import agent_pb2, common_pb2, manager_pb2

@@ -15,7 +15,7 @@ import broker.settings
 import directory.__main__
 import directory.settings
 from broker.automation.settings import AutomationSettings
-from manager.settings import PriceSettings
+from manager.settings.accounts import PriceSettings
 from tests.conftest import HUB, TOKYO, Federation
 from tests.support import processes
 from tests.support.clouds import Cloud, eventually, two_clouds

@@ -16,13 +16,8 @@ import sqlalchemy as sa
 
 from manager.accounting import ledger, rows
 from manager.accounting.ledger import Entry
-from manager.settings import (
-    AccountSettings,
-    BillingSettings,
-    PartySettings,
-    PriceSettings,
-    StoreSettings,
-)
+from manager.settings.accounts import AccountSettings, BillingSettings, PartySettings, PriceSettings
+from manager.settings.store import StoreSettings
 from tests.conftest import Federation
 from tests.support.clouds import VM, Cloud, eventually, two_clouds
 from watari.clock import SystemClock

@@ -20,7 +20,9 @@ import broker.__main__
 import broker.settings
 import directory.__main__
 import directory.settings
-from manager.settings import HostSettings, PublishSettings, StoreSettings
+from manager.settings.hosts import HostSettings
+from manager.settings.publishing import PublishSettings
+from manager.settings.store import StoreSettings
 from tests.conftest import HUB, TOKYO, Federation
 from tests.support.clouds import FAST, Cloud, eventually
 from tests.support.managers import Rows

@@ -12,14 +12,10 @@ from typing import TypeVar
 import grpc
 
 from manager.assembly import assemble
-from manager.settings import (
-    AgentSettings,
-    EvacuationSettings,
-    HostSettings,
-    MigrationSettings,
-    PublishSettings,
-    Settings,
-)
+from manager.settings import Settings
+from manager.settings.hosts import AgentSettings, HostSettings
+from manager.settings.migrations import EvacuationSettings, MigrationSettings
+from manager.settings.publishing import PublishSettings
 from tests.conftest import OSAKA, TOKYO, Federation
 from tests.support import databases, processes
 from tests.support.scripted_agent import ScriptedAgent

@@ -9,8 +9,8 @@ import functools
 import tempfile
 from pathlib import Path
 
+from manager.settings.store import StoreSettings
 from manager.store import Store
-from manager.store_settings import StoreSettings
 
 
 def sqlite(path: Path) -> StoreSettings:

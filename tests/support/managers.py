@@ -11,7 +11,9 @@ import grpc
 import sqlalchemy as sa
 
 from manager import audit, inventory, tables
-from manager.settings import ReservationSettings, Settings, StoreSettings
+from manager.settings import Settings
+from manager.settings.reservations import ReservationSettings
+from manager.settings.store import StoreSettings
 from tests.conftest import OSAKA, Federation
 from tests.support import processes, reservations
 from tests.support.clouds import Cloud

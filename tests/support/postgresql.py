@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from manager.settings.store import StoreSettings
 from manager.store import Store
-from manager.store_settings import StoreSettings
 from tests.support.processes import free_port
 
 START_SECONDS_MAX = 60.0

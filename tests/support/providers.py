@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from manager.assembly import assemble
-from manager.settings import AuthoritySettings, FederationSettings, Settings
+from manager.settings import Settings
+from manager.settings.federation import AuthoritySettings, FederationSettings
 from tests.support import databases, processes
 from watari import errors, identity, keeper, rpc, service
 from watari.clock import SystemClock

@@ -16,13 +16,10 @@ from manager.admitting import Answer, Asked
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservations import Reservations
-from manager.settings import (
-    AgentSettings,
-    ClassSettings,
-    ReservationSettings,
-    Settings,
-    StoreSettings,
-)
+from manager.settings import Settings
+from manager.settings.hosts import AgentSettings, ClassSettings
+from manager.settings.reservations import ReservationSettings
+from manager.settings.store import StoreSettings
 from manager.store import Store, micros
 from tests.support import databases
 from watari import errors

@@ -22,7 +22,7 @@ from manager.saga import states, steps
 from manager.saga.record import Record
 from manager.saga.states import State
 from manager.saga.steps import Back, Party, Step
-from manager.settings import MigrationSettings
+from manager.settings.migrations import MigrationSettings
 from manager.takeover import Answer
 from watari import errors
 from watari.v1 import common_pb2, manager_pb2

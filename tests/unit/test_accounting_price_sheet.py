@@ -11,7 +11,7 @@ from manager.accounting.metering import meter
 from manager.accounting.periods import month
 from manager.accounting.price_sheet import GIB, HOUR, PriceBook, PriceSheet
 from manager.accounting.rating import rate
-from manager.settings import PriceSettings
+from manager.settings.accounts import PriceSettings
 from tests.support.accounting_world import sheets
 from watari import errors, money
 from watari.v1 import common_pb2

@@ -10,7 +10,9 @@ from directory import publications
 from manager import assembly, catalogue, inventory
 from manager.accounting import sheet_documents
 from manager.inventory import DISK, MEMORY, VCPUS, HostView
-from manager.settings import AgentSettings, PriceSettings, Settings
+from manager.settings import Settings
+from manager.settings.accounts import PriceSettings
+from manager.settings.hosts import AgentSettings
 from watari import errors
 from watari.identity import SpiffeId
 from watari.rpc import RpcSettings

@@ -8,7 +8,8 @@ import pytest
 
 from manager import assembly, capacity, classes, inventory, traits, vms
 from manager.inventory import HostView, Units
-from manager.settings import AgentSettings, ClassSettings, Settings
+from manager.settings import Settings
+from manager.settings.hosts import AgentSettings, ClassSettings
 from tests.conftest import Federation
 from tests.support.reservations import OSAKA, TOKYO, VCPUS, Rig, reason_of, request
 from watari import config, errors

@@ -12,7 +12,7 @@ from manager.evacuations import planning
 from manager.evacuations.planning import Plan, Present, Situation, Standing
 from manager.evacuations.rows import Evacuation, Machine, Stage, migration_id
 from manager.saga.states import State
-from manager.settings import EvacuationSettings
+from manager.settings.migrations import EvacuationSettings
 from watari import errors
 from watari.v1 import common_pb2, manager_pb2
 

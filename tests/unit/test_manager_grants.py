@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from manager import grants
-from manager.settings import ReservationSettings
+from manager.settings.reservations import ReservationSettings
 from tests.conftest import OSAKA, TOKYO, Federation
 from tests.support.reservations import request
 from watari import errors

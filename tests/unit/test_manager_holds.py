@@ -9,7 +9,7 @@ import pytest
 from manager import capacity
 from manager.admitting import Confirm, Hold, Reserve
 from manager.reservation import State
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from manager.store import micros
 from tests.conftest import Federation
 from tests.support.reservations import GIB, OSAKA, TOKYO, VCPUS, Rig, reason_of, request

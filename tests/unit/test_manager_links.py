@@ -5,7 +5,8 @@ import pytest
 from manager.links import records, rows
 from manager.links.observing import Observation, Observed
 from manager.links.rows import LinkRow
-from manager.settings import LinkSettings, StoreSettings
+from manager.settings.publishing import LinkSettings
+from manager.settings.store import StoreSettings
 from manager.store import Store
 from watari.v1 import common_pb2
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from manager import prices
 from manager.accounting.price_sheet import PriceSheet
 from manager.accounting.sheet_documents import from_settings
-from manager.settings import PriceSettings
+from manager.settings.accounts import PriceSettings
 from watari import money
 from watari.v1 import common_pb2
 

@@ -12,7 +12,7 @@ from manager.accounting.sheet_documents import from_settings
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
 from manager.reservations import Reservations
-from manager.settings import PriceSettings
+from manager.settings.accounts import PriceSettings
 from tests.conftest import Federation
 from tests.support.reservations import OSAKA, TOKYO, Rig, reason_of, request
 from watari.clock import SystemClock

@@ -7,7 +7,7 @@ import pytest
 
 from manager import audit, refusals
 from manager.refusals import KEYS_MAX, NOTED_PER_WINDOW_MAX, NOTES_MAX, WINDOW_SECONDS, Refusals
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from manager.store import Store
 from watari import errors
 from watari.clock import FakeClock

@@ -11,7 +11,7 @@ from manager.saga import states, steps
 from manager.saga.record import Record
 from manager.saga.states import State
 from manager.saga.steps import Again, Back, Party, Step
-from manager.settings import MigrationSettings
+from manager.settings.migrations import MigrationSettings
 from watari import errors
 from watari.v1 import agent_pb2, common_pb2, manager_pb2
 

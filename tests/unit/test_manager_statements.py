@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manager import tables
+from manager.settings.store import StoreSettings
 from manager.statements import (
     ROWS_MAX,
     Ask,
@@ -19,7 +20,6 @@ from manager.statements import (
     run,
 )
 from manager.store import Store
-from manager.store_settings import StoreSettings
 from watari import errors
 
 _TAKEN = tables.taken.c

@@ -12,7 +12,7 @@ from manager import grants, outbox, requests, tables, usage
 from manager.events import Board
 from manager.outbox import Kind, OwedCall
 from manager.ownership import EVERYTHING, Tenant, View
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from manager.store import Store, micros, moment
 from tests.conftest import OSAKA, TOKYO
 from watari import errors

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from manager.postgresql import PostgresqlDatabase
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from watari import errors
 
 

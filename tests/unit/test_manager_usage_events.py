@@ -8,7 +8,7 @@ import pytest
 from manager.metering import rows
 from manager.metering.rows import Position
 from manager.ownership import EVERYTHING
-from manager.settings import StoreSettings
+from manager.settings.store import StoreSettings
 from manager.store import Store
 from watari.v1 import manager_pb2
 

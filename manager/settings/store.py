@@ -1,4 +1,4 @@
-"""What an operator sets for the database: section [manager.store]."""
+"""What an operator sets for the database: [manager.store]."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
