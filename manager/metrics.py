@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from manager import capacity, tables
 from manager.accounts import rows as account_rows
+from manager.accounts.tables import book_problems
 from manager.outbox import Kind
 from manager.reservation import OPEN, State
 from manager.saga import states
@@ -149,7 +150,7 @@ def _accounts(connection: Connection, now: int) -> Iterator[Gauge]:
         "Since the accounts were brought up to date.",
         max(0, now - ran_at) / 1e6 if ran_at else 0,
     )
-    problems = connection.scalar(sa.select(sa.func.count()).select_from(tables.book_problems))
+    problems = connection.scalar(sa.select(sa.func.count()).select_from(book_problems))
     yield Gauge(
         "watari_manager_accounts_problems", "Facts of machines that do not add up.", problems or 0
     )

@@ -1,6 +1,7 @@
-"""The manager's tables: portable SQLAlchemy Core, no query in here.
+"""The manager's tables that no package has to itself: portable SQLAlchemy Core, no query in here.
 
-A change of a table needs a module in `manager/schema/versions`; a test compares the two.
+A package with tables of its own has a module `tables` as well. `manager.schema.known` is all of
+them. A change of a table needs a module in `manager/schema/versions`; a test compares the two.
 
 Moments are whole microseconds since 1970 UTC. Columns hold what is asked for or compared; the rest
 of an object is a serialized message of the contract in a blob. Consumption is one row per consumer,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-_SEQUENCE = BigInteger().with_variant(Integer(), "sqlite")
+SEQUENCE = BigInteger().with_variant(Integer(), "sqlite")
 """A number that a table counts up by itself: SQLite does that for INTEGER only, of 64 bits."""
 
 # What releases without migrations look at; `manager.schema` says why it is here.
@@ -164,69 +165,16 @@ migrations = Table(
     Index("migrations_by_tenant", "tenant_domain", "tenant", "created_at", "migration_id"),
 )
 
-evacuations = Table(
-    "evacuations",
-    metadata,
-    Column("evacuation_id", String(36), primary_key=True),
-    Column("requested_by", String(512), nullable=False),
-    Column("request", LargeBinary, nullable=False),  # manager.StartEvacuationRequest
-    Column("cancelled", Boolean, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("ended_at", BigInteger),
-    Index("evacuations_by_end", "ended_at"),
-)
-
-evacuation_machines = Table(
-    "evacuation_machines",
-    metadata,
-    Column("evacuation_id", String(36), primary_key=True),
-    Column("vm_id", String(36), primary_key=True),
-    Column("vm_name", String(256), nullable=False),
-    Column("disk_bytes", BigInteger, nullable=False),  # allocated, when it was found
-    Column("stage", String(16), nullable=False),
-    Column("destination", Integer, nullable=False),  # index in the request's to_clouds
-    Column("tries", Integer, nullable=False),  # migrations to that cloud
-    Column("attempts", Integer, nullable=False),  # migrations in all; their ids follow from it
-    Column("due_at", BigInteger, nullable=False),
-    Column("changed_at", BigInteger, nullable=False),
-    Column("problem", LargeBinary),  # common.Problem of the last migration
-)
-
 usage_records = Table(
     "usage_records",
     metadata,
-    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("sequence", SEQUENCE, primary_key=True, autoincrement=True),
     Column("usage_id", String(36), nullable=False, unique=True),
     Column("vm_id", String(36), nullable=False),
     Column("tenant_domain", String(180), nullable=False),
     Column("tenant", String(256), nullable=False),
     Column("record", LargeBinary, nullable=False),  # manager.UsageRecord
     Index("usage_records_by_tenant", "tenant_domain", "tenant", "sequence"),
-)
-
-# What hosts told about machines, once each, and how far each of their logs was read: of several
-# logs of a host the last row is of the one that it has.
-usage_events = Table(
-    "usage_events",
-    metadata,
-    Column("position", _SEQUENCE, primary_key=True, autoincrement=True),
-    Column("event_id", String(36), nullable=False, unique=True),
-    Column("vm_id", String(36), nullable=False),
-    Column("tenant_domain", String(180), nullable=False),
-    Column("tenant", String(256), nullable=False),
-    Column("event", LargeBinary, nullable=False),  # manager.UsageEvent
-    Index("usage_events_by_tenant", "tenant_domain", "tenant", "position"),
-    Index("usage_events_by_vm", "vm_id", "position"),
-)
-
-event_logs = Table(
-    "event_logs",
-    metadata,
-    Column("position", _SEQUENCE, primary_key=True, autoincrement=True),
-    Column("host_id", String(128), nullable=False),
-    Column("log_id", String(36), nullable=False),
-    Column("sequence", BigInteger, nullable=False),  # of the last event that is recorded
-    UniqueConstraint("host_id", "log_id", name="event_logs_once"),
 )
 
 # Calls that are owed to a peer or an agent that did not answer; worked off until they succeed.
@@ -252,65 +200,12 @@ peers = Table(
     Column("seen_at", BigInteger, nullable=False),
 )
 
-# Other providers: accepted ones are in the trust folder too, which is made from these rows.
-providers = Table(
-    "providers",
-    metadata,
-    Column("domain", String(180), primary_key=True),
-    Column("state", String(16), nullable=False),
-    Column("bundle", LargeBinary, nullable=False),  # federation.Bundle, the newest
-    Column("met_at", BigInteger, nullable=False),
-    Column("state_changed_at", BigInteger, nullable=False),
-    Column("told_sequence", BigInteger, nullable=False),  # of our bundle that it took last
-)
-
-# Without the secrets: of an invitation only what recognises its holder.
-invitations = Table(
-    "invitations",
-    metadata,
-    Column("invitation_id", String(32), primary_key=True),
-    Column("expires_at", BigInteger, nullable=False),
-    Column("caller_pem", LargeBinary, nullable=False),
-    Column("door_cert", LargeBinary, nullable=False),
-    Column("door_key", LargeBinary, nullable=False),
-    Column("used_by", String(180), nullable=False),
-    Column("used_ca", LargeBinary, nullable=False),
-)
-
-# One row: grows with every change of what this provider tells others about itself.
-own_bundle = Table(
-    "own_bundle",
-    metadata,
-    Column("sequence", BigInteger, primary_key=True),
-    Column("sha256", LargeBinary, nullable=False),
-)
-
-old_authorities = Table(
-    "old_authorities",
-    metadata,
-    Column("sha256", LargeBinary, primary_key=True),
-    Column("accepted_until", BigInteger, nullable=False),
-)
-
-# Quotas of tenants, "*" for all. A row outlives its quota, and tenants that are limited have one
-# without: every admission that a limit holds for changes it, so that no two count the same use.
-quotas = Table(
-    "quotas",
-    metadata,
-    Column("tenant_domain", String(180), primary_key=True),
-    Column("tenant", String(256), primary_key=True),
-    Column("quota", LargeBinary),  # manager.Quota, as it was asked for; none when deleted
-    Column("request_id", String(36), nullable=False),  # of the change that made it, or empty
-    Column("generation", BigInteger, nullable=False),
-    Column("admissions", BigInteger, nullable=False),
-)
-
 # Chained: watari/audit.py says over what the hashes are. Nothing but manager/audit.py writes here,
 # and the database refuses whatever is no appending (the triggers of revision 0001).
 audit_entries = Table(
     "audit_entries",
     metadata,
-    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=False),
+    Column("sequence", SEQUENCE, primary_key=True, autoincrement=False),
     Column("occurred_at", BigInteger, nullable=False),
     Column("actor", String(512), nullable=False),
     Column("action", String(64), nullable=False),
@@ -329,65 +224,6 @@ leases = Table(
     Column("holder", String(128), nullable=False),
     Column("token", BigInteger, nullable=False),  # grows whenever another process takes it
     Column("expires_at", BigInteger, nullable=False),  # by the database's clock
-)
-
-# Billing months of which something is still to be done, and those before.
-book_months = Table(
-    "book_months",
-    metadata,
-    Column("period", String(7), primary_key=True),  # as in "2026-03"
-    Column("zone", String(64), nullable=False),
-    Column("start_at", BigInteger, nullable=False),
-    Column("end_at", BigInteger, nullable=False),
-    Column("state", String(16), nullable=False),  # "open", "closing", "closed", "sealed"
-    # Facts up to these were told of before the month began, and are in its opening.
-    Column("records_after", BigInteger, nullable=False),
-    Column("events_after", BigInteger, nullable=False),
-    Column("opening", Text, nullable=False),  # machines that were here when it began, JSON
-    Column("closed_at", BigInteger, nullable=False),  # 0 until then
-)
-
-# One row, "accounts": the last time that the accounts were brought up to date.
-book_runs = Table(
-    "book_runs",
-    metadata,
-    Column("name", String(16), primary_key=True),
-    Column("ran_at", BigInteger, nullable=False),
-    Column("records_read", BigInteger, nullable=False),
-    Column("events_read", BigInteger, nullable=False),
-)
-
-# What each payer's tenants are charged so far, before taxes, in months that are not closed.
-book_totals = Table(
-    "book_totals",
-    metadata,
-    Column("period", String(7), primary_key=True),
-    Column("payer", String(512), primary_key=True),
-    Column("tenant", String(256), primary_key=True),
-    Column("units", BigInteger, nullable=False),
-    Column("nanos", Integer, nullable=False),
-)
-
-# Facts that do not add up, and what was made of them.
-book_problems = Table(
-    "book_problems",
-    metadata,
-    Column("vm_id", String(36), primary_key=True),
-    Column("fact_id", String(64), primary_key=True),
-    Column("words", Text, nullable=False),
-    Column("noticed_at", BigInteger, nullable=False),
-)
-
-# The ways to other clouds as this one measured them; 0 is "never".
-links = Table(
-    "links",
-    metadata,
-    Column("to_cloud", String(63), primary_key=True),
-    Column("round_trip_micros", BigInteger, nullable=False),
-    Column("round_trip_at", BigInteger, nullable=False),
-    Column("throughput", BigInteger, nullable=False),  # sealed bytes per second
-    Column("throughput_at_least", Boolean, nullable=False),  # something else was slower
-    Column("throughput_at", BigInteger, nullable=False),
 )
 
 # Standing delegations, from when they were first seen with a valid certificate; then it may end.

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import inventory, tables
+from manager import inventory
+from manager import tables as shared
 from manager.accounting import exact
 from manager.accounting.events import Pin
 from manager.accounting.periods import Month
+from manager.accounts import tables
 from manager.accounts.facts import Fact, Problem, What
+from manager.metering.tables import usage_events
 from watari.v1 import agent_pb2, common_pb2, manager_pb2
 
 RUN = "accounts"
@@ -27,9 +30,9 @@ PROBLEMS_MAX = 1000
 _MONTHS = tables.book_months.c
 _TOTALS = tables.book_totals.c
 _PROBLEMS = tables.book_problems.c
-_RECORDS = tables.usage_records.c
-_EVENTS = tables.usage_events.c
-_RESERVATIONS = tables.reservations.c
+_RECORDS = shared.usage_records.c
+_EVENTS = usage_events.c
+_RESERVATIONS = shared.reservations.c
 
 _BASIC = {inventory.VCPUS: 0, inventory.MEMORY: 0, inventory.DISK: 0}
 """What a host says of every machine, also that it has none of it."""

@@ -13,7 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from manager import store, tables
+from manager import store
+from manager.evacuations import tables
 from watari import errors
 from watari.v1 import common_pb2, manager_pb2
 

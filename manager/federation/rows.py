@@ -7,7 +7,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from manager import tables
+from manager.federation import tables
+from manager.tables import peers
 from watari.v1 import federation_pb2
 
 _PROVIDERS = tables.providers
@@ -93,8 +94,7 @@ def told(connection: Connection, domain: str, sequence: int) -> None:
 
 def known_managers(connection: Connection) -> dict[str, str]:
     """Managers (SPIFFE ids) of clouds, as the directory last told them."""
-    peers = tables.peers.c
-    rows = connection.execute(sa.select(peers.cloud_id, peers.spiffe_id))
+    rows = connection.execute(sa.select(peers.c.cloud_id, peers.c.spiffe_id))
     return {row.cloud_id: row.spiffe_id for row in rows}
 
 

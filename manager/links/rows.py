@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from manager import tables
+from manager.links import tables
 from manager.links.observing import Observed
 
 _ROWS = tables.links.c

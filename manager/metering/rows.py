@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import reservation_rows, tables, vms
+from manager import reservation_rows, vms
+from manager.metering import tables
 from manager.ownership import Tenant, View
 from manager.reservation import ARRIVING, State
 from manager.within import within

@@ -8,9 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from manager import tables
 from manager.ownership import Tenant
-from manager.quotas import budgets
+from manager.quotas import budgets, tables
 from manager.quotas.budgets import Budget
 from manager.quotas.limits import Limits, of_quota
 from manager.statements import Ask, Statement, Told, padded, run

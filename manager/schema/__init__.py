@@ -1,4 +1,4 @@
-"""The database's tables over time: one module in `versions` for each change of `manager.tables`.
+"""The database's tables over time: one module in `versions` for each change of one.
 
 A manager brings the database to what it knows when it starts, in one write transaction, so that two
 that start at once do it one after the other. A database of a newer release is refused: nobody knows

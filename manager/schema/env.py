@@ -2,9 +2,9 @@
 
 from alembic import context
 
-from manager import tables
+from manager.schema import known
 
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=tables.metadata
+    connection=context.config.attributes["connection"], target_metadata=known.METADATA
 )
 context.run_migrations()

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from manager import audit, schema, tables
+from manager import audit, schema
 from manager.accounting import tables as accounting
+from manager.schema import known
 from manager.settings.store import StoreSettings
 from manager.store import Store
 from tests.support import postgresql
@@ -23,21 +24,13 @@ OLD = Path(__file__).with_name("manager_schema_4.sql")
 """A database as the last release without migrations left it."""
 
 
-def _known() -> sa.MetaData:
-    """Every table that the code knows: the manager's and the accounting's."""
-    known = sa.MetaData()
-    for table in (*tables.metadata.sorted_tables, *accounting.metadata.sorted_tables):
-        table.to_metadata(known)
-    return known
-
-
 def test_the_migrations_make_exactly_the_tables_that_the_code_knows(
     database: StoreSettings,
 ) -> None:
     store = Store(database)
     with store.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, _known()) == []
+        assert compare_metadata(context, known.METADATA) == []
     store.close()
 
 
@@ -71,7 +64,7 @@ def test_a_database_from_before_there_were_migrations_is_taken_over_whole(tmp_pa
     store = Store(StoreSettings(path=path))
     with store.write() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, _known()) == []
+        assert compare_metadata(context, known.METADATA) == []
         verify(audit.page(connection, after=0, limit=10))
         audit.append(connection, 3, actor="a", action="b", subject="c")
     with pytest.raises(sa.exc.IntegrityError), store.write() as connection:

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from manager import tables
 from manager.ownership import EVERYTHING, Tenant, View
-from manager.quotas import limits, rows
+from manager.quotas import limits, rows, tables
 from manager.quotas.limits import Limits
 from tests.conftest import Federation
 from tests.support.reservations import GIB, OSAKA, TOKYO, Rig, reason_of, request
