@@ -6,59 +6,40 @@ from functools import partial
 
 import grpc
 
-from manager import audit, capacity, classes, opening, refusals
+from manager import audit, checking, refusals
 from manager import metrics as manager_metrics
-from manager.accounting import periods, sheet_documents
-from manager.accounts.books import Books
-from manager.accounts.facts import Cloud
-from manager.accounts.sheets import Sheets
-from manager.accounts.spending import Accounts
-from manager.agents import Agents
-from manager.arriving import Arriving
 from manager.audit_service import AuditServicer
-from manager.billing import parts
+from manager.billing import parts as billing
 from manager.callers import Callers
-from manager.directories import Directories
 from manager.domain import Domain
 from manager.drifts import Drifts
 from manager.estimate_grants import EstimateGrants
 from manager.estimates import Estimates
-from manager.evacuations.running import Evacuations
-from manager.events import Board
-from manager.federation import joining
-from manager.federation.joining import Members
 from manager.federation.parting import Parting
 from manager.federation.service import Federation, FederationServicer, IdentityServicer
 from manager.handover import HandOvers
 from manager.holds import Holds
-from manager.hosts import Hosts
 from manager.janitor import Janitor
-from manager.lease import Lease
 from manager.lifecycle import Lifecycle
 from manager.links.measuring import Links
 from manager.metering.reading import THIN_SECONDS, Metering
-from manager.migrations import Migrations
-from manager.owed import OwedCalls
+from manager.parts import Arrivals, Base, Departures, Money, Others
 from manager.peer_service import AccountingServicer, ReservationServicer
 from manager.peers import Peers
 from manager.publisher import Publisher
-from manager.quotas.book import Quotas
 from manager.quoting import Quoting
-from manager.reservations import Reservations
 from manager.resolutions import Resolutions
 from manager.retained import RetainedCopies
-from manager.saga.actions import Actions
-from manager.saga.driver import Driver
-from manager.saga.recording import Recorder
 from manager.saga.resolving import Resolving
 from manager.service import ManagerServicer
 from manager.settings import Settings
-from manager.store import Store
-from watari import errors, metrics, processors, service, validate
-from watari.identity import SpiffeId
+from watari import metrics, processors, service
 from watari.periodic import Periodic
-from watari.rpc import ChannelPool, Door, Server
+from watari.rpc import Server
 from watari.v1 import audit_pb2_grpc, federation_pb2_grpc, manager_pb2_grpc
+
+_Recurring = dict[str, tuple[float, Callable[[], None]]]
+"""Name of the thread, seconds in between, and what to do."""
 
 
 def assemble(settings: Settings, context: service.Context) -> Server:
@@ -66,55 +47,49 @@ def assemble(settings: Settings, context: service.Context) -> Server:
 
     Its hosts have been looked at once. Raises InvalidArgument CONFIG_INVALID.
     """
-    check(settings, context.identity.spiffe_id)
+    checking.check(settings, context.identity.spiffe_id)
     processors.keep_to(settings.processors)
-    clock, stack, own = context.clock, context.stack, context.identity
-    store = _opened(settings, context)
-    refused = refusals.Refusals(store, clock)
-    stack.callback(refused.close)
-    channels = ChannelPool(own)
-    stack.callback(channels.close)
-    members = joining.assemble(settings, context, store, channels)
+    base = Base.of(settings, context)
+    others = Others.of(base)
+    money = Money.of(base)
+    departures = Departures.of(base, others)
+    arrivals = Arrivals.of(base, others, money)
+    domain = _domain(base, others, money, departures, arrivals)
+    driver = departures.driver
+    parting = Parting(base.store, arrivals.reservations, driver.interrupt)
+    server = _server(base, domain, base.members.federation(parting))
 
-    agents = Agents(settings.agents, channels, settings.hosts)
-    directories = Directories(settings.directories, channels, settings.publish)
-    peers = Peers(
-        settings.peers,
-        members.providers.manager_of,
-        store,
-        clock,
-        directories,
-        channels,
-        settings.migrations,
-    )
-    board = Board(clock, settings.watchers_max)
-    owed = OwedCalls(settings.cloud_id, store, agents, peers)
-    recorder = Recorder(settings.cloud_id, own, clock, store, board)
-    links = Links(
-        settings.links, store, clock, agents, partial(_others, settings.cloud_id, peers, members)
-    )
-    actions = Actions(recorder, agents, peers, owed, board, settings.migrations, links)
-    driver = Driver(store, clock, actions, board, settings.migrations)
-    sheets = Sheets(settings.prices, store, clock)
-    cloud = Cloud(settings.cloud_id, own.spiffe_id.domain)
-    quotas = Quotas(store, clock, cloud.cloud_id, cloud.domain, Accounts(cloud.domain, sheets))
-    reservations = Reservations(store, clock, own, settings, peers.known, quotas, sheets.current)
-    arriving = Arriving(store, clock, own, settings.cloud_id, agents, owed, settings.reservations)
-    publisher = Publisher(settings, store, clock, own, directories, sheets.current)
-    hosts = Hosts(settings, own.spiffe_id.domain, store, clock, agents)
-    janitor = Janitor(store, clock, reservations, arriving, owed, agents)
+    base.members.check()
+    arrivals.hosts.poll()
+    audit.tell_head(base.store)
+    collected = manager_metrics.collector(base.store, base.clock, settings.agents)
+    metrics.expose(settings.metrics, base.stack, collected)
+    recurring = _recurring(base, others, money, departures, arrivals)
+    if others.directories.configured:
+        recurring |= _published(settings, domain.publisher, others.peers, departures.links)
+    for name, (seconds, work) in recurring.items():
+        base.stack.enter_context(Periodic(name, seconds, base.clock, work))
+    base.stack.callback(driver.stop)
+    driver.start()
+    return server
 
-    books = Books(settings.accounts, cloud, store, clock)
-    migrations = Migrations(settings, store, clock, agents, peers, driver, board)
-    evacuations = Evacuations(settings, own.spiffe_id, store, clock, migrations, peers)
-    stopping = threading.Event()
-    domain = Domain(
+
+def _domain(
+    base: Base, others: Others, money: Money, departures: Departures, arrivals: Arrivals
+) -> Domain:
+    """What the services call."""
+    settings, own, store, clock = base.settings, base.identity, base.store, base.clock
+    agents, peers, directories = others.agents, others.peers, others.directories
+    quotas, sheets = money.quotas, money.sheets
+    hosts, reservations, arriving = arrivals.hosts, arrivals.reservations, arrivals.arriving
+    resolving = Resolving(departures.recorder, departures.driver)
+    return Domain(
         settings=settings,
         provider_domain=own.spiffe_id.domain,
         callers=Callers(own, clock, settings.cloud_id, settings.brokers, store),
         store=store,
-        migrations=migrations,
-        evacuations=evacuations,
+        migrations=departures.migrations,
+        evacuations=departures.evacuations,
         estimates=Estimates(settings, own, store, clock, agents, peers, sheets.current),
         reservations=reservations,
         holds=Holds(
@@ -130,97 +105,59 @@ def assemble(settings: Settings, context: service.Context) -> Server:
             store, clock, own, settings, peers.known, quotas, sheets.current
         ),
         quotas=quotas,
-        billing=parts.assemble(settings, cloud, store, clock, sheets, books, peers, channels),
+        billing=billing.assemble(
+            settings, money.cloud, store, clock, sheets, money.books, peers, base.channels
+        ),
         quoting=Quoting(settings, store, clock, own, quotas, sheets.current),
-        resolutions=Resolutions(store, clock, own, agents, arriving, Resolving(recorder, driver)),
+        resolutions=Resolutions(store, clock, own, agents, arriving, resolving),
         lifecycle=Lifecycle(settings.cloud_id, store, clock, agents),
         drifts=Drifts(settings.cloud_id, store, clock, agents, hosts),
         retained=RetainedCopies(store, clock, agents),
         hand_overs=HandOvers(store, clock, own, settings.cloud_id, arriving),
-        publisher=publisher,
-        stopping=stopping,
+        publisher=Publisher(settings, store, clock, own, directories, sheets.current),
+        stopping=threading.Event(),
     )
-    federation = members.federation(Parting(store, reservations, driver.interrupt))
-    server = _server(settings, context, domain, federation, members.door, refused)
-
-    members.check()
-    hosts.poll()
-    audit.tell_head(store)
-    recurring = _recurring(settings, members, refused, store, hosts, janitor)
-    books = Books(settings.accounts, cloud, store, clock)
-    recurring["accounts"] = settings.accounts.book_seconds, books.book
-    kept_days = settings.hosts.usage_events_days
-    metering = Metering(settings.cloud_id, own.spiffe_id, store, clock, agents, kept_days)
-    recurring["metering"] = settings.hosts.events_seconds, metering.read
-    recurring["thinning"] = THIN_SECONDS, metering.thin
-    recurring["evacuations"] = settings.evacuations.check_seconds, evacuations.check
-    if directories.configured:
-        recurring["publish"] = settings.publish.check_seconds, publisher.check
-        recurring["learn"] = settings.publish.learn_seconds, peers.learn
-        recurring["links"] = settings.links.check_seconds, links.measure
-    metrics.expose(
-        settings.metrics, stack, manager_metrics.collector(store, clock, settings.agents)
-    )
-    for name, (seconds, work) in recurring.items():
-        stack.enter_context(Periodic(name, seconds, clock, work))
-    stack.callback(driver.stop)
-    driver.start()
-    return server
-
-
-def _others(cloud_id: str, peers: Peers, members: Members) -> dict[str, str]:
-    """host:port of the managers of all other clouds."""
-    every = {**peers.heard_of(), **members.providers.managers}
-    return {cloud: each.address for cloud, each in every.items() if cloud != cloud_id}
-
-
-def _opened(settings: Settings, context: service.Context) -> Store:
-    """The database, once this is the process that works with it."""
-    clock, stack = context.clock, context.stack
-    store = opening.opened(settings.store, clock, context.stopping)
-    stack.callback(store.close)
-    if settings.store.url:
-        lease = Lease(store, clock, settings.store.lease_seconds)
-        lease.await_turn(context.stopping)
-        stack.callback(lease.give_back)
-        stack.enter_context(Periodic("lease", lease.renew_seconds, clock, lease.renew))
-    with store.write() as connection:
-        capacity.open_pool(connection, settings.pool)
-    return store
 
 
 def _recurring(
-    settings: Settings,
-    members: Members,
-    refused: refusals.Refusals,
-    store: Store,
-    hosts: Hosts,
-    janitor: Janitor,
-) -> dict[str, tuple[float, Callable[[], None]]]:
-    """What comes again: name of the thread, seconds in between, and what to do."""
+    base: Base, others: Others, money: Money, departures: Departures, arrivals: Arrivals
+) -> _Recurring:
+    """What comes again, whatever the manager is set to."""
+    settings, store, clock, members = base.settings, base.store, base.clock, base.members
+    janitor = Janitor(
+        store, clock, arrivals.reservations, arrivals.arriving, others.owed, others.agents
+    )
+    own, kept_days = base.identity.spiffe_id, settings.hosts.usage_events_days
+    metering = Metering(settings.cloud_id, own, store, clock, others.agents, kept_days)
     federated = settings.federation.check_seconds
     return {
         "federation": (federated, members.check),
         # Apart: others that do not answer must not keep the own certificate waiting.
         "telling": (federated, members.teller.tell),
-        "refusals": (refusals.WRITE_SECONDS, refused.write),
+        "refusals": (refusals.WRITE_SECONDS, base.refused.write),
         "audit": (audit.TELL_HEAD_SECONDS, partial(audit.tell_head, store)),
-        "poll": (settings.hosts.poll_seconds, hosts.poll),
+        "poll": (settings.hosts.poll_seconds, arrivals.hosts.poll),
         "expiry": (settings.janitor_seconds, janitor.expire),
         "hand-overs": (settings.janitor_seconds, janitor.finish),
         "owed": (settings.janitor_seconds, janitor.pay),
         "orphans": (settings.orphans_seconds, janitor.discard_orphans),
+        "accounts": (settings.accounts.book_seconds, money.books.book),
+        "metering": (settings.hosts.events_seconds, metering.read),
+        "thinning": (THIN_SECONDS, metering.thin),
+        "evacuations": (settings.evacuations.check_seconds, departures.evacuations.check),
     }
 
 
-def _server(
-    settings: Settings,
-    context: service.Context,
-    domain: Domain,
-    federation: Federation,
-    door: Door,
-    refused: refusals.Refusals,
-) -> Server:
+def _published(settings: Settings, publisher: Publisher, peers: Peers, links: Links) -> _Recurring:
+    """What comes again where there is a directory."""
+    return {
+        "publish": (settings.publish.check_seconds, publisher.check),
+        "learn": (settings.publish.learn_seconds, peers.learn),
+        "links": (settings.links.check_seconds, links.measure),
+    }
+
+
+def _server(base: Base, domain: Domain, federation: Federation) -> Server:
     def add(grpc_server: grpc.Server) -> None:
         manager_pb2_grpc.add_ManagerServiceServicer_to_server(ManagerServicer(domain), grpc_server)
         manager_pb2_grpc.add_ReservationServiceServicer_to_server(
@@ -239,44 +176,12 @@ def _server(
 
     return Server(
         "manager",
-        context.identity,
-        settings.address,
-        clock=context.clock,
+        base.identity,
+        base.settings.address,
+        clock=base.clock,
         servicers=add,
-        settings=settings.rpc,
+        settings=base.settings.rpc,
         stopping=domain.stopping,
-        door=door,
-        on_refusal=refused.on_refusal,
+        door=base.members.door,
+        on_refusal=base.refused.on_refusal,
     )
-
-
-def check(settings: Settings, own: SpiffeId) -> None:
-    """What the types of the settings cannot say. Raises InvalidArgument CONFIG_INVALID."""
-    try:
-        validate.require_cloud_id(settings.cloud_id, "cloud_id")
-        validate.require_name(settings.region, "region")
-        for host_id, agent in settings.agents.items():
-            validate.require_name(host_id, "agents")
-            classes.require(agent.inventory, f"agents.{host_id}.inventory")
-            if SpiffeId.parse(agent.spiffe_id).domain != own.domain:
-                raise validate.invalid_field(
-                    f"agents.{host_id}.spiffe_id", "is another provider's", f"one of {own.domain}"
-                )
-        classes.require_pool(settings.pool, "pool")
-        for endpoint in (*settings.directories, *settings.peers.values()):
-            SpiffeId.parse(endpoint.spiffe_id)
-            validate.require_address(endpoint.address, "address")
-        sheet_documents.from_settings(settings.prices)
-        periods.month(2026, 1, settings.accounts.time_zone)
-        watchers = settings.watchers_max + settings.evacuations.watchers_max
-        if watchers + settings.migrations.estimates_max >= settings.rpc.workers_max:
-            raise validate.invalid_field(
-                "watchers_max",
-                "leaves no thread for calls",
-                "with evacuations.watchers_max and migrations.estimates_max less than "
-                "rpc.workers_max",
-            )
-    except errors.InvalidArgument as error:
-        raise errors.InvalidArgument(
-            "CONFIG_INVALID", f"manager: {error.message}", hint=error.hint
-        ) from error

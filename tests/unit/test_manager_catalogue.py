@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from directory import publications
-from manager import assembly, catalogue, inventory
+from manager import catalogue, checking, inventory
 from manager.accounting import sheet_documents
 from manager.inventory import DISK, MEMORY, VCPUS, HostView
 from manager.settings import Settings
@@ -104,7 +104,7 @@ def test_the_record_of_the_cloud_carries_what_placement_needs() -> None:
 
 
 def test_good_settings_pass() -> None:
-    assembly.check(SETTINGS, OWN)
+    checking.check(SETTINGS, OWN)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
     change: dict[str, object], named: str
 ) -> None:
     with pytest.raises(errors.InvalidArgument, match=named) as caught:
-        assembly.check(replace(SETTINGS, **change), OWN)  # type: ignore[arg-type]
+        checking.check(replace(SETTINGS, **change), OWN)  # type: ignore[arg-type]
     assert caught.value.reason == "CONFIG_INVALID"
 
 

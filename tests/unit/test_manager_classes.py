@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from manager import assembly, capacity, classes, inventory, traits, vms
+from manager import capacity, checking, classes, inventory, traits, vms
 from manager.inventory import HostView, Units
 from manager.settings import Settings
 from manager.settings.hosts import AgentSettings, ClassSettings
@@ -197,7 +197,7 @@ def test_settings_that_admit_nothing_or_pool_what_hosts_have_are_refused(
     made = rig()
     changed = replace(made.settings, pool={name: settings})
     with pytest.raises(errors.InvalidArgument) as caught:
-        assembly.check(changed, SpiffeId.parse(OSAKA))
+        checking.check(changed, SpiffeId.parse(OSAKA))
     assert caught.value.reason == "CONFIG_INVALID"
 
 
@@ -210,7 +210,7 @@ def test_the_example_of_the_documentation_is_one(tmp_path: Path):
         '[manager.identity]\ncertificate = "c"\nkey = "k"\ntrust = "t"\n' + example
     )
     read = config.load(Settings, file, {}, "manager")
-    assembly.check(read, SpiffeId.parse("spiffe://tokyo.example/manager/main"))
+    checking.check(read, SpiffeId.parse("spiffe://tokyo.example/manager/main"))
     assert read.pool == {ADDRESS: ClassSettings(total=64)}
     ssd = read.agents["host-1"].inventory[SSD]
     assert (ssd.allocation_ratio, ssd.step_size) == (1.5, 1024**3)
