@@ -8,9 +8,7 @@ What is checked here needs no knowledge of machines; whose the machine is, its m
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from google.protobuf.message import DecodeError
-
-from watari import errors, identity, validate
+from watari import errors, identity, permit, validate
 from watari.identity import Identity, Role, SpiffeId, TrustStore
 from watari.v1 import common_pb2
 
@@ -56,23 +54,7 @@ def read(
 
     Raises Denied DELEGATION_INVALID, and the errors of a malformed one.
     """
-    try:
-        payload, signer = identity.verify(trust, document, PURPOSE, now=now)
-    except errors.Unauthenticated as error:
-        raise invalid(error.message, "have the machine's tenant sign a new one") from error
-    if signer.role not in (Role.USER, Role.OPERATOR):
-        raise invalid(f"{signer} signed it", "a tenant's user or an operator signs delegations")
-    try:
-        delegation = common_pb2.Delegation.FromString(payload)
-    except DecodeError as error:
-        raise invalid("its payload is no Delegation", "send the contract's message") from error
-    _require_well_formed(delegation)
-    if delegation.delegate != str(delegate):
-        raise invalid(
-            f"it is for {delegation.delegate or 'nobody'}, not for {delegate}",
-            "have it signed for the broker that is asked",
-        )
-    return delegation, signer
+    return permit.prove(_KIND, document, trust, now, delegate=delegate)
 
 
 def require_migration(delegation: common_pb2.Delegation, migration_id: str) -> None:
@@ -106,14 +88,26 @@ def invalid(problem: str, hint: str) -> errors.Denied:
 
 
 def _require_well_formed(delegation: common_pb2.Delegation) -> None:
-    try:
-        validate.require_uuid(delegation.migration_id, "migration_id")
-        validate.require_uuid(delegation.vm_id, "vm_id")
-        validate.require_cloud_id(delegation.from_cloud, "from_cloud")
-        validate.require_count(len(delegation.to_clouds), "to_clouds", CLOUDS_MAX)
-        for cloud_id in delegation.to_clouds:
-            validate.require_cloud_id(cloud_id, "to_clouds")
-        if not delegation.HasField("expires_at"):
-            raise validate.invalid_field("expires_at", "is not set", "say until when it is good")
-    except errors.InvalidArgument as error:
-        raise invalid(error.message, error.hint) from error
+    validate.require_uuid(delegation.migration_id, "migration_id")
+    validate.require_uuid(delegation.vm_id, "vm_id")
+    validate.require_cloud_id(delegation.from_cloud, "from_cloud")
+    validate.require_count(len(delegation.to_clouds), "to_clouds", CLOUDS_MAX)
+    for cloud_id in delegation.to_clouds:
+        validate.require_cloud_id(cloud_id, "to_clouds")
+    if not delegation.HasField("expires_at"):
+        raise validate.invalid_field("expires_at", "is not set", "say until when it is good")
+
+
+def _require_signer(_: common_pb2.Delegation, signer: SpiffeId) -> None:
+    if signer.role not in (Role.USER, Role.OPERATOR):
+        raise invalid(f"{signer} signed it", "a tenant's user or an operator signs delegations")
+
+
+_KIND = permit.Kind(
+    message=common_pb2.Delegation,
+    purpose=PURPOSE,
+    renewal="have the machine's tenant sign a new one",
+    require_well_formed=_require_well_formed,
+    require_signer=_require_signer,
+    invalid=invalid,
+)

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from google.protobuf.message import DecodeError
-
-from watari import errors, identity, validate
+from watari import errors, identity, permit, validate
 from watari.identity import Identity, Role, SpiffeId, TrustStore, validate_domain
 from watari.v1 import common_pb2
 
@@ -80,24 +78,7 @@ def read(
 
     Raises Denied MANDATE_INVALID, and the errors of a malformed signature.
     """
-    try:
-        payload, signer = identity.verify(trust, document, PURPOSE, now=now)
-    except errors.Unauthenticated as error:
-        raise invalid(error.message, "have the machine's tenant sign a new one") from error
-    if signer.role not in (Role.USER, Role.OPERATOR):
-        raise invalid(f"{signer} signed it", "a tenant's user or an operator signs mandates")
-    try:
-        mandate = common_pb2.ReservationMandate.FromString(payload)
-    except DecodeError as error:
-        raise invalid("its payload is no ReservationMandate", "send the contract's message") from (
-            error
-        )
-    _require_well_formed(mandate)
-    if mandate.delegate != str(delegate):
-        raise invalid(
-            f"it is for {mandate.delegate or 'nobody'}, not for {delegate}",
-            "have it signed for the broker that is asked",
-        )
+    mandate, signer = permit.prove(_KIND, document, trust, now, delegate=delegate)
     _require_alive(mandate, now)
     return mandate, signer
 
@@ -125,18 +106,30 @@ def _require_alive(mandate: common_pb2.ReservationMandate, now: datetime) -> Non
 
 
 def _require_well_formed(mandate: common_pb2.ReservationMandate) -> None:
-    try:
-        for field in ("reservation_id", "migration_id", "vm_id"):
-            validate.require_uuid(getattr(mandate, field), field)
-        validate.require_cloud_id(mandate.from_cloud, "from_cloud")
-        validate_domain(mandate.tenant_domain)
-        validate.require_text(mandate.tenant, "tenant", bytes_max=TENANT_BYTES_MAX, empty=False)
-        if not mandate.to_clouds:
-            raise validate.invalid_field("to_clouds", "is empty", "name who may be asked to hold")
-        validate.require_count(len(mandate.to_clouds), "to_clouds", CLOUDS_MAX)
-        for cloud_id in mandate.to_clouds:
-            validate.require_cloud_id(cloud_id, "to_clouds")
-        if not mandate.HasField("expires_at"):
-            raise validate.invalid_field("expires_at", "is not set", "say until when it is good")
-    except errors.InvalidArgument as error:
-        raise invalid(error.message, error.hint) from error
+    for field in ("reservation_id", "migration_id", "vm_id"):
+        validate.require_uuid(getattr(mandate, field), field)
+    validate.require_cloud_id(mandate.from_cloud, "from_cloud")
+    validate_domain(mandate.tenant_domain)
+    validate.require_text(mandate.tenant, "tenant", bytes_max=TENANT_BYTES_MAX, empty=False)
+    if not mandate.to_clouds:
+        raise validate.invalid_field("to_clouds", "is empty", "name who may be asked to hold")
+    validate.require_count(len(mandate.to_clouds), "to_clouds", CLOUDS_MAX)
+    for cloud_id in mandate.to_clouds:
+        validate.require_cloud_id(cloud_id, "to_clouds")
+    if not mandate.HasField("expires_at"):
+        raise validate.invalid_field("expires_at", "is not set", "say until when it is good")
+
+
+def _require_signer(_: common_pb2.ReservationMandate, signer: SpiffeId) -> None:
+    if signer.role not in (Role.USER, Role.OPERATOR):
+        raise invalid(f"{signer} signed it", "a tenant's user or an operator signs mandates")
+
+
+_KIND = permit.Kind(
+    message=common_pb2.ReservationMandate,
+    purpose=PURPOSE,
+    renewal="have the machine's tenant sign a new one",
+    require_well_formed=_require_well_formed,
+    require_signer=_require_signer,
+    invalid=invalid,
+)

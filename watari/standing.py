@@ -16,9 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from google.protobuf.message import DecodeError
-
-from watari import delegation, errors, identity, validate
+from watari import delegation, identity, permit, validate
 from watari.delegation import invalid
 from watari.identity import Identity, Role, SpiffeId, TrustStore
 from watari.v1 import common_pb2
@@ -127,26 +125,7 @@ def read(
     """
     if document.ByteSize() > DOCUMENT_BYTES_MAX:
         raise invalid(f"it is larger than {DOCUMENT_BYTES_MAX} bytes", "name fewer machines")
-    try:
-        payload, signer = identity.verify(
-            trust, document, PURPOSE, now=now, allow_expired_at=seen_at
-        )
-    except errors.Unauthenticated as error:
-        raise invalid(error.message, "have the tenant sign a new one: watari policy put") from error
-    try:
-        message = common_pb2.StandingDelegation.FromString(payload)
-    except DecodeError as error:
-        raise invalid("its payload is no StandingDelegation", "send the contract's message") from (
-            error
-        )
-    _require_well_formed(message)
-    _require_signer(message, signer)
-    if message.delegate != str(delegate):
-        raise invalid(
-            f"it is for {message.delegate or 'nobody'}, not for {delegate}",
-            "have it signed for the broker that is asked",
-        )
-    return Standing(message, signer)
+    return Standing(*permit.prove(_KIND, document, trust, now, delegate=delegate, seen_at=seen_at))
 
 
 def require_alive(message: common_pb2.StandingDelegation, now: datetime) -> None:
@@ -174,27 +153,34 @@ def _require_signer(message: common_pb2.StandingDelegation, signer: SpiffeId) ->
 
 
 def _require_well_formed(message: common_pb2.StandingDelegation) -> None:
+    validate.require_uuid(message.delegation_id, "delegation_id")
+    for name, most in (("tenant_domain", 253), ("tenant", TENANT_BYTES_MAX)):
+        validate.require_text(getattr(message, name), name, bytes_max=most, empty=False)
+    validate.require_count(len(message.vm_ids), "vm_ids", MACHINES_MAX)
+    for vm_id in message.vm_ids:
+        validate.require_uuid(vm_id, "vm_ids")
+    for field in ("from_clouds", "to_clouds"):
+        clouds = getattr(message, field)
+        validate.require_range(len(clouds), f"clouds in {field}", 1, CLOUDS_MAX)
+        for cloud_id in clouds:
+            validate.require_cloud_id(cloud_id, field)
+    validate.require_range(message.moves_max, "moves_max", 1, MOVES_MAX)
+    validate.require_range(
+        message.window_seconds, "window_seconds", WINDOW_SECONDS_MIN, WINDOW_SECONDS_MAX
+    )
+    if not message.HasField("expires_at"):
+        raise validate.invalid_field("expires_at", "is not set", "say until when it is good")
     try:
-        validate.require_uuid(message.delegation_id, "delegation_id")
-        for name, most in (("tenant_domain", 253), ("tenant", TENANT_BYTES_MAX)):
-            validate.require_text(getattr(message, name), name, bytes_max=most, empty=False)
-        validate.require_count(len(message.vm_ids), "vm_ids", MACHINES_MAX)
-        for vm_id in message.vm_ids:
-            validate.require_uuid(vm_id, "vm_ids")
-        for field in ("from_clouds", "to_clouds"):
-            clouds = getattr(message, field)
-            validate.require_range(len(clouds), f"clouds in {field}", 1, CLOUDS_MAX)
-            for cloud_id in clouds:
-                validate.require_cloud_id(cloud_id, field)
-        validate.require_range(message.moves_max, "moves_max", 1, MOVES_MAX)
-        validate.require_range(
-            message.window_seconds, "window_seconds", WINDOW_SECONDS_MIN, WINDOW_SECONDS_MAX
-        )
-        if not message.HasField("expires_at"):
-            raise validate.invalid_field("expires_at", "is not set", "say until when it is good")
-        try:
-            message.expires_at.ToDatetime(tzinfo=UTC)
-        except (ValueError, OverflowError) as error:
-            raise validate.invalid_field("expires_at", "is no moment", "a date") from error
-    except errors.InvalidArgument as error:
-        raise invalid(error.message, error.hint) from error
+        message.expires_at.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise validate.invalid_field("expires_at", "is no moment", "a date") from error
+
+
+_KIND = permit.Kind(
+    message=common_pb2.StandingDelegation,
+    purpose=PURPOSE,
+    renewal="have the tenant sign a new one: watari policy put",
+    require_well_formed=_require_well_formed,
+    require_signer=_require_signer,
+    invalid=invalid,
+)
