@@ -134,8 +134,9 @@ class Catalogue:
 
     def _awaited(self, revision_min: int) -> Snapshot | None:
         def settled() -> bool:
-            if self._snapshot is None:
-                return self._failure is not None or self._stopped.is_set()
+            if self._snapshot is None:  # once anything was read it comes in a moment
+                failed = self._failure is not None and not self._dirty
+                return failed or self._stopped.is_set()
             return self._snapshot.revision >= revision_min or self._stopped.is_set()
 
         settings = self._settings
@@ -206,17 +207,21 @@ class Catalogue:
         and to be watched.
         """
         deadline = self._clock.monotonic() + self._settings.read_seconds_max
+        problem: errors.WatariError | None = None
         for source in self._sources:
             try:
                 found = reading.read(source, self._settings, self._clock, deadline)
             except errors.WatariError as error:
                 _log.warning("directory.read_failed", directory=source.name, problem=str(error))
-                self._fail(error)
+                problem = error
                 continue
             self._take(found)
+            problem = None
             if found.fresh:
                 return True
             _log.warning("directory.read_of_the_past", directory=source.name)
+        if problem is not None:  # not before: who waits is served by the next directory
+            self._fail(problem)
         return False
 
     def _fail(self, error: errors.WatariError) -> None:
