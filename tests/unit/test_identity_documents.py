@@ -29,7 +29,7 @@ def refused(signer, document, **how) -> str:
     return caught.value.reason
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=300))
 def test_a_signed_payload_comes_back_with_its_signer(signer, payload):
     document = identity.sign(signer, payload, "grant")
@@ -54,7 +54,8 @@ def test_bytes_do_not_move_between_purpose_and_payload():
 def test_an_altered_payload_or_signature_is_refused(signer):
     for part in ("payload", "signature"):
         document = identity.sign(signer, b"payload", "grant")
-        setattr(document, part, getattr(document, part)[:-1] + b"\x00")
+        content = getattr(document, part)
+        setattr(document, part, content[:-1] + bytes([content[-1] ^ 1]))
         assert refused(signer, document) == "SIGNATURE_INVALID"
 
 

@@ -116,13 +116,16 @@ def test_a_root_is_no_party(federation, store):
     assert reason(store, root) == "PEER_UNAUTHENTICATED"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=200) | st.binary(max_size=50).map(lambda part: b"-----BEGIN" + part))
 def test_bytes_that_are_no_certificate_are_refused(store, raw):
     assert reason(store, raw) == "PEER_UNAUTHENTICATED"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=200,
+)
 @given(data=st.data())
 def test_a_certificate_with_a_flipped_bit_in_its_signed_part_is_refused(federation, store, data):
     good = leaves.der(federation.party(MANAGER).cert_pem)

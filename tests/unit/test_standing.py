@@ -185,5 +185,5 @@ def test_each_document_is_another_to_remember(parties: Federation) -> None:
     assert standing.digest(one) == standing.digest(one)
     assert standing.digest(one) != standing.digest(other)
     other.CopyFrom(one)
-    other.signature = one.signature[:-1] + b"\0"
+    other.signature = one.signature[:-1] + bytes([one.signature[-1] ^ 1])
     assert standing.digest(one) != standing.digest(other)

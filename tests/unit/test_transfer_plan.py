@@ -28,7 +28,9 @@ MIB = 1024 * 1024
 
 WRITES = st.lists(st.tuples(st.integers(0, 4 * MIB), st.integers(1, 300_000)), max_size=6)
 ON_TMP_PATH = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=40,
+    deadline=None,
 )
 
 
