@@ -1,7 +1,6 @@
 """Pings beside the data tell how long frames queue on the way."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,9 +8,10 @@ import grpc
 import pytest
 
 from agent.transfer.probing import ANSWERED, PROBE_SECONDS, PROBES_UNDER_WAY_MAX, Prober
-from watari.clock import FakeClock
+from watari.clock import FAKE_POLL_SECONDS, FakeClock
 
 ROUND_TRIP = 0.2
+WAIT_SECONDS_MAX = 30.0
 
 
 class Answer(grpc.RpcError):
@@ -57,50 +57,68 @@ class Ping:
             callback(self)
 
 
+class Rounds(FakeClock):
+    """Time of which a waiter notices nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waits, self._let = threading.Semaphore(0), threading.Semaphore(0)
+
+    def wait(self, event: threading.Event, timeout_seconds: float) -> bool:
+        """Returns when the test says that it is time, or the event is set."""
+        self._waits.release()
+        while not event.is_set():
+            if self._let.acquire(timeout=FAKE_POLL_SECONDS):
+                break
+        return event.is_set()
+
+    def await_waiting(self) -> None:
+        """Returns when it waits, once for each time that it does."""
+        assert self._waits.acquire(timeout=WAIT_SECONDS_MAX), "it does not wait"
+
+    def let_go(self) -> None:
+        """Ends one wait, and returns when the next one has begun."""
+        self._let.release()
+        self.await_waiting()
+
+
 class Bench:
     """A prober, its clock and the pings that it sent."""
 
     def __init__(self) -> None:
-        self.clock = FakeClock()
+        self.clock = Rounds()
         self.sent: list[Ping] = []
         self.prober = Prober(self._ping, ROUND_TRIP, self.clock)
+
+    @contextmanager
+    def probing(self) -> Iterator[None]:
+        """The prober waits for the moment of its first ping when the block begins."""
+        with self.prober.probing():
+            self.clock.await_waiting()
+            yield
 
     def _ping(self) -> Ping:
         self.sent.append(Ping())
         return self.sent[-1]
 
+    def pass_time(self) -> None:
+        """Until it was time for a ping and the prober waits again."""
+        self.clock.advance(PROBE_SECONDS)
+        self.clock.let_go()
+
     def next(self) -> Ping:
         """The ping that is sent when it is time for one."""
         count = len(self.sent)
-        self.pass_time(PROBE_SECONDS)
-        until = time.monotonic() + 5
-        while len(self.sent) == count:
-            assert time.monotonic() < until, "no ping"
-            time.sleep(0.001)
-        time.sleep(0.01)  # until it waits again
+        self.pass_time()
+        assert len(self.sent) == count + 1
         return self.sent[-1]
-
-    def pass_time(self, seconds: float) -> None:
-        self.clock.advance(seconds)
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     made = Bench()
-    with made.prober.probing():
-        time.sleep(0.02)
+    with made.probing():
         yield made
-
-
-@contextmanager
-def delayed(bench: Bench, *seconds: float) -> Iterator[None]:
-    """Pings that take so much longer than the round trip each."""
-    for each in seconds:
-        ping = bench.next()
-        with bench.clock._changed:
-            bench.clock._elapsed += ROUND_TRIP + each
-        ping.answer()
-    yield
 
 
 def test_without_a_ping_nothing_is_known(bench: Bench) -> None:
@@ -113,16 +131,18 @@ def test_without_a_ping_nothing_is_known(bench: Bench) -> None:
 def test_the_latest_of_the_pings_counts_once(
     bench: Bench, delays: list[float], found: float
 ) -> None:
-    with delayed(bench, *delays):
-        assert bench.prober.take_queued_seconds() == pytest.approx(found)
-        assert bench.prober.take_queued_seconds() is None
+    for each in delays:
+        ping = bench.next()
+        bench.clock.advance(ROUND_TRIP + each)
+        ping.answer()
+    assert bench.prober.take_queued_seconds() == pytest.approx(found)
+    assert bench.prober.take_queued_seconds() is None
 
 
 def test_a_ping_that_is_not_back_yet_tells_how_long_it_waits_already(bench: Bench) -> None:
     bench.next()
     assert bench.prober.take_queued_seconds() is None, "it is not late yet"
-    with bench.clock._changed:
-        bench.clock._elapsed += ROUND_TRIP + 0.5
+    bench.clock.advance(ROUND_TRIP + 0.5)
     assert bench.prober.take_queued_seconds() == pytest.approx(0.5)
 
 
@@ -137,8 +157,7 @@ def test_a_ping_that_failed_says_nothing(bench: Bench, code: grpc.StatusCode) ->
 def test_no_more_are_sent_than_may_be_unanswered(bench: Bench) -> None:
     for _ in range(PROBES_UNDER_WAY_MAX):
         bench.next()
-    bench.pass_time(PROBE_SECONDS)
-    time.sleep(0.02)
+    bench.pass_time()
     assert len(bench.sent) == PROBES_UNDER_WAY_MAX
     bench.sent[0].answer()
     bench.next()
@@ -147,8 +166,7 @@ def test_no_more_are_sent_than_may_be_unanswered(bench: Bench) -> None:
 
 def test_what_is_under_way_at_the_end_is_cancelled() -> None:
     bench = Bench()
-    with bench.prober.probing():
-        time.sleep(0.02)
+    with bench.probing():
         first, second = bench.next(), bench.next()
         first.answer()
     assert (first.cancelled(), second.cancelled()) == (False, True)
