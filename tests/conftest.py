@@ -29,6 +29,9 @@ HUB = "hub.example"
 STRANGER = "stranger.example"
 """A provider with a CA that nobody has accepted."""
 
+PARTY_SECONDS = 6 * 3600.0
+"""How long certificates of a federation's parties are valid: longer than any run of the suite."""
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
@@ -82,7 +85,9 @@ class Federation:
         """The identity of `spiffe://<domain>/<role>/<name>`, issued by its own provider."""
         if spiffe_id not in self._parties:
             parsed = SpiffeId.parse(spiffe_id)
-            self._parties[spiffe_id] = self.issue(parsed, self.authorities[parsed.domain])
+            self._parties[spiffe_id] = self.issue(
+                parsed, self.authorities[parsed.domain], PARTY_SECONDS
+            )
         return self._parties[spiffe_id]
 
     def issue(

@@ -8,10 +8,12 @@ from concurrent import futures
 import psutil
 import pytest
 
-from tests.support.rpc_catalogue import ALICE, DIRECTORY, Catalogue, get
+from tests.support.rpc_catalogue import ALICE, DIRECTORY, Ahead, Catalogue, get
 from watari import errors, rpc
 from watari.identity import SpiffeId
 from watari.v1 import directory_pb2, directory_pb2_grpc
+
+HOUR = 3600
 
 
 def test_a_pool_keeps_one_connection_a_target_and_lets_the_oldest_go(federation, target):
@@ -54,37 +56,38 @@ def test_a_call_that_runs_when_its_pool_is_closed_ends_by_itself(federation, tar
 
     def answer():
         entered.set()
-        release.wait(10)
+        release.wait(60)
         return directory_pb2.GetRecordResponse(revision=3)
 
     catalogue.behaviour = answer
     stub = directory_pb2_grpc.DirectoryServiceStub(pool.get(target))
     with futures.ThreadPoolExecutor(1) as threads:
         running = threads.submit(get, stub)
-        assert entered.wait(5)
+        assert entered.wait(30)
         pool.close()
         release.set()
-        assert running.result(5).revision == 3
+        assert running.result(30).revision == 3
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_stub_shows_the_certificate_of_now(own_federation, serve, streaming):
     """Its first connection shows one that has run out meanwhile."""
+    own_federation.clock = Ahead()
     party = SpiffeId.parse(ALICE)
-    own = own_federation.issue(party, own_federation.authorities[party.domain], valid_seconds=2)
+    own = own_federation.issue(party, own_federation.authorities[party.domain], HOUR)
     add = directory_pb2_grpc.add_DirectoryServiceServicer_to_server
     target = serve(DIRECTORY, lambda server: add(Catalogue(), server), identities=own_federation)
     stub = directory_pb2_grpc.DirectoryServiceStub(rpc.ChannelPool(own).get(target))
     assert get(stub).revision == 7
-    time.sleep(2.5)
+    own_federation.clock.ahead_seconds = 2 * HOUR
     with pytest.raises(errors.Unauthenticated):
         get(stub)
-    own.replace(*own_federation.authorities[party.domain].issue(party))
+    own.replace(*own_federation.authorities[party.domain].issue(party, 3 * HOUR))
     if not streaming:
         assert get(stub).revision == 7
         return
     request = directory_pb2.WatchRecordsRequest(after_revision=1)
-    with rpc.stream(stub.WatchRecords, request, timeout_seconds=5) as responses:
+    with rpc.stream(stub.WatchRecords, request, timeout_seconds=30) as responses:
         assert next(responses)
 
 
@@ -104,7 +107,7 @@ def test_a_channel_that_was_let_go_disconnects_once_nobody_uses_it(federation, t
     assert connections(target) == 1
     pool.close()
     del stub
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while connections(target) and time.monotonic() < until:
         gc.collect()
         time.sleep(0.02)

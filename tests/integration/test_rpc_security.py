@@ -1,27 +1,18 @@
 """Who gets through mutual TLS and the guard, and who does not."""
 
 import socket
-from datetime import timedelta
 
 import grpc
 import pytest
 
+from tests.conftest import PARTY_SECONDS
+from tests.support.rpc_catalogue import Ahead
 from watari import errors, identity, rpc
-from watari.clock import SystemClock
 from watari.identity import SpiffeId
 from watari.v1 import agent_pb2, agent_pb2_grpc, manager_pb2, manager_pb2_grpc
 
 MANAGER = "spiffe://tokyo.example/manager/main"
 ALICE = "spiffe://tokyo.example/user/alice"
-
-
-class Ahead(SystemClock):
-    """A clock that can be set forward."""
-
-    ahead_seconds = 0
-
-    def now(self):
-        return super().now() + timedelta(seconds=self.ahead_seconds)
 
 
 class Cloud(manager_pb2_grpc.ManagerServiceServicer):
@@ -184,7 +175,7 @@ def test_a_certificate_that_expires_ends_the_calls_on_a_connection_that_is_open(
         stub = manager_pb2_grpc.ManagerServiceStub(channel)
         request = manager_pb2.GetCloudStatusRequest()
         assert rpc.call(stub.GetCloudStatus, request) is not None
-        own_federation.clock.ahead_seconds = 7200
+        own_federation.clock.ahead_seconds = PARTY_SECONDS + 1
         with pytest.raises(errors.Unauthenticated, match="valid from"):
             rpc.call(stub.GetCloudStatus, request)
 

@@ -1,12 +1,23 @@
 """A service whose answers a test chooses, for tests of the calls themselves."""
 
 import threading
+from datetime import timedelta
 
 from watari import errors, logs, rpc
+from watari.clock import SystemClock
 from watari.v1 import directory_pb2, directory_pb2_grpc
 
 DIRECTORY = "spiffe://tokyo.example/directory/main"
 ALICE = "spiffe://osaka.example/user/alice"
+
+
+class Ahead(SystemClock):
+    """A clock that can be set forward."""
+
+    ahead_seconds = 0
+
+    def now(self):
+        return super().now() + timedelta(seconds=self.ahead_seconds)
 
 
 class Catalogue(directory_pb2_grpc.DirectoryServiceServicer):
