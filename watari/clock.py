@@ -96,7 +96,7 @@ class FakeClock:
                 self._sleepers -= 1
         return event.is_set()
 
-    def await_sleepers(self, count: int, timeout_seconds: float = 5.0) -> None:
+    def await_sleepers(self, count: int, timeout_seconds: float = 30.0) -> None:
         """Block, in real time, until `count` threads sleep or wait; else AssertionError."""
         with self._changed:
             arrived = self._changed.wait_for(lambda: self._sleepers >= count, timeout_seconds)

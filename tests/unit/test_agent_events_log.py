@@ -249,7 +249,7 @@ def test_no_entry_is_lost_or_numbered_twice_when_the_process_is_killed(tmp_path:
             [sys.executable, "-c", APPENDING, str(tmp_path)], stdout=subprocess.PIPE, text=True
         )
         assert child.stdout is not None
-        told.append(int(child.stdout.readline()))
+        told += [int(child.stdout.readline()) for _ in range(1 + round_)]
         time.sleep(0.01 * round_)
         child.send_signal(signal.SIGKILL)
         told += [int(line) for line in child.stdout.read().split("\n")[:-1]]

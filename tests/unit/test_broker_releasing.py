@@ -7,7 +7,7 @@ from collections.abc import Callable
 from broker.releasing import WORKERS_MAX, Releasing
 from watari import errors
 
-SECONDS_MAX = 10.0
+SECONDS_MAX = 30.0
 
 
 def eventually(condition: Callable[[], bool]) -> None:

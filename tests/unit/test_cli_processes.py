@@ -86,8 +86,8 @@ def test_a_process_that_ended_is_not_running_even_before_it_is_reaped() -> None:
 
 def test_stopping_asks_first_and_returns_when_it_is_done() -> None:
     with sleeper() as process:
-        assert processes.stop([identified(process)], CLOCK, grace_seconds=5, kill_seconds=1) == []
-        assert process.wait(5) == -15
+        assert processes.stop([identified(process)], CLOCK, grace_seconds=30, kill_seconds=1) == []
+        assert process.wait(30) == -15
 
 
 def test_a_process_that_does_not_listen_is_killed() -> None:
@@ -97,9 +97,9 @@ def test_a_process_that_does_not_listen_is_killed() -> None:
     )
     with sleeper(stubborn) as process:
         running = identified(process)
-        killed = processes.stop([running], CLOCK, grace_seconds=0.1, kill_seconds=5)
+        killed = processes.stop([running], CLOCK, grace_seconds=0.1, kill_seconds=30)
         assert killed == [running]
-        assert process.wait(5) == -9
+        assert process.wait(30) == -9
 
 
 def test_a_process_whose_starter_was_killed_before_recording_it_is_found_all_the_same(
@@ -110,7 +110,7 @@ def test_a_process_whose_starter_was_killed_before_recording_it_is_found_all_the
         found = processes.find(tmp_path / "none.json", settings)
         assert found == identified(process)
         assert processes.find(tmp_path / "none.json", tmp_path / "tool.tom") is None
-        processes.stop([found], CLOCK, grace_seconds=5, kill_seconds=1)
+        processes.stop([found], CLOCK, grace_seconds=30, kill_seconds=1)
 
 
 def test_a_started_process_is_detached_recorded_and_logs_to_its_file(tmp_path: Path) -> None:
@@ -124,9 +124,9 @@ def test_a_started_process_is_detached_recorded_and_logs_to_its_file(tmp_path: P
     processes.start("tool", tmp_path / "tool.toml", log, record, environ)
     running = processes.find(record, NOWHERE)
     assert running is not None
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not log.read_text() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert log.read_text() == f"['--config', '{tmp_path}/tool.toml'] True\n"
-    processes.stop([running], CLOCK, grace_seconds=5, kill_seconds=1)
+    processes.stop([running], CLOCK, grace_seconds=30, kill_seconds=1)
     assert processes.find(record, NOWHERE) is None

@@ -267,7 +267,7 @@ def test_many_threads_never_get_more_than_the_quota(rig: Rig):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert sorted(outcomes) == ["QUOTA_EXCEEDED"] * 11 + ["held"] * 5
 
 

@@ -186,7 +186,7 @@ def test_thirty_two_threads_for_the_last_units_never_get_more_than_there_is(rig:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert outcomes.count("held") == VCPUS
     assert outcomes.count("INSUFFICIENT_CAPACITY") == 32 - VCPUS
     assert rig.held() == VCPUS
@@ -220,7 +220,7 @@ def test_confirmation_and_expiry_at_the_same_moment_have_one_winner(rig: Rig):
         ready.wait()
         rig.clock.advance(10)
         rig.reservations.expire_due()
-        thread.join(10)
+        thread.join(60)
         state = rig.reservations.get(asked.reservation_id, TOKYO).state
         assert (outcome[0], state) in [
             (State.CONFIRMED, State.CONFIRMED),

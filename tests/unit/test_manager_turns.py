@@ -8,7 +8,7 @@ import pytest
 
 from manager.turns import Turns
 
-WAIT_SECONDS_MAX = 10.0
+WAIT_SECONDS_MAX = 30.0
 
 
 class Interrupt(BaseException):

@@ -58,7 +58,7 @@ def waiting(board: Board) -> Iterator["Future[Task | None]"]:
         with pytest.raises(TimeoutError):
             asked.result(0.1)
         yield asked
-        asked.result(5)
+        asked.result(30)
 
 
 def test_a_board_of_nothing_is_finished_once_somebody_has_looked() -> None:
@@ -230,7 +230,7 @@ def test_workers_that_wait_get_the_transfers_first_error() -> None:
         failure.fail(errors.DataLoss("DISK_IO", "later"))
         for each in workers:
             with pytest.raises(errors.Cancelled):
-                each.result(5)
+                each.result(30)
     with pytest.raises(errors.Cancelled):
         board.next()
 
@@ -252,6 +252,6 @@ def test_many_workers_share_the_units_and_end_together() -> None:
 
     with ThreadPoolExecutor(6) as pool:
         for each in [pool.submit(work) for _ in range(6)]:
-            each.result(20)
+            each.result(60)
     assert sorted(looked) == [unit.offset for unit in units]
     assert board.finished

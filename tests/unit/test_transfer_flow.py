@@ -15,6 +15,7 @@ from agent.transfer.watchdog import Watchdog
 from watari import errors
 from watari.clock import FakeClock, SystemClock
 
+WAIT_SECONDS_MAX = 30.0
 BROKEN = errors.DataLoss("DISK_IO", "broken")
 
 
@@ -34,7 +35,7 @@ def waiting(call: Callable[[], object]) -> Iterator[list[object]]:
     thread.join(0.1)
     assert thread.is_alive()
     yield results
-    thread.join(1)
+    thread.join(WAIT_SECONDS_MAX)
     assert not thread.is_alive()
 
 
@@ -168,7 +169,7 @@ def test_a_transfer_in_which_nothing_moves_is_failed_and_one_that_moves_is_not(m
             clock.advance(40)
             time.sleep(0.02)
         assert failure.error is None
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + WAIT_SECONDS_MAX
         while failure.error is None and time.monotonic() < give_up:
             clock.advance(31)
             time.sleep(0.02)

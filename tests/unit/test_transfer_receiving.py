@@ -34,6 +34,7 @@ from watari.v1 import common_pb2
 
 KEYS = SessionKeys(b"s" * 32, b"transcript", 128)
 END = frames.End()
+WAIT_SECONDS_MAX = 30.0
 
 
 @pytest.fixture
@@ -285,12 +286,12 @@ class Paused:
         self.error: errors.WatariError | None = None
         self._thread = threading.Thread(target=self._run, args=(receiving, session, sent, number))
         self._thread.start()
-        assert self.paused.wait(5)
+        assert self.paused.wait(WAIT_SECONDS_MAX)
 
     def join(self) -> None:
         """Lets it go on to its end."""
         self.go_on.set()
-        self._thread.join(5)
+        self._thread.join(WAIT_SECONDS_MAX)
         assert not self._thread.is_alive()
 
     def _run(
@@ -305,7 +306,7 @@ class Paused:
     def _messages(self, sealed: Iterator[bytes]) -> Iterator[bytes]:
         yield next(sealed)
         self.paused.set()
-        self.go_on.wait(5)
+        self.go_on.wait(WAIT_SECONDS_MAX)
         yield from sealed
 
 
@@ -318,7 +319,7 @@ def test_a_manifest_that_comes_before_the_last_frames_waits_for_them(
     waiting.join(0.1)
     assert waiting.is_alive()
     stream.join()
-    waiting.join(5)
+    waiting.join(WAIT_SECONDS_MAX)
     assert not waiting.is_alive()
     receiving.complete(session.manifest([0, 2]))
 
@@ -350,11 +351,11 @@ def test_closing_cuts_the_streams_and_waits_until_they_write_no_more(
     stream = Paused(receiving, session, data(CONTENT[:LEAF_BYTES]), data(CONTENT[-1:]), END)
     closing = threading.Thread(target=receiving.close)
     closing.start()
-    assert stream.cut.wait(5)
+    assert stream.cut.wait(WAIT_SECONDS_MAX)
     closing.join(0.1)
     assert closing.is_alive()
     stream.join()
-    closing.join(5)
+    closing.join(WAIT_SECONDS_MAX)
     assert not closing.is_alive()
     assert isinstance(stream.error, errors.NotFound)
     assert receiving.problem is None

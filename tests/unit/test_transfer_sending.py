@@ -21,6 +21,7 @@ from agent.transfer.streams import FRAMES_AHEAD_FIRST, DataStream
 from watari import errors
 from watari.clock import FakeClock, SystemClock
 
+WAIT_SECONDS_MAX = 30.0
 FRAME = frames.Data(0, 0, LEAF_BYTES, (WHOLE_LEAF,), b"d" * 32, bytes(LEAF_BYTES), False)
 FRAME_BYTES = frames.message_bytes(FRAME)
 LARGE = frames.Data(
@@ -143,7 +144,9 @@ def test_pings_go_beside_the_data_over_a_long_way(round_trip: float, pinged: boo
     made = Sending(source, TransferSettings(), steering, throttle, meter, failure, clock)
     route: Any = SimpleNamespace(connections=SimpleNamespace(ping=ping), credit_bytes=1 << 24)
     with made._piloted(None, None, route):  # type: ignore[arg-type]
-        time.sleep(0.15)
+        until = time.monotonic() + (WAIT_SECONDS_MAX if pinged else 0.15)
+        while not pings and time.monotonic() < until:
+            time.sleep(0.01)
     assert bool(pings) is pinged
     assert all(each.cancelled() for each in pings)
     count = len(pings)

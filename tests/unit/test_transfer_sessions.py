@@ -55,7 +55,7 @@ def behind_another_call(
         time.sleep(0.1)
         yield results
         assert results == []
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 

@@ -22,7 +22,7 @@ from tests.support.leaves import KEYS
 from watari import errors
 
 LEAVES = 64
-SECONDS_MAX = 10
+SECONDS_MAX = 30
 DIGEST = b"d" * 32
 BROKEN = errors.DataLoss("DISK_IO", "broken")
 
