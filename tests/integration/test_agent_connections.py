@@ -17,6 +17,7 @@ from agent.transfer import dataplane, dataport
 from agent.transfer.dataplane import WARM_BYTES, WARM_SECONDS_MIN, Connections, StreamId
 from agent.transfer.keys import PROOF_BYTES
 from tests.conftest import OSAKA, TOKYO, Federation
+from tests.support.processes import free_port
 from watari import errors
 from watari.clock import FakeClock, SystemClock
 from watari.identity import Identity
@@ -25,7 +26,7 @@ from watari.v1 import common_pb2
 SENDER = f"spiffe://{TOKYO}/agent/host1"
 RECEIVER = f"spiffe://{OSAKA}/agent/host1"
 OTHER = f"spiffe://{OSAKA}/agent/host2"
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 30.0
 
 Listen = Callable[..., common_pb2.Endpoint]
 
@@ -78,9 +79,7 @@ def said(channel: grpc.Channel) -> list[bytes]:
 
 def nobody() -> common_pb2.Endpoint:
     """An address that refuses connections."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return common_pb2.Endpoint(address=f"127.0.0.1:{probe.getsockname()[1]}")
+    return common_pb2.Endpoint(address=f"127.0.0.1:{free_port()}")
 
 
 @pytest.mark.parametrize("tls", ["", RECEIVER], ids=["plain", "mutual TLS"])
@@ -157,7 +156,7 @@ def connected(endpoint: common_pb2.Endpoint) -> int:
 
 
 def await_connections(endpoint: common_pb2.Endpoint, left: int) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while connected(endpoint) > left and time.monotonic() < until:
         gc.collect()
     assert connected(endpoint) == left
@@ -265,7 +264,7 @@ def test_the_round_trip_is_that_of_a_ping_without_the_time_to_connect(
 ) -> None:
     connections, pings = pinged(connecting, 0.25, ahead=0)
     assert connections.round_trip_seconds() == pytest.approx(0.25)
-    peers, sizes = zip(*(pings.came.get(timeout=5) for _ in range(2)), strict=True)
+    peers, sizes = zip(*(pings.came.get(timeout=30) for _ in range(2)), strict=True)
     assert len(set(peers)) == 1
     assert sizes == (0, 0)
 
@@ -287,7 +286,7 @@ def test_over_a_long_way_connections_are_given_padding_meanwhile(
     monkeypatch.setattr(dataplane.socket, "create_connection", connect_slowly)
     connections, pings = pinged(ahead=ahead)
     connections.round_trip_seconds()
-    came = [pings.came.get(timeout=5) for _ in range(2 + ahead + ahead * far)]
+    came = [pings.came.get(timeout=30) for _ in range(2 + ahead + ahead * far)]
     assert len({peer for peer, _ in came}) == 1 + ahead, "each has a connection of its own"
     padded = [peer for peer, size in came if size]
     assert {size for _, size in came} <= {0, WARM_BYTES}
@@ -300,8 +299,8 @@ def test_a_ping_beside_the_streams_goes_over_the_connection_that_was_measured(
 ) -> None:
     connections, pings = pinged(ahead=1)
     connections.round_trip_seconds()
-    assert connections.ping().result(5) == b""
-    came = [pings.came.get(timeout=5) for _ in range(4)]
+    assert connections.ping().result(30) == b""
+    came = [pings.came.get(timeout=30) for _ in range(4)]
     peers = [peer for peer, _ in came]
     assert peers.count(came[-1][0]) == 3
 

@@ -24,6 +24,7 @@ from watari import clock, errors, failpoint, identity, rpc
 from watari.settings import IdentitySettings
 from watari.v1 import agent_pb2, agent_pb2_grpc, common_pb2
 
+WAIT_SECONDS_MAX = 60.0
 UNUSED = IdentitySettings(Path("unused"), Path("unused"), Path("unused"))
 
 
@@ -51,7 +52,9 @@ class Wicked(TransferService):
 class Both:
     """A source and a wicked destination in this process."""
 
-    def __init__(self, federation: Federation, folder: Path, serve: Serve) -> None:
+    def __init__(
+        self, federation: Federation, folder: Path, serve: Serve, stall_seconds_max: float
+    ) -> None:
         self.federation = federation
         self.folder = folder
         transfer = TransferSettings(credit_bytes=2 * MIB)
@@ -80,7 +83,7 @@ class Both:
             host_id="host1",
             manager=SENDING_MANAGER,
             shelf=folder / "tokyo",
-            transfer=TransferSettings(stall_seconds_max=1, sending_max=1),
+            transfer=TransferSettings(stall_seconds_max=stall_seconds_max, sending_max=1),
         )
         own = federation.party(str(SENDER))
         self.jobs = Jobs(self.shelf, no_hooks(), own, settings, clock.SystemClock())
@@ -133,8 +136,16 @@ class Both:
 
 
 @pytest.fixture
-def both(federation: Federation, tmp_path: Path, serve: Serve) -> Iterator[Both]:
-    hosts = Both(federation, tmp_path, serve)
+def stall_seconds_max() -> float:
+    """After how long the source gives up a transfer in which nothing moves."""
+    return WAIT_SECONDS_MAX
+
+
+@pytest.fixture
+def both(
+    federation: Federation, tmp_path: Path, serve: Serve, stall_seconds_max: float
+) -> Iterator[Both]:
+    hosts = Both(federation, tmp_path, serve, stall_seconds_max)
     yield hosts
     hosts.close()
 
@@ -213,7 +224,7 @@ def answering(*messages: bytes, after: threading.Event | None = None) -> datapor
         stream: dataplane.StreamId, sent: Iterator[bytes], cut: Callable[[], object]
     ) -> Iterator[bytes]:
         if after is not None:
-            after.wait(10)
+            after.wait(WAIT_SECONDS_MAX)
         return iter(messages)
 
     return accept
@@ -246,14 +257,14 @@ def test_a_destination_that_settles_what_was_never_sent_is_an_error(
     assert both.move().problem.reason == "FRAME_INVALID"
 
 
+@pytest.mark.parametrize("stall_seconds_max", [1.0])
 def test_a_data_port_that_takes_everything_and_settles_nothing_is_given_up(both: Both) -> None:
     given_up = threading.Event()
     both.accept = answering(after=given_up)
-    began = time.monotonic()
     transfer = both.move()
     given_up.set()
     assert transfer.problem.reason == "PEER_UNAVAILABLE"
-    assert time.monotonic() - began < 8
+    assert "no data has moved for 1 s" in transfer.problem.message
 
 
 def test_why_a_session_broke_is_asked_for_on_the_control_port(both: Both) -> None:
@@ -271,13 +282,15 @@ def test_a_transfer_that_is_cancelled_while_it_completes_ends_as_cancelled(both:
 
 
 def test_a_transfer_is_joined_while_it_runs_and_returned_once_it_succeeded(both: Both) -> None:
-    request = both.request(rate=2 * MIB)
+    request, go_on = both.request(), threading.Event()
+    both.wicked.completed = lambda _: go_on.wait(WAIT_SECONDS_MAX) and None
     started = both.jobs.start(request)
     assert both.jobs.start(request).started_at == started.started_at
     other = both.request()
     with pytest.raises(errors.Exhausted) as caught:
         both.jobs.start(other)
     assert caught.value.reason == "TOO_MANY_TRANSFERS"
+    go_on.set()
     succeeded = both.ended(request)
     assert succeeded.state == agent_pb2.TRANSFER_STATE_SUCCEEDED
     assert both.jobs.start(request).receipt == succeeded.receipt

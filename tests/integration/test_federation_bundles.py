@@ -147,7 +147,7 @@ def test_a_provider_that_is_removed_while_it_brings_bundles_stays_out(two):
     tokyo.remove(OSAKA)
     stop.set()
     for thread in bringing:
-        thread.join(10)
+        thread.join(60)
     assert tokyo.trust.domains() == [TOKYO]
     assert tokyo.provider(OSAKA).state == federation_pb2.PROVIDER_STATE_REMOVED
 

@@ -263,24 +263,24 @@ def test_a_stream_of_a_revoked_party_is_cut(two):
     tokyo, _ = two
     user = tokyo.party("user", "acme")
     stub = health_pb2_grpc.HealthStub(tokyo.channel(user))
-    responses = stub.Watch(health_pb2.HealthCheckRequest(), timeout=30)
+    responses = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
     next(responses)
     tokyo.revoke(user.spiffe_id)
-    began = time.monotonic()
-    with pytest.raises(grpc.RpcError):
+    with pytest.raises(grpc.RpcError) as caught:
         next(responses)
-    assert time.monotonic() - began < 5
+    assert caught.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_a_stream_of_a_removed_provider_is_cut(two):
     tokyo, osaka = two
     join(tokyo, osaka)
     stub = health_pb2_grpc.HealthStub(osaka.channel(osaka.party("manager"), tokyo.target))
-    responses = stub.Watch(health_pb2.HealthCheckRequest(), timeout=30)
+    responses = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
     next(responses)
     tokyo.remove(OSAKA)
-    with pytest.raises(grpc.RpcError):
+    with pytest.raises(grpc.RpcError) as caught:
         next(responses)
+    assert caught.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_a_manager_that_is_denied_itself_goes_on_with_a_new_certificate(two):

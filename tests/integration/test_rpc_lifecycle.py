@@ -95,7 +95,7 @@ def rejected(stub) -> bool:
 
 
 def eventually(condition) -> bool:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while time.monotonic() < until:
         if condition():
             return True
@@ -105,13 +105,13 @@ def eventually(condition) -> bool:
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_calls_end_refuses_new_ones_and_then_ends_the_process(process, stub, kind):
-    running = stub.GetRecord.future(lasting(1.0), timeout=20)
+    running = stub.GetRecord.future(lasting(1.0), timeout=60)
     assert line(process) == "called"
     process.send_signal(kind)
     assert eventually(lambda: rejected(stub))
-    assert running.result(timeout=10).revision == 1
+    assert running.result(timeout=30).revision == 1
     assert process.stdout.read().endswith("drained\n")
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
 
 
 def test_a_second_signal_ends_the_process_at_once(process, stub):
@@ -120,8 +120,8 @@ def test_a_second_signal_ends_the_process_at_once(process, stub):
     process.send_signal(signal.SIGTERM)
     assert eventually(lambda: rejected(stub))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 128 + signal.SIGTERM
-    assert running.exception(timeout=10).code() is grpc.StatusCode.UNAVAILABLE
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert running.exception(timeout=30).code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_streams_that_heed_stopping_end_with_their_last_word(process, stub):
@@ -131,7 +131,7 @@ def test_streams_that_heed_stopping_end_with_their_last_word(process, stub):
         process.send_signal(signal.SIGTERM)
         *_, last = responses
     assert last.revision == 99
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
 
 
 def test_health_watchers_learn_that_the_server_stops(process, channel, stub):
@@ -139,12 +139,12 @@ def test_health_watchers_learn_that_the_server_stops(process, channel, stub):
     health = health_pb2_grpc.HealthStub(channel)
     with rpc.stream(health.Watch, request, timeout_seconds=30) as responses:
         assert next(responses).status == health_pb2.HealthCheckResponse.SERVING
-        running = stub.GetRecord.future(lasting(0.5), timeout=20)
+        running = stub.GetRecord.future(lasting(0.5), timeout=60)
         assert line(process) == "called"
         process.send_signal(signal.SIGTERM)
         assert next(responses).status == health_pb2.HealthCheckResponse.NOT_SERVING
-    assert running.result(timeout=10).revision == 1
-    assert process.wait(10) == 0
+    assert running.result(timeout=30).revision == 1
+    assert process.wait(30) == 0
 
 
 def test_a_port_in_use_is_refused_with_what_to_do(federation, serve):
