@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 
-from broker import constraints, pricing
-from broker.constraints import Question
+from broker import cloud_constraints, offer_constraints, pricing
+from broker.question import Question
 from broker.snapshot import Capacity, Cloud, Offer
 
 
@@ -73,14 +73,14 @@ def unknown_clouds(question: Question) -> Iterator[Rejection]:
 
 def cloud_rejections(question: Question, cloud: Cloud) -> Iterator[Rejection]:
     """What a whole cloud misses."""
-    for name, constraint in constraints.CLOUD_CONSTRAINTS.items():
+    for name, constraint in cloud_constraints.CONSTRAINTS.items():
         for miss in constraint(question, cloud):
             yield Rejection(cloud.cloud_id, "", name, *miss)
 
 
 def offer_rejections(question: Question, cloud: Cloud, offer: Offer) -> Iterator[Rejection]:
     """What one offer misses by itself."""
-    for name, constraint in constraints.OFFER_CONSTRAINTS.items():
+    for name, constraint in offer_constraints.CONSTRAINTS.items():
         for miss in constraint(question, cloud, offer):
             yield Rejection(cloud.cloud_id, offer.name, name, *miss)
 

@@ -11,10 +11,10 @@ from functools import cached_property, reduce
 
 import numpy as np
 
-from broker import charges, constraints
+from broker import charges, cloud_constraints
 from broker.charges import Costs
 from broker.columns import PLAIN, Bools, Codes, Columns, Sizes, moment
-from broker.constraints import Question
+from broker.question import Question
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def residency(asked: Asked) -> Bools | None:
     if not criteria.residency:
         return None
     clouds = asked.question.snapshot.clouds
-    for held, _ in constraints.holders(criteria):
+    for held, _ in cloud_constraints.holders(criteria):
         if held not in clouds or clouds[held].jurisdiction not in criteria.residency:
             return np.ones(len(asked.columns.clouds), bool)
     return asked.texts(asked.columns.heads.jurisdiction, criteria.residency)
@@ -148,7 +148,7 @@ CLOUD_MASKS: Mapping[str, Mask] = {
     "delegation": delegated,
     "offer": sells_something,
 }
-"""Of each cloud; as `constraints.CLOUD_CONSTRAINTS`."""
+"""Of each cloud; as `cloud_constraints.CONSTRAINTS`."""
 
 
 def region(asked: Asked) -> Bools | None:
@@ -243,7 +243,7 @@ OFFER_MASKS: Mapping[str, Mask] = {
     "price": price,
     "budget": budget,
 }
-"""Of each offer; as `constraints.OFFER_CONSTRAINTS`."""
+"""Of each offer; as `offer_constraints.CONSTRAINTS`."""
 
 
 def _any(masks: list[Bools], codes: Codes | None = None) -> Bools | None:

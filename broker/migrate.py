@@ -8,7 +8,7 @@ now.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from broker import amounts, criteria, delegations, endpoints, mandates, place
+from broker import amounts, delegations, demands, endpoints, mandates, place
 from broker.catalogue import Catalogue
 from broker.deciding import Decider
 from broker.holding import Holder
@@ -80,7 +80,7 @@ class Migrator:
             return broker_pb2.MigrateResponse(migration=present)
         vm = manager.get_vm(vm_id, request.delegation)
         delegations.require_vm(vm_id, request.vm, vm)
-        wanted = replace(criteria.of_migrate(request, vm.resources), to_clouds=to_clouds)
+        wanted = replace(demands.of_migrate(request, vm.resources), to_clouds=to_clouds)
         left_seconds = None if until is None else until - self.clock.monotonic()
         submission = Submission(
             self.decider,
@@ -96,7 +96,7 @@ class Migrator:
         now = self.clock.now()
 
         def judge(view: Snapshot) -> Placement:
-            placed = place.place(view, wanted, now, held_max=criteria.CANDIDATES_MAX)
+            placed = place.place(view, wanted, now, held_max=demands.CANDIDATES_MAX)
             return submission.passing_over(placed)
 
         placement = self.decider.decide(request.migration_id, snapshot, wanted.needed, now, judge)

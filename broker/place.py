@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from broker import rejecting, scoring, screening
-from broker.constraints import Question
 from broker.criteria import Criteria
 from broker.feasible import Rejection
+from broker.question import Question
 from broker.rank import Ranked
 from broker.screening import Count
 from broker.snapshot import Snapshot

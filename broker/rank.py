@@ -11,9 +11,10 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import NamedTuple
 
-from broker.constraints import Question, distance, holds_image
+from broker.cloud_constraints import holds_image
 from broker.criteria import WEIGHT_NAMES
 from broker.feasible import Fit
+from broker.question import Question, distance
 from watari import units
 
 

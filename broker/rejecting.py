@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from broker import constraints, feasible
+from broker import cloud_constraints, feasible, offer_constraints
 from broker.columns import Bools, Codes, Rows
 from broker.feasible import Rejection
+from broker.question import Miss
 from broker.screening import Screening
 
 Places = npt.NDArray[np.intp]
@@ -70,7 +71,7 @@ def _of_clouds(screening: Screening, found: Iterable[tuple[str, Places]]) -> Ite
     for name, places in found:
         for place in places.tolist():
             cloud = screening.columns.clouds[place]
-            for miss in constraints.CLOUD_CONSTRAINTS[name](screening.question, cloud):
+            for miss in cloud_constraints.CONSTRAINTS[name](screening.question, cloud):
                 yield Rejection(cloud.cloud_id, "", name, *miss)
 
 
@@ -79,11 +80,11 @@ def _of_offers(screening: Screening, found: Iterable[tuple[str, Places]]) -> Ite
     for name, rows in found:
         if not len(rows):
             continue
-        constraint = constraints.OFFER_CONSTRAINTS[name]
+        constraint = offer_constraints.CONSTRAINTS[name]
         codes = ALIKE[name](columns.rows, rows) if name in ALIKE else np.full(len(rows), -1)
         places = columns.cloud_of.take(rows)
         numbers = rows - columns.starts.take(places)
-        said: dict[int, list[constraints.Miss]] = {}
+        said: dict[int, list[Miss]] = {}
         for place, number, code in zip(
             places.tolist(), numbers.tolist(), codes.tolist(), strict=True
         ):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from broker import masks
 from broker.columns import Bools, Columns
-from broker.constraints import Question
+from broker.question import Question
 
 RULED_OUT = ("cloud", "excluded_cloud", "source")
 """Constraints by which the caller has ruled a cloud out: the least worth telling."""

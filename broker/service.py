@@ -2,7 +2,7 @@
 
 import grpc
 
-from broker import criteria, metrics, place
+from broker import demands, metrics, place
 from broker.automation.desk import Desk
 from broker.automation.service import AutomationCalls
 from broker.batch.batcher import Batcher
@@ -38,7 +38,7 @@ class BrokerServicer(AutomationCalls, broker_pb2_grpc.BrokerServiceServicer):
     ) -> broker_pb2.PlaceResponse:
         with metrics.asked("Place"):
             validate.require_uuid(request.request_id, "request_id")
-            wanted = criteria.of_place(request)
+            wanted = demands.of_place(request)
             snapshot = self._catalogue.current(request.directory_revision_min)
             now = self._clock.now()
             return place.response(place.place(snapshot, wanted, now), wanted.candidates_max, now)
@@ -49,7 +49,7 @@ class BrokerServicer(AutomationCalls, broker_pb2_grpc.BrokerServiceServicer):
         with metrics.asked("Migrate"):
             validate.require_uuid(request.migration_id, "migration_id")
             validate.require_text(request.vm, "vm", bytes_max=VM_BYTES_MAX, empty=False)
-            criteria.of_migrate(request)
+            demands.of_migrate(request)
             left = context.time_remaining()
             return self._migrator.migrate(request, rpc.current_peer(), left)
 

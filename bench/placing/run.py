@@ -22,7 +22,7 @@ import structlog
 
 from bench.placing import federation
 from bench.placing.federation import Size
-from broker import criteria, place
+from broker import demands, place
 from broker.batch.batcher import Batcher
 from broker.catalogue import Catalogue
 from broker.deciding import Decider
@@ -121,7 +121,7 @@ def run(size: Size, questions: int, changes_per_second: float) -> dict[str, Any]
         asked = [federation.requirements(rng, size) for _ in range(questions)]
 
         def answer(request: broker_pb2.PlaceRequest) -> broker_pb2.PlaceResponse:
-            wanted, now = criteria.of_place(request), clock.now()
+            wanted, now = demands.of_place(request), clock.now()
             placement = place.place(catalogue.current(), wanted, now)
             return place.response(placement, wanted.candidates_max, now)
 
@@ -209,14 +209,14 @@ def _decided(
     decider = Decider(InFlightSettings(seconds_max=1e6, shown_after_seconds=1e6))
     began = time.thread_time()
     for number, request in enumerate(asked):
-        wanted, now = criteria.of_place(request), clock.now()
+        wanted, now = demands.of_place(request), clock.now()
         decider.decide(
             str(number),
             snapshot,
             wanted.needed,
             now,
             lambda view, wanted=wanted, now=now: place.place(  # type: ignore[misc]
-                view, wanted, now, held_max=criteria.CANDIDATES_MAX
+                view, wanted, now, held_max=demands.CANDIDATES_MAX
             ),
         )
     cpu_ms = (time.thread_time() - began) * 1000 / len(asked)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
-from broker import criteria
+from broker import demands
 from broker.automation import memory, plan_rows, policy_rows
 from broker.automation.bell import Bell
 from broker.automation.engine import Engine
@@ -288,7 +288,7 @@ def _checked(asked: broker_pb2.Policy, tenant: Tenant) -> broker_pb2.Policy:
     request = broker_pb2.MigrateRequest(
         from_cloud="any", requirements=message.requirements, weights=message.weights
     )
-    criteria.of_migrate(request)
+    demands.of_migrate(request)
     return message
 
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from statistics import fmean
 
-from broker import amounts, constraints, criteria, feasible, inflight, pricing
+from broker import amounts, demands, feasible, inflight, pricing
 from broker.automation import costs
 from broker.automation.costs import Estimate, Way
 from broker.automation.memory import Known
 from broker.automation.policy_rows import Held
-from broker.constraints import Question
 from broker.criteria import Criteria
 from broker.policies.forecast import Forecaster
 from broker.policies.model import DAY, Machine, Move, MoveCost, Outlook, Situation
+from broker.question import Question, distance, listed
 from broker.snapshot import Snapshot
 from watari.v1 import broker_pb2, manager_pb2
 
@@ -100,7 +100,7 @@ class Ground:
             price=self.price,
             move_cost=self.move_cost,
             taints={
-                cloud_id: f"its provider keeps machines away ({constraints.listed(cloud.taints)})"
+                cloud_id: f"its provider keeps machines away ({listed(cloud.taints)})"
                 for cloud_id in self.clouds
                 if (cloud := self.snapshot.clouds[cloud_id]).taints
             },
@@ -169,7 +169,7 @@ class Ground:
             if limit.cloud_id == cloud_id:
                 trips.append(0.0)
                 continue
-            rtt_ms, _ = constraints.distance(question, limit.cloud_id, cloud_id)
+            rtt_ms, _ = distance(question, limit.cloud_id, cloud_id)
             if rtt_ms is None:
                 return None
             trips.append(rtt_ms)
@@ -223,7 +223,7 @@ class Ground:
         key = (machine.vm_id, machine.cloud_id)
         if key not in self._criteria:
             request = request_of(self.held, machine.vm_id, machine.cloud_id)
-            made = criteria.of_migrate(request, self.vms[machine.vm_id].resources)
+            made = demands.of_migrate(request, self.vms[machine.vm_id].resources)
             to_clouds = tuple(self.held.delegation.to_clouds)
             self._criteria[key] = replace(made, to_clouds=to_clouds)
         return self._criteria[key]

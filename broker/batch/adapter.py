@@ -16,8 +16,8 @@ from broker import feasible, pricing, rank
 from broker.batch import stable
 from broker.batch.problem import AMOUNT_MAX, NOWHERE, ROOM_MAX, Level, Problem
 from broker.batch.request import Batch, Item
-from broker.constraints import Question
 from broker.feasible import Fit, Rejection
+from broker.question import Question
 from broker.rank import Ranked
 from broker.snapshot import Capacity, Snapshot
 from watari import errors, validate

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from broker import criteria, pricing
+from broker import demands, pricing
 from broker.batch.problem import AMOUNT_MAX, NOWHERE, Group, Level
 from broker.batch.solve import Solver
 from broker.criteria import Criteria
@@ -140,7 +140,7 @@ def _items(
 def _criteria(
     wanted: broker_pb2.Requirements, request: broker_pb2.PlaceBatchRequest, current: str
 ) -> Criteria:
-    found = criteria.of_batch(wanted, request, current)
+    found = demands.of_batch(wanted, request, current)
     for kind, amount in found.needed.items():
         validate.require_range(amount, f"requirements.resources.{kind}", 0, AMOUNT_MAX)
     return found

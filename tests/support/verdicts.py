@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from broker import amounts, constraints, feasible, snapshot
+from broker import amounts, feasible, snapshot
 from broker.criteria import Criteria
+from broker.question import Question
 from broker.snapshot import Snapshot
 from tests.support import catalogue_records as records
 from tests.support.catalogue_records import NOW
@@ -28,7 +29,7 @@ def judge(
 ) -> feasible.Verdict:
     """The verdict on a request that needs `NEEDED`, unless it says otherwise."""
     wanted.setdefault("needed", NEEDED)
-    question = constraints.Question(Criteria(**wanted), snapshot_of(*published), now)
+    question = Question(Criteria(**wanted), snapshot_of(*published), now)
     return feasible.judge(question)
 
 

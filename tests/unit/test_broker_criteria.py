@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from broker import criteria, pricing
+from broker import criteria, demands, pricing
 from tests.support import catalogue_records as records
 from watari import errors
 from watari.v1 import broker_pb2, common_pb2
@@ -26,7 +26,7 @@ def test_a_request_becomes_criteria() -> None:
     wanted.labels["tier"] = "gold"
     wanted.hourly_price_max.CopyFrom(common_pb2.Money(currency_code="EUR", nanos=40_000_000))
     request.weights.price, request.weights.region = 0.3, 0.1
-    found = criteria.of_place(request)
+    found = demands.of_place(request)
     assert found.clouds == ("osaka", "nara")
     assert found.jurisdictions == ("JP",)
     assert found.labels == {"tier": "gold"}
@@ -36,7 +36,7 @@ def test_a_request_becomes_criteria() -> None:
 
 
 def test_weights_that_are_all_zero_are_the_default() -> None:
-    assert criteria.of_place(place_request()).weights == criteria.WEIGHTS_DEFAULT
+    assert demands.of_place(place_request()).weights == criteria.WEIGHTS_DEFAULT
     assert sum(vars(criteria.WEIGHTS_DEFAULT).values()) == 1
 
 
@@ -77,7 +77,7 @@ def test_a_field_that_makes_no_sense_is_refused_by_its_name(field: str, value: o
     request = place_request()
     change(request, field, value)
     with pytest.raises(errors.InvalidArgument) as caught:
-        criteria.of_place(request)
+        demands.of_place(request)
     assert (caught.value.reason, caught.value.metadata["field"]) == ("INVALID_FIELD", field)
 
 
@@ -86,18 +86,18 @@ def test_labels_are_checked_on_both_sides() -> None:
         request = place_request()
         request.requirements.labels.update(labels)
         with pytest.raises(errors.InvalidArgument, match=r"requirements\.labels"):
-            criteria.of_place(request)
+            demands.of_place(request)
 
 
 def test_a_placement_needs_resources_and_a_migration_takes_the_machines_own() -> None:
     with pytest.raises(errors.InvalidArgument, match=r"requirements\.resources"):
-        criteria.of_place(broker_pb2.PlaceRequest())
+        demands.of_place(broker_pb2.PlaceRequest())
     request = broker_pb2.MigrateRequest(from_cloud="tokyo")
     request.requirements.rtt_ms_max = 20.0
-    found = criteria.of_migrate(request, records.resources(2, 4, 10))
+    found = demands.of_migrate(request, records.resources(2, 4, 10))
     assert (found.needed["vcpus"], found.rtt_ms_max, found.source_cloud) == (2, 20.0, "tokyo")
     request.requirements.resources.CopyFrom(records.resources(8, 4, 10))
-    assert criteria.of_migrate(request, records.resources(2, 4, 10)).needed["vcpus"] == 8
+    assert demands.of_migrate(request, records.resources(2, 4, 10)).needed["vcpus"] == 8
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_a_migration_request_is_checked_without_the_machine(
     request = broker_pb2.MigrateRequest(from_cloud="tokyo")
     spoil(request)
     with pytest.raises(errors.InvalidArgument, match=field):
-        criteria.of_migrate(request)
+        demands.of_migrate(request)

@@ -4,7 +4,14 @@ import re
 from decimal import Decimal
 from pathlib import Path
 
-from broker import amounts, constraints, place, pricing, snapshot
+from broker import (
+    amounts,
+    cloud_constraints,
+    offer_constraints,
+    place,
+    pricing,
+    snapshot,
+)
 from broker.criteria import Criteria
 from tests.support import catalogue_records as records
 from tests.support.catalogue_records import NOW
@@ -26,7 +33,7 @@ def test_every_constraint_is_documented() -> None:
     documented = [
         name for row in rows(section("Constraints")) for name in re.findall("`(.+?)`", row[0])
     ]
-    judged = [*constraints.CLOUD_CONSTRAINTS, *constraints.OFFER_CONSTRAINTS]
+    judged = [*cloud_constraints.CONSTRAINTS, *offer_constraints.CONSTRAINTS]
     known = [*judged, "refused"]
     assert set(documented) == set(known)
 

@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import amounts, constraints, feasible, pricing
+from broker import amounts, feasible, pricing
 from broker.criteria import Criteria
+from broker.question import Question
 from tests.support import catalogue_records as records
 from tests.support.catalogue_records import GIB, NOW
 from tests.support.verdicts import judge, snapshot_of
@@ -84,8 +85,8 @@ def test_adding_a_constraint_never_adds_a_fit(
     default = {"clouds": (), "labels": {}, "ceiling": None, "rtt_ms_max": None}.get(name, ())
     relaxed = replace(constrained, **{name: None if name == "source_cloud" else default})
     now, view = NOW, snapshot_of(*published)
-    fewer = names(feasible.judge(constraints.Question(constrained, view, now)))
-    more = names(feasible.judge(constraints.Question(relaxed, view, now)))
+    fewer = names(feasible.judge(Question(constrained, view, now)))
+    more = names(feasible.judge(Question(relaxed, view, now)))
     assert fewer <= more
 
 
@@ -142,12 +143,12 @@ def test_what_is_said_to_fit_does_fit(
     ]
     criteria = Criteria(needed=needed, ceiling=ceiling)
     for constraint in ("capacity", "price"):
-        verdict = feasible.judge(constraints.Question(criteria, snapshot_of(*published), NOW))
+        verdict = feasible.judge(Question(criteria, snapshot_of(*published), NOW))
         missed = [one for one in verdict.rejections if one.constraint == constraint]
         for rejection in missed:
             assert rejection.would_fit
             criteria = applied(criteria, rejection)
-    assert names(feasible.judge(constraints.Question(criteria, snapshot_of(*published), NOW))) == {
+    assert names(feasible.judge(Question(criteria, snapshot_of(*published), NOW))) == {
         ("osaka", "standard")
     }
 

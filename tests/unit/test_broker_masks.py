@@ -17,19 +17,20 @@ from broker import (
     amounts,
     charges,
     choosing,
-    constraints,
+    cloud_constraints,
+    demands,
     feasible,
     masks,
+    offer_constraints,
     place,
     pricing,
     rank,
     scorers,
     screening,
 )
-from broker import criteria as criteria_of
-from broker.constraints import Question
 from broker.criteria import WEIGHT_NAMES, Budget, Criteria, ImageNeed, LinkLimit, Weights
 from broker.inflight import Decision, Ledger
+from broker.question import Question
 from broker.snapshot import Snapshot, Store
 from tests.support import catalogue_records as records
 from tests.support.catalogue_records import NOW
@@ -217,8 +218,8 @@ def criteria(draw: Draw) -> Criteria:
 
 
 def test_every_constraint_has_a_mask_in_the_same_order() -> None:
-    assert list(masks.CLOUD_MASKS) == list(constraints.CLOUD_CONSTRAINTS)
-    assert list(masks.OFFER_MASKS) == list(constraints.OFFER_CONSTRAINTS)
+    assert list(masks.CLOUD_MASKS) == list(cloud_constraints.CONSTRAINTS)
+    assert list(masks.OFFER_MASKS) == list(offer_constraints.CONSTRAINTS)
     assert {*scorers.OF_ROOMS, *scorers.OF_OFFERS} == {*rank.SCORERS}
 
 
@@ -229,11 +230,11 @@ def test_each_mask_agrees_with_the_constraint_that_has_the_words(
 ) -> None:
     question = Question(wanted, snapshot_of(*published), NOW)
     screened = screening.screen(question)
-    for name, constraint in constraints.CLOUD_CONSTRAINTS.items():
+    for name, constraint in cloud_constraints.CONSTRAINTS.items():
         expected = [bool(list(constraint(question, cloud))) for cloud in screened.columns.clouds]
         mask = screened.of_clouds.get(name, np.zeros(len(expected), bool))
         assert mask.tolist() == expected, name
-    for name, judge in constraints.OFFER_CONSTRAINTS.items():
+    for name, judge in offer_constraints.CONSTRAINTS.items():
         rows = [screened.columns.offer(row) for row in range(len(screened.columns))]
         expected = [bool(list(judge(question, cloud, offer))) for cloud, offer in rows]
         mask = screened.of_offers.get(name, np.zeros(len(expected), bool))
@@ -351,7 +352,7 @@ def test_among_thousands_of_offers_the_same_are_chosen_as_one_at_a_time() -> Non
     rng = random.Random(4)
     found = []
     for _ in range(6):
-        wanted = criteria_of.of_place(federation.requirements(rng, size))
+        wanted = demands.of_place(federation.requirements(rng, size))
         fits = feasible.judge(Question(wanted, view, NOW)).fits
         placed = place.place(view, wanted, NOW, held_max=20)
         assert placed.candidates == rank.rank(fits, Question(wanted, view, NOW))[:20]

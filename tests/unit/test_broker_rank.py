@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import amounts, place, pricing, rank, snapshot
-from broker.constraints import Question
 from broker.criteria import Criteria, Weights
 from broker.place import Placement
+from broker.question import Question
 from tests.support import catalogue_records as records
 from tests.support.catalogue_records import NOW
 from watari import rpc
