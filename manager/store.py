@@ -155,15 +155,17 @@ class Store:
             self.guard.require_in_time()
         if not self._turns.take(self._wait_seconds_max):
             raise _overloaded()
+        sound = False
         try:
             shared, told = self._join(asking())
             yield shared.connection, told
             self._require_sound(shared)
-        except BaseException as error:
-            self._take_back()
-            if isinstance(error, _FAILED):
-                raise _unavailable(error) from error
-            raise
+            sound = True
+        except _FAILED as error:
+            raise _unavailable(error) from error
+        finally:
+            if not sound:
+                self._take_back()
         shared.kept += 1
         if shared.begun < self._writes_at_once_max and self._turns.hand_on():
             shared.ended.wait(COMMIT_SECONDS_MAX)

@@ -1,7 +1,7 @@
 """What the manager's store promises, on each database that it may have."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from manager import audit, tables
 from manager.settings.store import StoreSettings
+from manager.statements import Ask, Told
 from manager.store import Store
 from watari import errors
 from watari.audit import verify
@@ -55,6 +56,46 @@ def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert noted(store) == []
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("where", ["begin", "asking", "block"])
+def test_a_write_that_is_interrupted_leaves_neither_rows_nor_a_transaction_nor_the_turn(
+    store: Store, where: str, interruption: type[BaseException]
+) -> None:
+    class Interrupted:
+        """A guard whose question never comes."""
+
+        def require_in_time(self) -> None:
+            pass
+
+        @property
+        def question(self) -> list[Ask]:
+            raise interruption
+
+        def require_held(self, told: Sequence[Told]) -> None:
+            raise AssertionError
+
+    def asking() -> list[Ask]:
+        if where == "asking":
+            raise interruption
+        return []
+
+    def write() -> None:
+        with store.write_asking(asking) as (connection, _):
+            note(connection, "one")
+            raise interruption
+
+    with store.write() as connection:
+        note(connection, "before")
+    store.guard = Interrupted() if where == "begin" else None
+    with pytest.raises(interruption):
+        write()
+    store.guard = None
+    assert store._database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    with store.write() as connection:
+        note(connection, "after")
+    assert noted(store) == ["before", "after"]
 
 
 def test_a_reader_sees_one_snapshot_and_blocks_no_writer(store: Store) -> None:
