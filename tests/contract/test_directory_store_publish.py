@@ -119,7 +119,7 @@ def test_of_many_writers_that_expect_one_generation_one_wins(rig: Rig) -> None:
     barrier = threading.Barrier(8)
 
     def write() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             rig.store.publish(publication(lease, [cloud()], expected_generation=-1))
             outcomes.append("written")
@@ -130,7 +130,7 @@ def test_of_many_writers_that_expect_one_generation_one_wins(rig: Rig) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert sorted(outcomes) == ["GENERATION_CONFLICT"] * 7 + ["written"]
 
 

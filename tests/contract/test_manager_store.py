@@ -16,7 +16,7 @@ from manager.store import Store
 from watari import errors
 from watari.audit import verify
 
-WAIT_SECONDS_MAX = 20.0
+WAIT_SECONDS_MAX = 60.0
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 
 import structlog
 
@@ -170,8 +170,7 @@ def run_all(chosen: Sequence[Case], jobs: int, folder: Path) -> list[str]:
         home = folder / f"world{number}"
         home.mkdir(parents=True)
         with world.running(home / "federation") as place:
-            while not waiting.empty():
-                case = waiting.get()
+            while (case := _next(waiting)) is not None:
                 began = time.monotonic()
                 try:
                     run(place, case, home)
@@ -188,6 +187,14 @@ def run_all(chosen: Sequence[Case], jobs: int, folder: Path) -> list[str]:
         for each in [pool.submit(work, number) for number in range(jobs)]:
             each.result()
     return wrong
+
+
+def _next(waiting: "Queue[Case]") -> Case | None:
+    """The next case, of which another thread may take the last one at any moment."""
+    try:
+        return waiting.get_nowait()
+    except Empty:
+        return None
 
 
 def main() -> int:

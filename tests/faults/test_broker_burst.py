@@ -60,7 +60,7 @@ def test_no_hold_is_lost_or_made_twice_when_its_manager_dies_at_it(
     osaka.start({failpoint.ENVIRONMENT_VARIABLE: f"{point}=7*off->kill"})
 
     def start_again() -> None:
-        osaka.wait_killed(30)
+        osaka.wait_killed(90)
         osaka.start()
 
     with world.watching() as watched:

@@ -50,7 +50,7 @@ def await_death(federation: Local, victim: str, armed: int) -> None:
 
     A process that died while it answered may run again by now, under another id.
     """
-    local.wait_until(lambda: federation.pid(victim) != armed, 40, lambda: federation.log(victim))
+    local.wait_until(lambda: federation.pid(victim) != armed, 90, lambda: federation.log(victim))
 
 
 @pytest.mark.parametrize(("victim", "point"), cases(ON_THE_WAY))
@@ -75,7 +75,7 @@ def test_a_process_killed_while_a_migration_is_cancelled_loses_nothing(
     vm_id, original = machine
     armed = arm(federation, victim, point)
     migration_id = federation.migrate(vm_id, limit_bytes_per_second=MIB)
-    local.wait_until(lambda: federation.migration(migration_id).progress.done_bytes > 0, 30)
+    local.wait_until(lambda: federation.migration(migration_id).progress.done_bytes > 0, 60)
     with federation.manager("tokyo") as manager:
         try:
             manager.cancel(migration_id)
@@ -93,7 +93,7 @@ def test_any_process_killed_while_data_moves_loses_nothing(
 ) -> None:
     vm_id, original = machine
     migration_id = federation.migrate(vm_id, limit_bytes_per_second=4 * MIB)
-    local.wait_until(lambda: federation.migration(migration_id).progress.done_bytes > 0, 30)
+    local.wait_until(lambda: federation.migration(migration_id).progress.done_bytes > 0, 60)
     federation.kill(victim)
     federation.up()
     migration = check_one_usable_copy(federation, vm_id, migration_id, original)
@@ -105,7 +105,7 @@ def test_every_process_killed_at_once_loses_nothing(
 ) -> None:
     vm_id, original = machine
     migration_id = federation.migrate(vm_id, limit_bytes_per_second=4 * MIB)
-    local.wait_until(lambda: federation.migration(migration_id).progress.done_bytes > 0, 30)
+    local.wait_until(lambda: federation.migration(migration_id).progress.done_bytes > 0, 60)
     for name in local.NAMES:
         federation.kill(name)
     federation.up()

@@ -34,7 +34,7 @@ from watari.clock import SystemClock
 from watari.v1 import manager_pb2
 
 DISK = Content(3 * MIB, ((0, MIB), (2 * MIB, 4096)))
-STOPPED_SECONDS_MAX = 40.0
+STOPPED_SECONDS_MAX = 90.0
 CLI = "cli"
 
 PAIRS = (

@@ -16,6 +16,7 @@ from watari.v1 import agent_pb2
 
 DISK = Content(24 * MIB, ((0, 24 * MIB),))
 SLOW = {"limit_bytes_per_second": 4 * MIB}
+CLOSED_SECONDS_MAX = 30.0
 MORE_BYTES_MAX = 96 * MIB
 """What strangers may pin at a destination: some 40 MiB were measured for the worst of them."""
 
@@ -66,9 +67,15 @@ def closed(link: socket.socket, seconds: float) -> bool:
 
 
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def handshake_seconds_max() -> float:
+    """How long the data port waits for the first words of a connection."""
+    return 0.5
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch, handshake_seconds_max: float) -> Iterator[int]:
     """A data port that admits nobody and is impatient."""
-    monkeypatch.setattr(dataport, "HANDSHAKE_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(dataport, "HANDSHAKE_SECONDS_MAX", handshake_seconds_max)
     monkeypatch.setattr(dataport, "IDLE_SECONDS_MAX", 1.0)
     server, number = dataport.serve(
         "127.0.0.1:0", lambda _: False, lambda *_: iter(()), window_bytes=1 << 20, streams_max=2
@@ -82,12 +89,13 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 def test_who_says_nothing_of_use_is_let_go(port: int, words: bytes) -> None:
     with socket.create_connection(("127.0.0.1", port)) as link:
         link.sendall(words)
-        began = time.monotonic()
-        assert closed(link, 10)
-        assert time.monotonic() - began < 8
+        assert closed(link, CLOSED_SECONDS_MAX)
 
 
-def test_connections_beyond_the_limit_are_closed_at_once_and_others_stay(port: int) -> None:
+@pytest.mark.parametrize("handshake_seconds_max", [5.0])
+def test_connections_beyond_the_limit_are_closed_at_once_and_others_stay(
+    port: int, handshake_seconds_max: float
+) -> None:
     limit = dataport.CONNECTIONS_PER_STREAM * 2
     with ExitStack() as stack:
         links = [
@@ -97,8 +105,8 @@ def test_connections_beyond_the_limit_are_closed_at_once_and_others_stay(port: i
         further = [
             stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(4)
         ]
-        assert all(closed(link, 0.3) for link in further)
+        assert all(closed(link, handshake_seconds_max / 2) for link in further)
         assert not closed(links[0], 0.05)
-        assert all(closed(link, 5) for link in links)
+        assert all(closed(link, CLOSED_SECONDS_MAX) for link in links)
     with socket.create_connection(("127.0.0.1", port)) as again:
         assert not closed(again, 0.2)

@@ -21,10 +21,10 @@ from watari import errors
 from watari.rpc import client
 from watari.v1 import agent_pb2
 
-HURRY = "[agent.transfer]\nstall_seconds_max = 2"
+HURRY = "[agent.transfer]\nstall_seconds_max = 3"
 SHARED = 3 * MIB
 DISK = Content(6 * MIB, ((0, 6 * MIB),))
-END_SECONDS_MAX = 20.0
+END_SECONDS_MAX = 60.0
 REASONS = {"FRAME_INVALID", "PEER_ERROR", "PEER_UNAVAILABLE", "DIGEST_MISMATCH"}
 COUNTER = slice(8, 16)
 

@@ -120,11 +120,11 @@ def test_removing_a_provider_cuts_a_running_migration_and_nothing_is_lost(local:
     migration_id = local.migrate(vm_id, limit_bytes_per_second=MIB)
     wait_until(
         lambda: local.migration(migration_id).progress.wire_bytes > 2 * MIB,
-        30,
+        60,
         lambda: str(local.migration(migration_id)),
     )
     command_line.run("federation", "remove", "osaka.internal", "--yes")
-    ended = local.wait_ended(migration_id, 30)
+    ended = local.wait_ended(migration_id, 60)
     assert ended.state == manager_pb2.MIGRATION_STATE_FAILED
     assert ended.problem.reason == "PROVIDER_UNKNOWN"
     with local.manager("tokyo") as manager:

@@ -47,7 +47,7 @@ def seeded(pair: agents.Pair) -> Path:
 
 def wait_indexed(pair: agents.Pair) -> Path:
     """The one index of the destination, once it is there."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(found := list(pair.destination.shelf.glob("seeds/indexes/*.sqlite"))) != 1:
         assert time.monotonic() < deadline, found
         time.sleep(0.02)

@@ -39,7 +39,7 @@ class Moving:
 
     def wait_failed(self) -> int:
         """Waits until the source gives an attempt up; what was acknowledged in it."""
-        failed = self.pair.source.wait_ended(self.migration_id, 15)
+        failed = self.pair.source.wait_ended(self.migration_id, 60)
         assert failed.state == agent_pb2.TRANSFER_STATE_FAILED
         assert failed.problem.retryable, failed.problem
         return failed.progress.done_bytes
@@ -101,7 +101,7 @@ def test_a_destination_that_crashes_again_as_it_resumes_loses_nothing(pair: agen
     process.stop()
     process.start({"WATARI_FAILPOINTS": "agent.settling.recorded=kill"})
     moving.start_again()
-    process.wait_killed(20)
+    process.wait_killed(60)
     process.start()
     moving.wait_failed()
     check_rest(moving.finish(), first)

@@ -19,7 +19,7 @@ from watari.v1 import agent_pb2, common_pb2
 
 DISK = Content(24 * MIB, ((0, 24 * MIB),))
 SLOW = {"limit_bytes_per_second": 2 * MIB}
-CUT_SECONDS_MAX = standing.CHECK_SECONDS + 4
+CUT_SECONDS_MAX = 30.0
 
 SENDER = SpiffeId.parse(f"spiffe://{TOKYO}/agent/host1")
 RECEIVER = SpiffeId.parse(f"spiffe://{OSAKA}/agent/host1")
@@ -94,6 +94,7 @@ def test_a_peer_that_lost_its_trust_is_cut_at_both_ends_and_nothing_becomes_a_ma
     assert transfer.state == agent_pb2.TRANSFER_STATE_FAILED
     assert transfer.problem.reason == reason
     assert not transfer.problem.retryable
+    assert transfer.progress.done_bytes < DISK.size, "it was cut while it ran"
     wait_closed(pair, migration_id, until)
 
     activate = agent_pb2.ActivateIncomingRequest(migration_id=migration_id, epoch=2)

@@ -37,7 +37,7 @@ from watari.v1 import agent_pb2, common_pb2, manager_pb2
 SUSPEND = common_pb2.MIGRATION_MODE_SUSPEND
 WARM = common_pb2.MIGRATION_MODE_WARM
 CUT_SECONDS = 5.0
-STOPPED_SECONDS_MAX = 60.0
+STOPPED_SECONDS_MAX = 90.0
 SETTLED_SECONDS_MAX = 90.0
 LOST_SECONDS_MAX = 30.0
 
@@ -158,7 +158,7 @@ class Rig:
         holder = self.server(case.holder)
         holder.kill()
         holder.start(WATARI_FAILPOINTS=f"{case.point}={case.passes}*off->1*stop")
-        source.wait_owns(vm_id, "running", 30)
+        source.wait_owns(vm_id, "running", 60)
         migration_id = self._begin(source, case)
         try:
             wait_until(

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from tests.lab import init, libvirtd, namespaces
 
-START_SECONDS_MAX = 30.0
+START_SECONDS_MAX = 60.0
 RUN_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.02
 LOG_CHARACTERS_MAX = 2000

@@ -22,8 +22,8 @@ from tests.lab.hosts import Host
 from tests.lab.image import Image
 from tests.lab.link import Lab
 
-SHUTDOWN_SECONDS_MAX = 10.0
-GONE_SECONDS_MAX = 10.0
+SHUTDOWN_SECONDS_MAX = 60.0
+GONE_SECONDS_MAX = 30.0
 REFUSED_PORT = 9
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -284,9 +284,11 @@ def test_lost_and_doubled_work_is_noticed() -> None:
 
 
 def _round_trip_seconds(host: Host, peer: str, timeout_seconds: float = 5.0) -> float:
-    """A connection to a port where nobody listens is refused after one round trip."""
+    """A connection to a port where nobody listens is refused after one round trip, and what a busy
+    machine takes besides: the shortest of several counts.
+    """
     asked = [sys.executable, "-c", ASK, peer, REFUSED_PORT, timeout_seconds]
-    return float(host.run(asked).stdout)
+    return min(float(host.run(asked).stdout) for _ in range(3))
 
 
 def _read(url: str) -> bytes | None:

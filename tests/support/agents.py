@@ -67,7 +67,7 @@ class AgentHost:
         return transfer
 
     def wait_done(
-        self, migration_id: str, done_bytes: int, seconds: float = 20
+        self, migration_id: str, done_bytes: int, seconds: float = 60
     ) -> agent_pb2.Transfer:
         """Waits until so much has been settled of a transfer that is still running."""
         deadline = time.monotonic() + seconds

@@ -24,7 +24,7 @@ from watari.rpc import Server, client
 from watari.settings import EndpointSettings, IdentitySettings
 from watari.v1 import audit_pb2, audit_pb2_grpc, manager_pb2, manager_pb2_grpc
 
-WAIT_SECONDS_MAX = 20.0
+WAIT_SECONDS_MAX = 60.0
 
 _Answer = TypeVar("_Answer")
 

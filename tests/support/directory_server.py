@@ -132,7 +132,7 @@ level = "warning"
 """
 
 
-def eventually(holds: Callable[[], bool], what: str, seconds_max: float = 10) -> None:
+def eventually(holds: Callable[[], bool], what: str, seconds_max: float = 60) -> None:
     """Waits until something holds that other threads bring about."""
     deadline = time.monotonic() + seconds_max
     while not holds():

@@ -21,8 +21,8 @@ from watari import identity
 from watari.clock import SystemClock
 
 NODES = 3
-START_SECONDS_MAX = 30.0
-COMMAND_SECONDS_MAX = 20.0
+START_SECONDS_MAX = 60.0
+COMMAND_SECONDS_MAX = 60.0
 
 
 @dataclass(frozen=True)

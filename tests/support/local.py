@@ -49,7 +49,7 @@ class Local:
         running = self._running(name)
         assert running is not None, f"{name} does not run"
         os.kill(running.pid, 9)
-        wait_until(lambda: self._running(name) is None, 10)
+        wait_until(lambda: self._running(name) is None, 30)
 
     def pid(self, name: str) -> int | None:
         """The process's id, while it runs."""
@@ -85,7 +85,7 @@ class Local:
         own = replace(content, seed=name)
         vm_id = put_machine(self.shelf(cloud_id), name, {"vda": own})
         with self.manager(cloud_id) as manager:
-            wait_until(lambda: any(vm.vm_id == vm_id for vm in manager.vms()), 20)
+            wait_until(lambda: any(vm.vm_id == vm_id for vm in manager.vms()), 60)
         return vm_id
 
     def migrate(self, vm_id: str, migration_id: str = "", **options: int) -> str:
@@ -161,22 +161,22 @@ def check_one_usable_copy(
     arrived = migration.state == manager_pb2.MIGRATION_STATE_SUCCEEDED
     home, away = ("osaka", "tokyo") if arrived else ("tokyo", "osaka")
     with local.manager(home) as owner, local.manager(away) as other:
-        wait_until(lambda: not owner.vm(vm_id).migration_id, 30, lambda: str(owner.vm(vm_id)))
+        wait_until(lambda: not owner.vm(vm_id).migration_id, 60, lambda: str(owner.vm(vm_id)))
         assert not owner.vm(vm_id).HasField("problem")
-        wait_until(lambda: all(vm.vm_id != vm_id for vm in other.vms()), 30)
+        wait_until(lambda: all(vm.vm_id != vm_id for vm in other.vms()), 60)
         kinds = [record.kind for record in owner.usage(vm_id=vm_id)]
         assert kinds == ([manager_pb2.USAGE_KIND_ARRIVED] if arrived else [])
         kinds = [record.kind for record in other.usage(vm_id=vm_id)]
         assert kinds == ([manager_pb2.USAGE_KIND_LEFT] if arrived else [])
         for manager in (owner, other):
-            wait_until(lambda each=manager: _holds_nothing(each), 40)  # type: ignore[misc]
+            wait_until(lambda each=manager: _holds_nothing(each), 60)  # type: ignore[misc]
     copies = [
         disk for cloud in ("tokyo", "osaka") for disk in _disks(local.shelf(cloud) / "vms", vm_id)
     ]
     assert len(copies) == 1, copies
     assert copies[0].is_relative_to(local.shelf(home))
     assert identical(copies[0], original)
-    wait_until(lambda: not _incoming(local), 40, lambda: str(_incoming(local)))
+    wait_until(lambda: not _incoming(local), 60, lambda: str(_incoming(local)))
     return migration
 
 

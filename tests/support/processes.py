@@ -22,8 +22,8 @@ _PORTS = range(15_000, 20_000)
 """Below those that the system hands out by itself."""
 _BLOCK_PORTS = 20
 
-START_SECONDS_MAX = 30.0
-STOP_SECONDS_MAX = 20.0
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 40.0
 
 
 def _own_blocks() -> Iterator[int]:
@@ -176,7 +176,7 @@ class Process:
         with client.connect(self._caller, self.target) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             try:
-                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
+                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
             except grpc.RpcError:
                 return False
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -29,7 +29,7 @@ from watari.v1 import (
 
 TOKYO, OSAKA, KYOTO = "tokyo.example", "osaka.example", "kyoto.example"
 
-WAIT_SECONDS_MAX = 15.0
+WAIT_SECONDS_MAX = 60.0
 QUICK = FederationSettings(check_seconds=0.1, call_seconds_max=3.0, retry_max_seconds=0.5)
 
 

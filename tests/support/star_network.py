@@ -10,7 +10,7 @@ from pathlib import Path
 
 PREFIX = "10.78.0"
 BRIDGE_ADDRESS = f"{PREFIX}.1"
-COMMAND_SECONDS_MAX = 20.0
+COMMAND_SECONDS_MAX = 60.0
 
 
 class Host:
