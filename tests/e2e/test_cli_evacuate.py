@@ -68,7 +68,7 @@ def test_an_evacuation_goes_on_without_its_command_and_is_watched_again(
     while "0 of 2 machines moved" not in command.stderr.readline():
         assert command.poll() is None
     command.send_signal(signal.SIGINT)
-    _, err = command.communicate(timeout=10)
+    _, err = command.communicate(timeout=60)
     assert command.returncode == Exit.INTERRUPTED
     assert "the evacuation, which goes on" in err
     assert f"watari evacuation watch {new_id}" in err

@@ -38,7 +38,7 @@ def kill(pid: int) -> None:
     """kill -9, and waits for the end."""
     process = psutil.Process(pid)
     process.kill()
-    psutil.wait_procs([process], timeout=5)
+    psutil.wait_procs([process], timeout=30)
 
 
 def servers_of(state: Path) -> list[int]:

@@ -102,9 +102,9 @@ class World:
         path = f"/{method.containing_service.full_name}/{method.name}"
         try:
             if method.server_streaming:
-                next(iter(channel.unary_stream(path)(b"", timeout=10)), None)
+                next(iter(channel.unary_stream(path)(b"", timeout=30)), None)
             else:
-                channel.unary_unary(path)(b"", timeout=10)
+                channel.unary_unary(path)(b"", timeout=30)
         except grpc.RpcError as failed:
             error = errors.from_rpc_error(failed)
             return error.code, error.reason
@@ -285,7 +285,7 @@ def revoked(world: World) -> dict[tuple[str, SpiffeId], grpc.Channel]:
 def check(channel: grpc.Channel) -> object:
     """What the health service says, which every accepted party may ask."""
     try:
-        channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
+        channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=30)
     except grpc.RpcError as error:
         return error.code()  # type: ignore[attr-defined]
     return grpc.StatusCode.OK

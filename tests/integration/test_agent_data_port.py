@@ -36,7 +36,7 @@ class Port:
         self, metadata: Metadata, messages: list[bytes], method: str = dataplane.METHOD
     ) -> tuple[grpc.StatusCode, str]:
         call = self.channel.stream_stream(method)(
-            iter(messages), metadata=metadata, timeout=10, wait_for_ready=True
+            iter(messages), metadata=metadata, timeout=30, wait_for_ready=True
         )
         with contextlib.suppress(grpc.RpcError):
             list(call)

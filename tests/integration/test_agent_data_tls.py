@@ -149,7 +149,7 @@ def answer(connection: socket.socket) -> bytes:
 
 def test_a_plain_text_client_hears_no_http(taking: agents.Pair) -> None:
     address = ("127.0.0.1", taking.destination.data_port)
-    with socket.create_connection(address, timeout=10) as connection:
+    with socket.create_connection(address, timeout=30) as connection:
         heard = answer(connection)
     assert heard == b"" or heard[0] == TLS_ALERT, heard
 
@@ -161,7 +161,7 @@ def test_a_client_without_a_certificate_hears_nothing(taking: agents.Pair) -> No
     context.set_alpn_protocols(["h2"])
     address = ("127.0.0.1", taking.destination.data_port)
     with (
-        socket.create_connection(address, timeout=10) as connection,
+        socket.create_connection(address, timeout=30) as connection,
         context.wrap_socket(connection) as secured,
     ):
         assert answer(secured) == b""

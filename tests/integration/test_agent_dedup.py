@@ -11,6 +11,7 @@ import pytest
 from agent.seeds.images import Identity
 from tests.conftest import Federation
 from tests.support import agents
+from tests.support.clouds import eventually
 from tests.support.shelves import KIB, MIB, Content, identical, put_machine, write_disk
 from watari.v1 import agent_pb2, common_pb2
 
@@ -161,7 +162,7 @@ def test_a_seed_that_is_overwritten_in_the_middle_is_not_used_any_more(pair: age
     disk = seeded(pair)
     pair.destination.process.stop()
     pair.destination.process.start(
-        {"WATARI_FAILPOINTS": "agent.receiving.offer_answered=sleep(250)"}
+        {"WATARI_FAILPOINTS": "agent.receiving.offer_answered=3*off->1*stop"}
     )
     # In each parent of 4 MiB one half is known and the other is new.
     vm_id = put_machine(pair.source.shelf, "second", {"vda": Content(32 * MIB)}, "acme")
@@ -172,9 +173,10 @@ def test_a_seed_that_is_overwritten_in_the_middle_is_not_used_any_more(pair: age
             file.seek(number * 4 * MIB)
             file.write(known[: 2 * MIB] + known[::-1][number : number + 2 * MIB])
     migration_id = pair.start(vm_id)
-    pair.source.wait_done(migration_id, 2 * MIB)
+    eventually(pair.destination.process.stopped, "it stands still in the middle")
     with disk.open("r+b") as file:
         file.write(b"x" * DATA)
+    pair.destination.process.go_on()
     transfer = pair.source.wait_ended(migration_id)
     assert transfer.state == agent_pb2.TRANSFER_STATE_SUCCEEDED, transfer.problem
     pair.activate(migration_id)

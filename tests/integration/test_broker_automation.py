@@ -126,7 +126,7 @@ def test_what_is_recommended_waits_for_approval_and_is_watched_to_its_end(ready:
 
 def assert_no_further_watch(world: World, request: broker_pb2.WatchPlanRequest) -> None:
     with (
-        client.stream(world.stub().WatchPlan, request, timeout_seconds=10) as changes,
+        client.stream(world.stub().WatchPlan, request, timeout_seconds=60) as changes,
         pytest.raises(errors.Exhausted) as caught,
     ):
         next(iter(changes))

@@ -99,21 +99,21 @@ def test_one_batch_at_a_time_and_other_questions_are_answered_meanwhile(
 
     def held(*arguments: object) -> solve.Solution:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(batcher.solve, "solve", held)
     first = threading.Thread(target=lambda: ask(world, machine("a")))
     first.start()
     try:
-        assert begun.wait(20)
+        assert begun.wait(60)
         with pytest.raises(errors.Exhausted) as refused:
             ask(world, machine("a"))
         assert refused.value.reason == "TOO_MANY_BATCHES"
         assert world.place().candidates
     finally:
         go_on.set()
-        first.join(20)
+        first.join(60)
     assert where(ask(world, machine("a"))) == {"a": "osaka-1"}
 
 
@@ -122,8 +122,8 @@ def test_a_deadline_is_respected(world: World) -> None:
     with pytest.raises(errors.DeadlineExceeded):
         ask(world, machine("a"), seconds=0.4)
     begin = time.monotonic()
-    assert ask(world, machine("a", count=500), seconds=4, limit_seconds=60).placements
-    assert time.monotonic() - begin < 4
+    assert ask(world, machine("a", count=500), seconds=10, limit_seconds=60).placements
+    assert time.monotonic() - begin < 10
 
 
 @pytest.mark.parametrize("solver", ["GREEDY", "MILP", "STABLE"])

@@ -248,7 +248,7 @@ def test_while_the_directory_is_away_room_is_held_and_the_answer_says_what_it_is
 ) -> None:
     world.hold()
     assert world.directory_server.stop(0).wait(10)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (answer := world.hold()).placement.snapshot_stale:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -260,7 +260,7 @@ def test_a_cloud_whose_lease_has_lapsed_is_not_asked(world: World, best: Destina
     world.publish_capacity("osaka-1", "0.01", machines=16, ttl_seconds=5)
     world.publish_holder("osaka-2", "0.02")
     assert world.hold().migration.to_cloud == "osaka-1"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while "osaka-1" in {each.cloud_id for each in world.place().candidates}:
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -75,7 +75,7 @@ def test_a_cloud_whose_lease_lapses_is_offered_no_more_without_anybody_asking_th
     ]
     world.publish(OSAKA_MANAGER, "osaka", *published, ttl_seconds=5)
     assert [one.cloud_id for one in world.place().candidates] == ["osaka"]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (answer := world.place()).candidates:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -88,7 +88,7 @@ def test_an_answer_during_an_outage_says_that_nobody_is_heard(world: World) -> N
     world.publish_osaka("osaka-1", vcpu="0.02")
     assert not world.place().snapshot_stale
     assert world.directory_server.stop(0).wait(10)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (answer := world.place()).snapshot_stale:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -188,7 +188,7 @@ def test_without_a_majority_reads_tell_their_age_and_writes_are_refused(
     assert health(running, "") == HEALTH.SERVING, "the directory itself is well"
     for node in gone:
         etcd.restart(node)
-    eventually(lambda: not tokyo.query().HasField("snapshot_age"), "etcd is back", 30)
+    eventually(lambda: not tokyo.query().HasField("snapshot_age"), "etcd is back")
     assert tokyo.publish(lease, capacity()) > revision, "and the lease has outlived it"
     eventually(lambda: health(running, STORE_HEALTH) == HEALTH.SERVING, "told by its health")
 
@@ -206,7 +206,7 @@ def test_a_lease_that_ran_out_while_etcd_was_away_has_that_time_more(
             store.renew_lease(lease, TOKYO_DOMAIN)
         for node in gone:
             etcd.restart(node)
-        eventually(lambda: store.age() is None, "etcd is back", 30)
+        eventually(lambda: store.age() is None, "etcd is back")
         store.sweep()
         store.renew_lease(lease, TOKYO_DOMAIN)
 

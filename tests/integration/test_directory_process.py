@@ -137,7 +137,7 @@ def test_sigterm_ends_watches_and_the_process_in_order(process: Process, stub: S
         next(messages)
         began = time.monotonic()
         assert process.stop() == 0
-        assert time.monotonic() - began < rpc.RpcSettings().grace_seconds / 2
+        assert time.monotonic() - began < rpc.RpcSettings().grace_seconds, "no call was waited for"
         with pytest.raises(errors.Unavailable, match="SERVER_UNAVAILABLE"):
             next(messages)
 
@@ -170,7 +170,7 @@ def test_garbage_on_the_port_harms_nobody_else(
 ) -> None:
     host, _, port = target.address.partition(":")
     for _ in range(20):
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
             connection.sendall(bytes_sent)
     assert all_records(stub) == []
 
@@ -178,7 +178,7 @@ def test_garbage_on_the_port_harms_nobody_else(
 def test_garbage_inside_a_call_is_refused(channel: grpc.Channel, stub: Stub) -> None:
     raw: Any = channel.unary_unary("/watari.v1.DirectoryService/Publish")
     with pytest.raises(grpc.RpcError) as caught:
-        raw(b"\xff" * 100, timeout=10)
+        raw(b"\xff" * 100, timeout=30)
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert all_records(stub) == []
 
@@ -204,4 +204,4 @@ def refused_by_tls(target: rpc.Target, credentials: grpc.ChannelCredentials) -> 
     with grpc.secure_channel(target.address, credentials, options) as channel:
         request = directory_pb2.QueryRecordsRequest()
         with pytest.raises(errors.Unavailable):
-            rpc.call(Stub(channel).QueryRecords, request, timeout_seconds=5)
+            rpc.call(Stub(channel).QueryRecords, request, timeout_seconds=30)

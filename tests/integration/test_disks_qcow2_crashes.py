@@ -15,7 +15,7 @@ from agent.disks import DiskWriter, open_reader, open_writer
 from tests.support.disks import KIB, MIB, new_image, run, servers_of
 from watari import errors
 
-WAIT_SECONDS_MAX = 20.0
+WAIT_SECONDS_MAX = 60.0
 
 CHILD = """
 import sys, time

@@ -104,7 +104,7 @@ def export(cloud: Cloud, invoice_id: str, how: str, party: str = OPERATOR) -> st
         invoice_id=invoice_id, format=f"INVOICE_FORMAT_{how}"
     )
     stub = accounts(cloud, party)
-    with client.stream(stub.ExportInvoice, request, timeout_seconds=10) as parts:
+    with client.stream(stub.ExportInvoice, request, timeout_seconds=30) as parts:
         return b"".join(part.content for part in parts).decode()
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.clouds import VM, Cloud, assert_one_owner, eventually
+from tests.support.holding import held
 from tests.support.scripted_agent import BREAKS, HANGS
 from watari import errors, failpoint
 from watari.v1 import manager_pb2
@@ -50,10 +51,11 @@ def test_a_cancellation_that_comes_just_before_the_commit_wins(
     clouds: tuple[Cloud, Cloud],
 ) -> None:
     tokyo, osaka = clouds
-    with failpoint.armed("manager.saga.before_commit", "1*sleep(700)"):
+    with held("manager.saga.before_commit") as commit:
         migration_id = tokyo.migrate("web-1", "osaka").migration_id
-        tokyo.wait_state(migration_id, "CONFIRMING")
+        commit.await_there()
         tokyo.cancel(migration_id)
+        commit.let_go()
         tokyo.wait_state(migration_id, "CANCELLED")
     assert_one_owner(VM, tokyo, osaka)
     eventually(lambda: not osaka.agent.arrivals, "what had arrived is discarded")

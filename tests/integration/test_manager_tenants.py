@@ -164,7 +164,7 @@ def test_anothers_migration_answers_like_one_that_does_not_exist(pair):
     request = manager_pb2.WatchMigrationRequest(migration_id=migration_id)
     with (
         pytest.raises(errors.NotFound),
-        client.stream(stub.WatchMigration, request, timeout_seconds=5) as changes,
+        client.stream(stub.WatchMigration, request, timeout_seconds=60) as changes,
     ):
         next(changes)
     assert tokyo.migration(migration_id).state == manager_pb2.MIGRATION_STATE_COPYING

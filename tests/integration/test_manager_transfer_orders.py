@@ -3,8 +3,9 @@
 import pytest
 
 from tests.support.clouds import VM, eventually
+from tests.support.holding import held
 from tests.support.scripted_agent import FAILS, HANGS
-from watari import errors, failpoint, windows
+from watari import errors, windows
 from watari.rpc import client
 from watari.v1 import common_pb2, manager_pb2
 
@@ -60,11 +61,12 @@ def test_new_caps_take_the_place_of_the_schedule_for_the_running_and_every_later
 def test_a_cap_that_changes_just_before_the_transfer_begins_is_not_lost(clouds):
     """The agent has no transfer yet when it is told, and the order to begin has the old cap."""
     tokyo, _ = clouds
-    with failpoint.armed("manager.saga.before_start_transfer", "1*sleep(700)"):
+    with held("manager.saga.before_start_transfer") as order:
         migration_id = start(tokyo, HANGS)
-        tokyo.wait_state(migration_id, "COPYING")
+        order.await_there()
         set_limit(tokyo, migration_id, 2 << 20)
         assert tokyo.agent.attempts == 0
+        order.let_go()
         eventually(lambda: tokyo.agent.attempts == 1, "it copies")
     assert tokyo.agent.orders[-1].options.limit_bytes_per_second == 1 << 20
     eventually(lambda: len(tokyo.agent.limits) == 2, "the agent is told after all")
@@ -113,5 +115,5 @@ def test_progress_reaches_the_watcher_as_the_agent_told_it(clouds):
         field.name for field in told.DESCRIPTOR.fields
     }
     watch = manager_pb2.WatchMigrationRequest(migration_id=migration_id)
-    with client.stream(tokyo.operator.WatchMigration, watch, timeout_seconds=10) as answers:
+    with client.stream(tokyo.operator.WatchMigration, watch, timeout_seconds=60) as answers:
         assert next(answers).migration.progress == transfer

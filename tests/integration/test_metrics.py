@@ -18,7 +18,7 @@ from tests.support.processes import free_port
 from watari import errors, metrics
 from watari.metrics import MetricsSettings
 
-SECONDS_MAX = 5.0
+SECONDS_MAX = 30.0
 PROMETHEUS = Path(__file__).resolve().parents[2] / "compose" / "prometheus"
 
 

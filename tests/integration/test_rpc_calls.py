@@ -71,7 +71,7 @@ def test_a_call_without_deadline_gets_the_default_one(stub, catalogue):
 
 def test_a_deadline_ends_a_call_that_hangs(stub, catalogue):
     release = threading.Event()
-    catalogue.behaviour = lambda: release.wait(30) and directory_pb2.GetRecordResponse()
+    catalogue.behaviour = lambda: release.wait(60) and directory_pb2.GetRecordResponse()
     with pytest.raises(errors.DeadlineExceeded) as caught:
         get(stub, timeout_seconds=0.1)
     release.set()
@@ -175,7 +175,7 @@ def test_a_message_beyond_the_limit_is_refused(stub, catalogue):
 
 def test_calls_beyond_workers_and_queue_are_refused_at_once(federation, serve, catalogue):
     release = threading.Event()
-    catalogue.behaviour = lambda: release.wait(30) and directory_pb2.GetRecordResponse()
+    catalogue.behaviour = lambda: release.wait(60) and directory_pb2.GetRecordResponse()
     target = serve(
         DIRECTORY,
         lambda server: directory_pb2_grpc.add_DirectoryServiceServicer_to_server(catalogue, server),
@@ -184,14 +184,14 @@ def test_calls_beyond_workers_and_queue_are_refused_at_once(federation, serve, c
     with rpc.connect(federation.party(ALICE), target) as channel:
         stub = directory_pb2_grpc.DirectoryServiceStub(channel)
         request = directory_pb2.GetRecordRequest()
-        asked = [stub.GetRecord.future(request, timeout=20) for _ in range(6)]
+        asked = [stub.GetRecord.future(request, timeout=60) for _ in range(6)]
         answered = queue.SimpleQueue()
         for call in asked:
             call.add_done_callback(answered.put)
-        refused = [answered.get(timeout=5) for _ in range(3)]
+        refused = [answered.get(timeout=30) for _ in range(3)]
         assert all(call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED for call in refused)
         release.set()
-        assert all(answered.get(timeout=5).code() is grpc.StatusCode.OK for _ in range(3))
+        assert all(answered.get(timeout=30).code() is grpc.StatusCode.OK for _ in range(3))
 
 
 def test_health_tells_of_every_service_and_reflection_lists_them(channel):

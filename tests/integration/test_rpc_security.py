@@ -73,21 +73,21 @@ def test_a_caller_without_certificate_cannot_connect(federation, target):
     with grpc.secure_channel(target.address, credentials, options) as channel:
         stub = manager_pb2_grpc.ManagerServiceStub(channel)
         with pytest.raises(errors.Unavailable):
-            rpc.call(stub.GetCloudStatus, manager_pb2.GetCloudStatusRequest(), timeout_seconds=5)
+            rpc.call(stub.GetCloudStatus, manager_pb2.GetCloudStatusRequest(), timeout_seconds=30)
 
 
 def test_plain_text_is_not_served(target):
     with grpc.insecure_channel(target.address) as channel:
         stub = manager_pb2_grpc.ManagerServiceStub(channel)
         with pytest.raises(errors.Unavailable):
-            rpc.call(stub.GetCloudStatus, manager_pb2.GetCloudStatusRequest(), timeout_seconds=5)
+            rpc.call(stub.GetCloudStatus, manager_pb2.GetCloudStatusRequest(), timeout_seconds=30)
 
 
 def test_tls_before_1_2_is_not_spoken(target):
     """A hello that offers TLS 1.1 at most is answered with an alert."""
     hello = bytes.fromhex("160301002d010000290302" + "00" * 32 + "000002002f0100")
     host, port = target.address.split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as plain:
+    with socket.create_connection((host, int(port)), timeout=30) as plain:
         plain.sendall(hello)
         assert plain.recv(1)[:1] in (b"\x15", b"")
 
@@ -237,7 +237,7 @@ def test_an_observer_is_told_of_refused_streams(federation, observed):
     request = manager_pb2.WatchMigrationRequest()
     with rpc.connect(stranger, observed(observer)) as channel:
         stub = manager_pb2_grpc.ManagerServiceStub(channel)
-        watching = rpc.stream(stub.WatchMigration, request, timeout_seconds=5)
+        watching = rpc.stream(stub.WatchMigration, request, timeout_seconds=30)
         with pytest.raises(errors.Denied), watching as responses:
             list(responses)
     assert [reason for _, _, reason in observer.told] == ["NOT_ALLOWED"]
