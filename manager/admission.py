@@ -23,7 +23,8 @@ def require_speaks_for(
 ) -> None:
     """Raises Denied NOT_ALLOWED for who asks in the name of another cloud or another's agent.
 
-    `known` is the manager that the asking cloud is known to have, if any.
+    `known` is the manager that the asking cloud is known to have, if any. An operator is no manager
+    (`require_may_book`).
     """
     other = known is not None and known.spiffe_id != str(caller)
     stranger = SpiffeId.parse(request.source_agent).domain != caller.domain
@@ -33,6 +34,42 @@ def require_speaks_for(
             f"{caller} does not speak for cloud {request.from_cloud} "
             f"and agent {request.source_agent}",
             hint="a manager reserves for its own cloud and its own agents",
+        )
+
+
+def require_may_book(
+    request: manager_pb2.ReserveRequest,
+    operator: SpiffeId,
+    *,
+    own: tuple[str, str],
+    known: EndpointSettings | None,
+) -> None:
+    """Raises Denied NOT_ALLOWED for an operator who asks for more than room in advance, or for a
+    machine of a cloud that neither is its provider's nor comes to a cloud of it.
+
+    `own` is this cloud and its provider; `known` as above: who is to claim what is booked.
+    """
+    own_cloud, own_domain = own
+    if not request.HasField("starts_at"):
+        raise errors.Denied(
+            "NOT_ALLOWED",
+            f"{operator} reserves from now on, which managers do in a migration",
+            hint="reserve in advance, with a start and an end; or migrate the machine",
+        )
+    if known is None or request.from_cloud == own_cloud:
+        raise errors.Denied(
+            "NOT_ALLOWED",
+            f"no manager is known here that could claim room for machines of {request.from_cloud}",
+            hint="name the cloud that the machine is in now",
+        )
+    sender = SpiffeId.parse(known.spiffe_id).domain
+    agent = SpiffeId.parse(request.source_agent)
+    if operator.domain not in (sender, own_domain) or agent.domain != sender:
+        raise errors.Denied(
+            "NOT_ALLOWED",
+            f"{operator} does not speak for cloud {request.from_cloud} "
+            f"and agent {request.source_agent}",
+            hint=f"an operator of {sender}, or of {own_domain}, books for machines of that cloud",
         )
 
 
@@ -173,6 +210,17 @@ def wrong_state(row: Reservation, needed: State) -> errors.FailedPrecondition:
         "RESERVATION_STATE",
         f"reservation {row.reservation_id} is {row.state}, not {needed}",
         hint="a reservation is confirmed before the machine is handed over, and used once",
+        state=row.state,
+    )
+
+
+def not_yet(row: Reservation) -> errors.FailedPrecondition:
+    """The error for claiming what is booked before its time."""
+    starts = moment(row.starts_at or 0).isoformat(timespec="seconds")
+    return errors.FailedPrecondition(
+        "RESERVATION_STATE",
+        f"reservation {row.reservation_id} starts at {starts}",
+        hint="repeat it from then on, or migrate without it",
         state=row.state,
     )
 

@@ -34,7 +34,7 @@ from manager.reservation import Reservation, State
 from manager.settings.hosts import AgentSettings, ClassSettings
 from manager.settings.reservations import ReservationSettings
 from manager.statements import Ask, AskRows, Told, run
-from watari.identity import SpiffeId
+from watari.identity import Role, SpiffeId
 from watari.v1 import common_pb2, manager_pb2
 
 
@@ -93,6 +93,18 @@ class Cloud:
     quotas: Quotas
     made: Callable[[Reserve, str, Tenant], Reservation]
     """A new reservation on a host, with its grant and its price."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the cloud makes of who takes over what was held or booked."""
+
+    expires_at: Callable[[int], int]
+    """For so many seconds."""
+    granted: Callable[[Reserve, str], common_pb2.SignedDocument]
+    """Its grant, for a host."""
+    priced: Callable[[Reserve], int]
+    """The price sheet's version that its quote pins."""
 
 
 class Admissions:
@@ -167,6 +179,8 @@ class Admissions:
         row = self._rows.get(request.reservation_id)
         if row is None:
             row = self._admit(call)
+        elif row.state is State.BOOKED and awaits(row, call):
+            raise admission.not_yet(row)
         elif row.request != request or row.requested_by != str(call.caller):
             raise admission.reused("reservation_id", request.reservation_id)
         return self._answer(row)
@@ -313,6 +327,16 @@ class Admissions:
         self._notes.append(
             audit.Note(self._now, str(actor), action, row.reservation_id, details=details)
         )
+
+
+def awaits(row: Reservation, call: Reserve) -> bool:
+    """Whether an operator booked the room for what the machine's own manager asks now."""
+    if isinstance(call, Hold) or span_of(call.request) is not None:
+        return False
+    booked = SpiffeId.parse(row.requested_by).role is Role.OPERATOR
+    asked = call.request
+    whose = (asked.vm_id, asked.from_cloud, call.tenant)
+    return booked and (row.vm_id, row.from_cloud, row.owner) == whose
 
 
 def _any_holds(wanted: Collection[Reserve]) -> bool:

@@ -5,17 +5,16 @@ held, on the same host; only where that does not cover it the hold ends, and the
 like anybody else, in the same transaction.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
 
 from sqlalchemy.engine import Connection
 
 from manager import admission, audit, capacity, grants, inventory, reservation_rows, vms
-from manager.admitting import Cloud, Reserve
+from manager.admitting import Cloud, Reserve, Terms
 from manager.inventory import STORAGE
 from manager.reservation import Reservation
 from watari import errors
-from watari.v1 import common_pb2, manager_pb2
+from watari.v1 import manager_pb2
 
 
 def adopt(
@@ -24,7 +23,7 @@ def adopt(
     call: Reserve,
     row: Reservation,
     now: int,
-    terms: "Terms",
+    terms: Terms,
 ) -> bool:
     """Make a hold pending, in the name of who reserves. False when it does not cover what is asked:
     then it has ended.
@@ -43,6 +42,7 @@ def adopt(
     swapped = reservation_rows.adopt(
         connection,
         row,
+        host_id=row.host_id,
         requested_by=str(call.caller),
         request=request,
         expires_at=terms.expires_at(request.ttl_seconds),
@@ -54,18 +54,6 @@ def adopt(
     capacity.record(connection, row.host_id, capacity.RESERVATION, row.reservation_id, asked)
     _tell(connection, now, call, row, "reservation.adopted", grants.issued(now, grant))
     return True
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What the cloud makes of an adoption."""
-
-    expires_at: Callable[[int], int]
-    """For so many seconds."""
-    granted: Callable[[Reserve, str], common_pb2.SignedDocument]
-    """Its grant, for a host."""
-    priced: Callable[[Reserve], int]
-    """The price sheet's version that its quote pins."""
 
 
 def adopt_all(

@@ -4,8 +4,6 @@ From then on it has no end, as a machine that arrives under it stays, and so it 
 other: on what is free now and on what is promised to others for later, its own booking left out.
 """
 
-from collections.abc import Callable
-
 from sqlalchemy.engine import Connection
 
 from manager import (
@@ -18,12 +16,11 @@ from manager import (
     reservation_rows,
     vms,
 )
-from manager.admitting import Cloud, Reserve, place
+from manager.admitting import Cloud, Reserve, Terms, place
 from manager.bookings import Span
 from manager.quotas.limits import MACHINES
 from manager.reservation import Reservation
 from manager.statements import run
-from watari.v1 import common_pb2
 
 
 def claim(
@@ -32,17 +29,18 @@ def claim(
     call: Reserve,
     row: Reservation,
     now: int,
-    expires_at: int,
-    granted: Callable[[Reserve, str], common_pb2.SignedDocument],
+    terms: Terms,
 ) -> None:
-    """Make a booked reservation pending, on the host that suits it now; `granted` makes its grant
-    for a host.
+    """Make a booked reservation pending, on the host that suits it now, in the name of who calls.
 
     Raises what an admission raises, and has changed nothing then.
     """
     request, tenant, ever = call.request, row.owner, Span(now)
     known = vms.get(connection, request.vm_id)
     admission.require_foreign(request, known, cloud.cloud_id)
+    other = reservation_rows.of_migration(connection, request.migration_id)
+    if other is not None and other.reservation_id != row.reservation_id:
+        raise admission.reused("migration_id", request.migration_id)
     live = reservation_rows.live_count(connection)
     admission.require_below(cloud.limits.pending_max, live)
     others = bookings.without(capacity.booked(connection), row.reservation_id)
@@ -53,19 +51,30 @@ def claim(
     room = capacity.room(run(connection, capacity.reading()), cloud.agents, cloud.pool)
     views = capacity.with_bookings([*room.hosts, room.pool], others, ever)
     host, _ = place(views, request, asked)
-    grant = granted(call, host.host_id)
+    version = terms.priced(call) if request.HasField("quote") else row.price_version
+    if request == row.request:
+        version = row.price_version  # Its quote was accepted when it was booked.
+    grant = terms.granted(call, host.host_id)
     # Nothing is refused from here on.
-    swapped = reservation_rows.claim(
-        connection, row, host_id=host.host_id, expires_at=expires_at, grant=grant
+    swapped = reservation_rows.adopt(
+        connection,
+        row,
+        host_id=host.host_id,
+        requested_by=str(call.caller),
+        request=request,
+        expires_at=terms.expires_at(request.ttl_seconds),
+        grant=grant,
+        price_version=version,
     )
     admission.require_swapped(swapped)
     capacity.give_back(connection, capacity.BOOKING, row.reservation_id)
     capacity.record(connection, host.host_id, capacity.RESERVATION, row.reservation_id, asked)
+    booked_by = {} if row.requested_by == str(call.caller) else {"booked_by": row.requested_by}
     claimed = audit.Note(
         now,
         str(call.caller),
         "reservation.claimed",
         row.reservation_id,
-        details=row.told() | {"host_id": host.host_id},
+        details=row.told() | booked_by | {"host_id": host.host_id},
     )
     audit.append_all(connection, [claimed, grants.issued(now, grant)])

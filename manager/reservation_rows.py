@@ -119,35 +119,25 @@ def move(connection: Connection, row: Reservation, to: State, **values: object) 
     return _update(connection, row, {"state": to.value} | values)
 
 
-def claim(
-    connection: Connection,
-    row: Reservation,
-    *,
-    host_id: str,
-    expires_at: int,
-    grant: common_pb2.SignedDocument,
-) -> bool:
-    """Make a booked one pending, with its grant, unless it changed meanwhile."""
-    values = {"host_id": host_id, "expires_at": expires_at, "grant": _bytes(grant)}
-    return move(connection, row, State.PENDING, **values)
-
-
 def adopt(
     connection: Connection,
     row: Reservation,
     *,
+    host_id: str,
     requested_by: str,
     request: manager_pb2.ReserveRequest,
     expires_at: int,
     grant: common_pb2.SignedDocument,
     price_version: int,
 ) -> bool:
-    """Make a held one pending, in the name of who reserves, unless it changed meanwhile."""
+    """Make a held or booked one pending, in the name of who reserves, unless it changed."""
     return move(
         connection,
         row,
         State.PENDING,
+        host_id=host_id,
         requested_by=requested_by,
+        migration_id=request.migration_id,
         request=request.SerializeToString(deterministic=True),
         expires_at=expires_at,
         grant=_bytes(grant),

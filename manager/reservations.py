@@ -25,7 +25,18 @@ from manager import (
 )
 from manager import store as stores
 from manager.accounting.price_sheet import PriceSheet
-from manager.admitting import Admissions, Answer, Asked, Cloud, Confirm, Hold, Reserve, span_of
+from manager.admitting import (
+    Admissions,
+    Answer,
+    Asked,
+    Cloud,
+    Confirm,
+    Hold,
+    Reserve,
+    Terms,
+    awaits,
+    span_of,
+)
 from manager.groups import Group
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
@@ -35,7 +46,7 @@ from manager.settings.hosts import AgentSettings
 from manager.statements import Ask, Told
 from watari import errors, failpoint
 from watari.clock import Clock
-from watari.identity import Identity, SpiffeId
+from watari.identity import Identity, Role, SpiffeId
 from watari.settings import EndpointSettings
 from watari.v1 import common_pb2, manager_pb2
 
@@ -79,7 +90,7 @@ class Reservations:
             quotas,
             self._new,
         )
-        self._terms = adopting.Terms(
+        self._terms = Terms(
             self._expiry, self._grant, lambda call: self._price(call.request, call.tenant)
         )
         self._group = Group(
@@ -97,12 +108,12 @@ class Reservations:
         SIGNATURE_INVALID, AlreadyExists ID_REUSED, Denied NOT_ALLOWED for who asks in another
         cloud's name.
         """
-        admission.require_speaks_for(
-            request,
-            caller,
-            own_cloud=self._cloud_id,
-            known=self._manager_of(request.from_cloud),
-        )
+        known = self._manager_of(request.from_cloud)
+        if caller.role is Role.OPERATOR:
+            own = self._cloud_id, self._identity.spiffe_id.domain
+            admission.require_may_book(request, caller, own=own, known=known)
+        else:
+            admission.require_speaks_for(request, caller, own_cloud=self._cloud_id, known=known)
         failpoint.hit(BEFORE_RESERVE)
         answer = self._group.do(Reserve(request, caller))
         failpoint.hit(AFTER_RESERVE)
@@ -277,20 +288,22 @@ class Reservations:
     def _claim(
         self, connection: Connection, calls: Sequence[Asked], booked: Sequence[Reservation]
     ) -> dict[str, errors.WatariError]:
-        """Claim what is booked and asked for by its caller, word for word; why it could not be."""
+        """Claim what is booked and asked for: by who booked it, word for word, or by the manager
+        of the cloud that an operator booked it for. Why it could not be.
+        """
         rows = {row.reservation_id: row for row in booked}
         refused: dict[str, errors.WatariError] = {}
         for call in calls:
-            if not isinstance(call, Reserve):
+            # An operator who repeats the booking wants to know how it stands, and gets no grant.
+            if not isinstance(call, Reserve) or call.caller.role is Role.OPERATOR:
                 continue
             row = rows.pop(call.request.reservation_id, None)
-            if row is None or row.request != call.request or not self._made(row, call.caller):
+            if row is None or not (
+                (row.request == call.request and self._made(row, call.caller)) or awaits(row, call)
+            ):
                 continue
-            expires_at = self._expiry(call.request.ttl_seconds)
             try:
-                claiming.claim(
-                    connection, self._cloud, call, row, self._now(), expires_at, self._grant
-                )
+                claiming.claim(connection, self._cloud, call, row, self._now(), self._terms)
             except errors.Conflict:
                 raise
             except errors.WatariError as error:

@@ -89,18 +89,23 @@ TABLE = MappingProxyType(
         *("ResolveMigration", "ListRetainedVms", "PurgeVm"),
         *("StartEvacuation", "GetEvacuation", "WatchEvacuation", "CancelEvacuation"),
     )
-    # Manager to manager; the operator may look and give back.
+    # Manager to manager. An operator books in advance, for a machine that its provider's manager or
+    # its own cloud is to see arrive; the own one may look at all of it and give it back.
     | _rules(
         "watari.v1.ReservationService",
         _MANAGERS,
-        *("Reserve", "ExtendReservation", "ConfirmReservation", "HandOverVm"),
+        *("ExtendReservation", "ConfirmReservation", "HandOverVm"),
         "GrantEstimate",
     )
-    | _rules("watari.v1.ReservationService", _MANAGERS | _OPERATORS, "GetReservation")
+    | _rules(
+        "watari.v1.ReservationService",
+        _MANAGERS | _ANY_OPERATORS,
+        *("Reserve", "GetReservation"),
+    )
     # A broker holds what a tenant's mandate names, and gives back what it holds.
     | _rules("watari.v1.ReservationService", _BROKERS, "HoldForMigration")
     | _rules(
-        "watari.v1.ReservationService", _MANAGERS | _OPERATORS | _BROKERS, "ReleaseReservation"
+        "watari.v1.ReservationService", _MANAGERS | _ANY_OPERATORS | _BROKERS, "ReleaseReservation"
     )
     | _rules("watari.v1.ReservationService", _OPERATORS, "ListReservations")
     # A tenant sees its own usage, quota and invoices; limits and books are the operator's.

@@ -45,6 +45,13 @@ def reservation_id(migration_id: str) -> str:
     return str(uuid.uuid5(uuid.UUID(migration_id), "reservation"))
 
 
+def migration_id(reservation_id: str) -> str:
+    """What stands for the migration's id in a reservation that a person makes in advance, until a
+    manager claims it for one.
+    """
+    return str(uuid.uuid5(uuid.UUID(reservation_id), "migration"))
+
+
 def sign(
     signer: Identity,
     now: datetime,

@@ -1,8 +1,10 @@
-"""A cloud's reservations as its operator sees them, of one that another cloud made in advance."""
+"""A cloud's reservations as its operator sees them, and those that people make in advance."""
 
+import functools
 import io
 import json
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,9 @@ from typing import Any
 import pytest
 import structlog
 
-from tests.conftest import OSAKA, Federation
+from tests.conftest import OSAKA, TOKYO, Federation
 from tests.support import reservations
-from tests.support.clouds import Cloud, two_clouds
+from tests.support.clouds import VM, Cloud, assert_one_owner, two_clouds
 from watari.cli import main
 from watari.rpc import client
 from watari.v1 import manager_pb2
@@ -29,34 +31,54 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-def osaka(federation: Federation, tmp_path: Path) -> Iterator[Cloud]:
+def pair(federation: Federation, tmp_path: Path) -> Iterator[tuple[Cloud, Cloud]]:
+    """tokyo, which has the machine web-1, and osaka."""
     with two_clouds(federation, tmp_path) as (tokyo, osaka):
+        tokyo.agent.add(VM, "web-1")
         tokyo.start()
         osaka.start()
-        yield osaka
+        yield tokyo, osaka
+
+
+@pytest.fixture
+def osaka(pair: tuple[Cloud, Cloud]) -> Cloud:
+    return pair[1]
 
 
 @pytest.fixture
 def run(osaka: Cloud, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> _Run:
     """What a command of osaka's operator prints."""
-    operator = f"spiffe://{OSAKA}/operator/main"
-    osaka.federation.party(operator)
-    keys = osaka.federation.folder_of(operator)
-    own = (
-        f'certificate = "{keys / "cert.pem"}"\nkey = "{keys / "key.pem"}"\n'
-        f'trust = "{keys / "trust"}"\n'
-    )
-    config = tmp_path / "client.toml"
-    config.write_text(
-        f"[client.identity]\n{own}[client.clouds.osaka.identity]\n{own}"
-        f'[client.clouds.osaka.manager]\naddress = "{osaka.endpoint.address}"\n'
-        f'spiffe_id = "{osaka.endpoint.spiffe_id}"\n'
-    )
+    command = _command(tmp_path / "osaka.toml", capsys, OSAKA, [osaka])
+    return functools.partial(command, "reservation")
+
+
+def _command(
+    config: Path, capsys: pytest.CaptureFixture[str], domain: str, clouds: Sequence[Cloud]
+) -> Callable[..., str]:
+    """Runs commands at clouds as a provider's operator; what they print, or their errors."""
+    text = ""
+    for cloud in clouds:
+        operator = f"spiffe://{domain}/operator/main"
+        cloud.federation.party(operator)
+        keys = cloud.federation.folder_of(operator)
+        own = (
+            f'certificate = "{keys / "cert.pem"}"\nkey = "{keys / "key.pem"}"\n'
+            f'trust = "{keys / "trust"}"\n'
+        )
+        text += "" if text else f"[client.identity]\n{own}"
+        text += (
+            f"[client.clouds.{cloud.cloud_id}.identity]\n{own}"
+            f'[client.clouds.{cloud.cloud_id}.manager]\naddress = "{cloud.endpoint.address}"\n'
+            f'spiffe_id = "{cloud.endpoint.spiffe_id}"\n'
+        )
+    config.write_text(text)
 
     def run(*arguments: str, code: int = 0) -> str:
         capsys.readouterr()
-        assert main.main(["reservation", *arguments, "--config", str(config)]) == code
-        return capsys.readouterr().out
+        ended = main.main([*arguments, "--config", str(config)])
+        printed = capsys.readouterr()
+        assert ended == code, printed.err
+        return printed.err if code else printed.out
 
     return run
 
@@ -77,3 +99,121 @@ def test_an_operator_sees_what_is_booked_and_gives_it_back(osaka: Cloud, run: _R
     assert "Nothing is reserved." in run("list")
     (row,) = json.loads(run("list", "--all", "-o", "json"))
     assert row["state"] == "released"
+
+
+START = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
+"""Of what is booked in these tests."""
+
+
+def _described(begin: datetime, **changes: str) -> list[str]:
+    """The options for a machine of tokyo's that takes all CPUs of osaka's host, for an hour."""
+    options = {
+        "machine": str(uuid.uuid4()),
+        "from": "tokyo",
+        "to": "osaka",
+        "tenant": "acme",
+        "vcpus": "8",
+        "memory": "1GiB",
+        "starts": begin.isoformat(),
+        "ends": "+1h",
+    } | changes
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+
+@pytest.fixture
+def both(
+    pair: tuple[Cloud, Cloud], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Commands of tokyo's operator, at both clouds."""
+    return _command(tmp_path / "tokyo.toml", capsys, TOKYO, pair)
+
+
+def test_room_is_taken_within_the_time_and_not_outside_of_it(
+    both: Callable[..., str], run: _Run
+) -> None:
+    said = both("reservation", "create", *_described(START))
+    assert "must be claimed before" in said
+    assert "booked" in said
+    refused = both("reservation", "create", *_described(START + timedelta(minutes=30)), code=5)
+    assert "comes closest: 8 of vcpus asked, 0 free" in " ".join(refused.split())
+    assert "Next: a machine with at most 15.0 GiB" in " ".join(refused.split())
+    both("reservation", "create", *_described(START - timedelta(hours=1)))  # Ends where it begins.
+    last = json.loads(
+        both("reservation", "create", *_described(START + timedelta(hours=1)), "-o", "json")
+    )
+    assert (last["state"], last["warnings"]) == ("booked", [])
+    assert len(json.loads(run("list", "-o", "json"))) == 3
+    key = last["reservation_id"]
+    assert json.loads(both("reservation", "release", key, "--cloud", "osaka", "-o", "json"))
+    both("reservation", "create", *_described(START + timedelta(hours=1)))
+
+
+def test_repeating_with_the_same_id_reserves_once(both: Callable[..., str], run: _Run) -> None:
+    key = str(uuid.uuid4())
+    asked = ["web-1", "--to", "osaka", "--id", key, "-o", "json"]
+    times = ["--starts", START.isoformat(), "--ends", (START + timedelta(hours=1)).isoformat()]
+    first = json.loads(both("reservation", "create", *asked, *times))
+    assert json.loads(both("reservation", "create", *asked, *times)) == first
+    assert [each["reservation_id"] for each in json.loads(run("list", "-o", "json"))] == [key]
+    other = [*times[:3], (START + timedelta(hours=2)).isoformat()]
+    assert "ID_REUSED" in both("reservation", "create", *asked, *other, code=4)
+    relative = ["--starts", "+2h", "--ends", "+1h"]
+    assert "in full" in both("reservation", "create", *asked, *relative, code=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"starts": "tomorrow"}, 2, "is no moment"),
+        ({"starts": "2027-01-31T09:00"}, 2, "with its offset from UTC"),
+        ({"starts": "2020-01-31T09:00Z"}, 2, "is over"),
+        ({"ends": "+30d"}, 2, "after starts_at"),
+        ({"from": "osaka"}, 4, "name the cloud that the machine is in"),
+        ({"resource": "gpu"}, 2, "is no amount"),
+        ({"vcpus": "0"}, 2, "vcpus"),
+    ],
+)
+def test_what_is_wrong_says_what_would_be_right(
+    both: Callable[..., str], changes: dict[str, str], code: int, said: str
+) -> None:
+    error = both("reservation", "create", *_described(START, **changes), "-o", "json", code=code)
+    shown = json.loads(error)["error"]
+    assert said in f"{shown['message']}: {shown['hint']}"
+    assert shown["hint"]
+
+
+def test_a_machine_is_named_or_described_and_not_both(both: Callable[..., str]) -> None:
+    assert "describe it" in both("reservation", "create", "web-1", *_described(START), code=2)
+
+
+def test_a_quote_that_is_shown_must_be_for_what_is_reserved(
+    pair: tuple[Cloud, Cloud], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = _command(tmp_path / "osaka.toml", capsys, OSAKA, pair)
+    file, amounts = str(tmp_path / "quote.json"), ["--vcpus", "8", "--memory", "1GiB"]
+    command("quote", "--to", "osaka", "--tenant", "acme", *amounts, "--out", file)
+    quoted = ["--quote", file, "--domain", OSAKA, "-o", "json"]
+    other = command("reservation", "create", *_described(START, vcpus="7"), *quoted, code=4)
+    assert json.loads(other)["error"]["reason"] == "QUOTE_INVALID"
+    made = json.loads(command("reservation", "create", *_described(START), *quoted))
+    assert made["price_version"] == 1
+
+
+def test_a_migration_claims_what_was_reserved_once_its_time_has_come(
+    pair: tuple[Cloud, Cloud], both: Callable[..., str]
+) -> None:
+    tokyo, osaka = pair
+    times = ["--starts", START.isoformat(), "--ends", "+1h", "-o", "json"]
+    made = json.loads(both("reservation", "create", "web-1", "--to", "osaka", *times))
+    key = made["reservation_id"]
+    migrate = ["migrate", "web-1", "--to", "osaka", "--reservation", key]
+    early = json.loads(both(*migrate, "-o", "json", code=1))
+    assert early["error"]["reason"] == "RESERVATION_STATE"
+    with osaka.database() as connection:  # Its time has come.
+        connection.execute("UPDATE reservations SET starts_at = 1 WHERE state = 'BOOKED'")
+    moved = json.loads(both(*migrate, "-o", "json"))
+    assert (moved["state"], moved["reservation_id"]) == ("succeeded", key)
+    assert_one_owner(VM, osaka, tokyo)
+    (row,) = osaka.list_reservations()
+    assert row.state == manager_pb2.RESERVATION_STATE_USED
+    assert row.requested_by == tokyo.manager_id

@@ -54,10 +54,10 @@ EXPECTED = {
         " WatchEvacuation CancelEvacuation ListRetainedVms PurgeVm": OPERATOR,
     },
     "ReservationService": {
-        "Reserve GrantEstimate ExtendReservation ConfirmReservation HandOverVm": MANAGERS,
-        "GetReservation": {*OPERATOR, *MANAGERS},
+        "GrantEstimate ExtendReservation ConfirmReservation HandOverVm": MANAGERS,
+        "Reserve GetReservation": {*OPERATORS, *MANAGERS},
         "HoldForMigration": BROKERS,
-        "ReleaseReservation": {*OPERATOR, *MANAGERS, *BROKERS},
+        "ReleaseReservation": {*OPERATORS, *MANAGERS, *BROKERS},
         "ListReservations": OPERATOR,
     },
     "AccountingService": {

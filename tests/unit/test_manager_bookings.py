@@ -15,6 +15,7 @@ from manager.reservation import State
 from tests.conftest import Federation
 from tests.support.reservations import OSAKA, TOKYO, VCPUS, Rig, reason_of, request
 from watari import audit, errors
+from watari.identity import SpiffeId
 from watari.v1 import manager_pb2
 
 ACME = Tenant("tokyo.example", "acme")
@@ -153,6 +154,78 @@ def test_only_who_booked_claims_and_the_log_tells_of_each_step(rig: Rig) -> None
     assert [each.action for each in entries] == [
         *("reservation.booked", "reservation.claimed", "grant.issued")
     ]
+
+
+OPERATORS = [
+    SpiffeId.parse(f"spiffe://{each}.example/operator/main") for each in ("tokyo", "osaka")
+]
+"""Of the machine's provider, and of the cloud that it comes to."""
+
+
+def for_tokyo(asked: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
+    """The same as any operator asks for it: it says whose tenant it is."""
+    asked.tenant_domain = "tokyo.example"
+    return asked
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_what_an_operator_booked_is_claimed_by_the_manager_that_the_machine_leaves(
+    rig: Rig, operator: SpiffeId
+) -> None:
+    asked = for_tokyo(booked(rig, 60, 60))
+    rig.reservations.reserve(asked, operator)
+    claim = request(vcpus=VCPUS)
+    claim.reservation_id, claim.vm_id = asked.reservation_id, asked.vm_id
+    assert reason_of(rig.reservations.reserve, claim, TOKYO) == "RESERVATION_STATE"
+    rig.clock.advance(60)
+    assert not rig.reservations.reserve(asked, operator).HasField("grant")
+    stranger = request(vcpus=VCPUS)
+    stranger.reservation_id = asked.reservation_id
+    assert reason_of(rig.reservations.reserve, stranger, TOKYO) == "ID_REUSED"
+    answer = rig.reservations.reserve(claim, TOKYO)
+    assert answer.reservation.state == manager_pb2.RESERVATION_STATE_PENDING
+    assert answer.reservation.migration_id == claim.migration_id
+    assert rig.reservations.reserve(claim, TOKYO) == answer
+    assert rig.held() == VCPUS
+    rig.reservations.confirm(asked.reservation_id, TOKYO)
+    claimed = next(each for each in rig.audit() if each.action == "reservation.claimed")
+    assert claimed.details["booked_by"] == str(operator)
+
+
+def test_a_claim_is_for_one_migration(rig: Rig) -> None:
+    asked, running = for_tokyo(booked(rig, 60, 60, vcpus=1)), request()
+    rig.reservations.reserve(asked, OPERATORS[0])
+    rig.reservations.reserve(running, TOKYO)
+    rig.clock.advance(60)
+    claim = request(migration_id=running.migration_id)
+    claim.reservation_id, claim.vm_id = asked.reservation_id, asked.vm_id
+    assert reason_of(rig.reservations.reserve, claim, TOKYO) == "ID_REUSED"
+
+
+@pytest.mark.parametrize(
+    ("operator", "changes"),
+    [
+        ("hub.example", {}),
+        ("tokyo.example", {"from_cloud": "nowhere"}),
+        ("tokyo.example", {"from_cloud": "osaka"}),
+        ("tokyo.example", {"source_agent": "spiffe://hub.example/agent/h1"}),
+        ("osaka.example", {"source_agent": "spiffe://osaka.example/agent/h1"}),
+    ],
+)
+def test_an_operator_books_for_machines_of_its_provider_or_for_its_own_cloud(
+    rig: Rig, operator: str, changes: dict[str, str]
+) -> None:
+    caller = SpiffeId.parse(f"spiffe://{operator}/operator/main")
+    asked = for_tokyo(booked(rig, 60, 60))
+    for name, value in changes.items():
+        setattr(asked, name, value)
+    assert reason_of(rig.reservations.reserve, asked, caller) == "NOT_ALLOWED"
+    assert rig.audit() == []
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_an_operator_reserves_in_advance_only(rig: Rig, operator: SpiffeId) -> None:
+    assert reason_of(rig.reservations.reserve, for_tokyo(request()), operator) == "NOT_ALLOWED"
 
 
 def test_there_are_so_many_in_advance_as_may_be(federation: Federation, tmp_path: Path) -> None:

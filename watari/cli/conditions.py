@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
@@ -16,6 +16,7 @@ QUOTE_BYTES_MAX = 64 * 1024
 _PANEL = "Conditions"
 
 _Texts = list[str] | None
+_Request = TypeVar("_Request", manager_pb2.MigrateVmRequest, manager_pb2.ReserveRequest)
 
 
 def _option(name: str, metavar: str, text: str) -> Any:
@@ -37,7 +38,7 @@ class Conditions:
         _Texts, _option("--avoid-trait", "TRAIT", "Not to a host with this trait.")
     ] = None
 
-    def into(self, request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmRequest:
+    def into(self, request: _Request) -> _Request:
         """The request with these. Raises InvalidArgument INVALID_FIELD for a file without quote."""
         if self.quote is not None:
             request.quote.CopyFrom(read_quote(self.quote))

@@ -44,6 +44,13 @@ def migrate(
         str,
         typer.Option("--id", metavar="UUID", help="Its id; repeating the command joins it."),
     ] = "",
+    reservation: Annotated[
+        str,
+        typer.Option(
+            metavar="UUID",
+            help="Claim the room that `watari reservation create` reserved there in advance.",
+        ),
+    ] = "",
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -62,6 +69,7 @@ def migrate(
     """
     _check(to, place, constraints)
     _check_conditions(conditions, place, dry_run)
+    _check_reservation(reservation, place or dry_run)
     options = moving.into(transfer.options())
     if dry_run:
         _check_dry(place, detach, migration_id)
@@ -75,7 +83,7 @@ def migrate(
             manager, found = lookup.vm(invocation.clients, vm, source)
             order = Order(new_id, manager, found, options, moving.value)
             started = (
-                start(order, to, conditions)
+                start(order, to, conditions, reservation)
                 if to
                 else _start_placed(invocation, order, constraints)
             )
@@ -119,7 +127,9 @@ class Started:
     """The clouds that the broker asked to hold room, if it did."""
 
 
-def start(order: Order, to_cloud: str, conditions: Conditions = NO_CONDITIONS) -> Started:
+def start(
+    order: Order, to_cloud: str, conditions: Conditions = NO_CONDITIONS, reservation_id: str = ""
+) -> Started:
     """Starts it, without directory or broker having to be up."""
     request = manager_pb2.MigrateVmRequest(
         migration_id=order.migration_id,
@@ -127,6 +137,7 @@ def start(order: Order, to_cloud: str, conditions: Conditions = NO_CONDITIONS) -
         to_cloud=to_cloud,
         mode=order.mode,
         options=order.options,
+        reservation_id=reservation_id,
     )
     return Started(order.manager, order.manager.migrate(conditions.into(request)))
 
@@ -193,6 +204,17 @@ def _check(to: str, place: bool, constraints: Constraints) -> None:
             "INVALID_FIELD",
             "constraints choose a cloud, and --to has chosen it",
             hint="leave the constraints out, or write --place instead of --to",
+        )
+
+
+def _check_reservation(reservation_id: str, elsewhere: bool) -> None:
+    if reservation_id:
+        validate.require_uuid(reservation_id, "reservation")
+    if reservation_id and elsewhere:
+        raise errors.InvalidArgument(
+            "INVALID_FIELD",
+            "--reservation is for a migration to the cloud that holds it",
+            hint="write --to CLOUD, and leave --place and --dry-run out",
         )
 
 

@@ -80,6 +80,11 @@ class Operating:
         request = manager_pb2.GetReservationRequest(reservation_id=reservation_id)
         return self._peer.read(stub.GetReservation, request).reservation
 
+    def reserve(self, request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveResponse:
+        """Reserves room in advance; repeating it with the same id is safe."""
+        stub = manager_pb2_grpc.ReservationServiceStub(self._peer.channel)
+        return self._peer.change(stub.Reserve, request)
+
     def release(self, reservation_id: str) -> manager_pb2.Reservation:
         """Gives one back, as it is then. Raises NotFound RESERVATION_NOT_FOUND for one that this
         caller may not give back, or that is not there.

@@ -750,7 +750,9 @@ class Reservation(_message.Message):
     from_cloud: _builtins.str
     """The cloud that asked."""
     requested_by: _builtins.str
-    """SPIFFE id of the manager that asked; while it is HELD, of the broker."""
+    """SPIFFE id of the manager that asked; while it is HELD, of the broker; while it is BOOKED, of who
+    reserved in advance.
+    """
     host_id: _builtins.str
     """The host that was chosen."""
     state: Global___ReservationState.ValueType
@@ -2413,8 +2415,8 @@ class MigrateVmRequest(_message.Message):
     mode: _common_pb2.MigrationMode.ValueType
     """How; UNSPECIFIED is cold."""
     reservation_id: _builtins.str
-    """The reservation (UUID) under which a broker holds room at the destination; unset lets the manager
-    make an id. Where nothing is held under it any more, room is reserved under it as it is without.
+    """The reservation (UUID) under which a broker holds room at the destination, or an operator reserved
+    it in advance; unset lets the manager make an id. Where nothing is held under it any more, room is reserved under it as it is without.
     """
     @_builtins.property
     def options(self) -> _common_pb2.TransferOptions:

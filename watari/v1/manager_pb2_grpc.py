@@ -1084,6 +1084,9 @@ class ReservationServiceServicer:
         free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
         (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
         (ID_REUSED).
+        An operator of this cloud's provider, or of the provider whose machine it is, reserves in advance
+        only (PERMISSION_DENIED otherwise). From `starts_at` on the manager of `from_cloud` claims what an
+        operator reserved: with a request of its own under the same id, for the same machine and tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

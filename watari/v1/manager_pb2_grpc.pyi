@@ -414,6 +414,9 @@ class ReservationServiceStub:
     free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
     (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
     (ID_REUSED).
+    An operator of this cloud's provider, or of the provider whose machine it is, reserves in advance
+    only (PERMISSION_DENIED otherwise). From `starts_at` on the manager of `from_cloud` claims what an
+    operator reserved: with a request of its own under the same id, for the same machine and tenant.
     """
     HoldForMigration: _grpc.UnaryUnaryMultiCallable[_manager_pb2.HoldForMigrationRequest, _manager_pb2.HoldForMigrationResponse]
     """Holds room for a machine that a broker has a `ReservationMandate` for, admitted as Reserve admits it.
@@ -466,6 +469,9 @@ class ReservationServiceAsyncStub(ReservationServiceStub):
     free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
     (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
     (ID_REUSED).
+    An operator of this cloud's provider, or of the provider whose machine it is, reserves in advance
+    only (PERMISSION_DENIED otherwise). From `starts_at` on the manager of `from_cloud` claims what an
+    operator reserved: with a request of its own under the same id, for the same machine and tenant.
     """
     HoldForMigration: _aio.UnaryUnaryMultiCallable[_manager_pb2.HoldForMigrationRequest, _manager_pb2.HoldForMigrationResponse]  # type: ignore[assignment]
     """Holds room for a machine that a broker has a `ReservationMandate` for, admitted as Reserve admits it.
@@ -520,6 +526,9 @@ class ReservationServiceServicer:
         free, QUOTA_EXCEEDED, BUDGET_EXCEEDED), UNAVAILABLE while no host answers (repeat), FAILED_PRECONDITION
         (VM_ALREADY_THERE, EPOCH_MISMATCH, HOST_INCOMPATIBLE where no host has the traits), ALREADY_EXISTS
         (ID_REUSED).
+        An operator of this cloud's provider, or of the provider whose machine it is, reserves in advance
+        only (PERMISSION_DENIED otherwise). From `starts_at` on the manager of `from_cloud` claims what an
+        operator reserved: with a request of its own under the same id, for the same machine and tenant.
         """
 
     def HoldForMigration(
