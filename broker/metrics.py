@@ -47,6 +47,7 @@ REASONS = frozenset(
         "CLOUD_NOT_FOUND",
         "DEADLINE_EXCEEDED",
         "DELEGATION_INVALID",
+        "DELEGATION_REVOKED",
         "FIELD_INVALID",
         "GENERATION_CONFLICT",
         "ID_REUSED",

@@ -30,6 +30,7 @@ from manager.publisher import Publisher
 from manager.quoting import Quoting
 from manager.resolutions import Resolutions
 from manager.retained import RetainedCopies
+from manager.revocations import Revocations
 from manager.saga.resolving import Resolving
 from manager.service import ManagerServicer
 from manager.settings import Settings
@@ -87,6 +88,7 @@ def _domain(
         settings=settings,
         provider_domain=own.spiffe_id.domain,
         callers=Callers(own, clock, settings.cloud_id, settings.brokers, store),
+        revocations=Revocations(store, clock),
         store=store,
         migrations=departures.migrations,
         evacuations=departures.evacuations,

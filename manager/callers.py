@@ -39,13 +39,15 @@ class Caller:
     """What a broker may do of that; None for the person itself."""
 
     def require_alive(self, now: datetime) -> None:
-        """Raises Denied DELEGATION_INVALID when what a broker shows is not good any more."""
+        """Raises Denied DELEGATION_INVALID and DELEGATION_REVOKED when what a broker shows is not
+        good any more.
+        """
         if self.mandate is not None:
             self.mandate.require_alive(now)
 
     def require_move(self, connection: Connection, vm_id: str, now: datetime) -> None:
-        """Raises Denied DELEGATION_INVALID when a broker has moved the machine as often as it may;
-        in the transaction that records one more.
+        """Raises Denied DELEGATION_INVALID when a broker has moved the machine as often as it may,
+        DELEGATION_REVOKED when it may not any more; in the transaction that records one more.
         """
         if self.mandate is not None:
             self.mandate.require_move(connection, vm_id, now)
@@ -144,8 +146,8 @@ class Callers:
             raise delegation.missing(peer)
         mandate: Mandate | StandingMandate
         if standing.is_one(shown):
-            found = self._seen.read(shown, self._own, self._clock.now(), peer)
-            mandate, signer = StandingMandate(found), found.signer
+            mandate = self._seen.read(shown, self._own, self._clock.now(), peer)
+            signer = mandate.standing.signer
         else:
             signed, signer = delegation.read(
                 shown, self._own.trust, self._clock.now(), delegate=peer

@@ -20,6 +20,7 @@ from manager.quoting import Quoting
 from manager.reservations import Reservations
 from manager.resolutions import Resolutions
 from manager.retained import RetainedCopies
+from manager.revocations import Revocations
 from manager.settings import Settings
 from manager.store import Store
 from watari import paging
@@ -32,6 +33,7 @@ class Domain:
     settings: Settings
     provider_domain: str
     callers: Callers
+    revocations: Revocations
     store: Store
     migrations: Migrations
     evacuations: Evacuations

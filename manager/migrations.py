@@ -53,7 +53,7 @@ class Migrations:
 
         Raises NotFound VM_NOT_FOUND and CLOUD_NOT_FOUND, FailedPrecondition VM_BUSY,
         VM_ALREADY_THERE and what the machine's own problem is, AlreadyExists ID_REUSED, Denied
-        DELEGATION_INVALID for a new one that it is too late for.
+        DELEGATION_INVALID for a new one that it is too late for, and DELEGATION_REVOKED.
         """
         with self._store.read() as connection:
             known = records.get(connection, request.migration_id)
@@ -182,7 +182,8 @@ class Migrations:
             raise _too_many(self._active_max)
         if not vms.claim(connection, vm.vm_id, request.migration_id):
             raise movable.busy(vm)
-        # Once the machine's row is locked: two moves cannot both count the moves before them.
+        # Once the machine's row is locked: two moves cannot both count the moves before them, and
+        # whoever was told that the delegation is revoked was told before this began.
         caller.require_move(connection, vm.vm_id, self._clock.now())
         now = micros(self._clock.now())
         new = Record(

@@ -29,6 +29,7 @@ FIRST_MAX = 1000
 STOP_SECONDS_MAX = 3600
 MOMENT_SECONDS_MAX = 4_102_444_800  # 2100-01-01
 JUSTIFICATION_BYTES_MAX = 512
+REVOCATION_BYTES_MAX = 200
 STATE_DISKS = {
     common_pb2.DISK_KIND_MEMORY: "memory",
     common_pb2.DISK_KIND_NVRAM: "nvram",
@@ -48,6 +49,13 @@ def migrate(request: manager_pb2.MigrateVmRequest) -> manager_pb2.MigrateVmReque
     _traits(request)
     if request.reservation_id:
         validate.require_uuid(request.reservation_id, "reservation_id")
+    return request
+
+
+def revoke(request: manager_pb2.RevokeDelegationRequest) -> manager_pb2.RevokeDelegationRequest:
+    """Checks RevokeDelegation."""
+    validate.require_uuid(request.delegation_id, "delegation_id")
+    validate.require_text(request.reason, "reason", bytes_max=REVOCATION_BYTES_MAX)
     return request
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import grpc
 
 from manager import inventories, requests, vms
+from manager.delegation_service import DelegationCalls
 from manager.domain import Domain, next_page
 from manager.evacuations.service import EvacuationCalls
 from manager.ownership import View
@@ -13,11 +14,12 @@ from watari import __version__, errors, paging, rpc, validate
 from watari.v1 import manager_pb2, manager_pb2_grpc
 
 
-class ManagerServicer(EvacuationCalls, manager_pb2_grpc.ManagerServiceServicer):
+class ManagerServicer(EvacuationCalls, DelegationCalls, manager_pb2_grpc.ManagerServiceServicer):
     """ManagerService. The contract is in the proto."""
 
     def __init__(self, domain: Domain) -> None:
         EvacuationCalls.__init__(self, domain.evacuations, self._gone)
+        DelegationCalls.__init__(self, domain.revocations, domain.callers)
         self._domain = domain
 
     def GetCloudStatus(

@@ -2,7 +2,8 @@
 
 Remembered is when each document was first seen with its signer's certificate valid, since the
 certificate ends before the document may. How often a machine has moved is not written down again:
-the migrations that were begun under standing delegations are counted.
+the migrations that were begun under standing delegations are counted. What was revoked is looked up
+again in the transaction that begins a move (`manager.revocations`).
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import tables
+from manager import revocation_rows, tables
 from manager.ownership import Tenant, View
+from manager.revocation_rows import Revocation
 from manager.saga.record import Record
 from manager.store import Store, micros, moment
 from watari import errors, standing, validate
@@ -28,6 +30,7 @@ SEEN_MAX = 10_000
 KEPT = timedelta(days=7)
 """So long after its end a document is still believed: what it let begin may be looked at."""
 
+_LIFE = timedelta(seconds=standing.LIFE_SECONDS_MAX)
 _SEEN = tables.standing_delegations.c
 _MIGRATIONS = tables.migrations.c
 
@@ -37,6 +40,8 @@ class StandingMandate:
     """A standing delegation whose signature has been proved, to a broker that is known."""
 
     standing: Standing
+    revoked: Revocation | None = None
+    """Who ended it here, as was known when the call came."""
 
     @property
     def _said(self) -> common_pb2.StandingDelegation:
@@ -96,15 +101,20 @@ class StandingMandate:
             )
 
     def require_alive(self, now: datetime) -> None:
-        """Raises Denied DELEGATION_INVALID when it is over, or good for longer than may be."""
+        """Raises Denied DELEGATION_INVALID when it is over, or good for longer than may be, and
+        DELEGATION_REVOKED.
+        """
         standing.require_alive(self._said, now)
+        _require_not(self.revoked)
 
     def require_move(self, connection: Connection, vm_id: str, now: datetime) -> None:
         """Raises Denied DELEGATION_INVALID when brokers have begun as many moves of the machine as
-        they may. For the transaction that records one more; the machine's row is locked by then.
+        they may, and DELEGATION_REVOKED. For the transaction that records one more; the machine's
+        row is locked by then, and nobody revokes before it ends.
 
         Counted are moves under any standing delegation: a second document lends no second budget.
         """
+        _require_not(revocation_rows.of_standing(connection, self.standing))
         window = timedelta(seconds=self._said.window_seconds)
         rows = connection.execute(
             sa.select(_MIGRATIONS.request).where(
@@ -139,8 +149,9 @@ class Seen:
 
     def read(
         self, document: common_pb2.SignedDocument, own: Identity, now: datetime, peer: SpiffeId
-    ) -> Standing:
-        """What the document says to broker `peer`; it is remembered until it is over.
+    ) -> StandingMandate:
+        """What the document says to broker `peer`, and whether that was revoked; it is remembered
+        until it is over.
 
         Raises Denied DELEGATION_INVALID.
         """
@@ -148,34 +159,70 @@ class Seen:
             # Before it is hashed.
             raise invalid(f"it is larger than {standing.DOCUMENT_BYTES_MAX} bytes", "sign less")
         digest = standing.digest(document)
-        seen_at = self._seen_at(digest)
+        seen_at, told = self._seen_at(digest)
         found = standing.read(document, own.trust, now, delegate=peer, seen_at=seen_at)
-        if seen_at is None:
+        revoked = self._revoked(found)
+        if revoked is None and not told:
             self._remember(digest, found, now)
-        return found
+        return StandingMandate(found, revoked)
 
-    def _seen_at(self, digest: str) -> datetime | None:
+    def _seen_at(self, digest: str) -> tuple[datetime | None, bool]:
+        """When, and whether what it says was written down too."""
         with self._store.read() as connection:
-            at = connection.scalar(sa.select(_SEEN.seen_at).where(_SEEN.digest == digest))
-        return None if at is None else moment(at)
+            row = connection.execute(
+                sa.select(_SEEN.seen_at, _SEEN.delegation_id).where(_SEEN.digest == digest)
+            ).one_or_none()
+        return (None, False) if row is None else (moment(row.seen_at), bool(row.delegation_id))
+
+    def _revoked(self, found: Standing) -> Revocation | None:
+        with self._store.read() as connection:
+            revoked = revocation_rows.of_standing(connection, found)
+        if revoked is not None and not revocation_rows.outlasts(revoked, found):
+            with self._store.write() as connection:
+                revocation_rows.keep(connection, revoked, found)
+        return revoked
 
     def _remember(self, digest: str, found: Standing, now: datetime) -> None:
-        table = tables.standing_delegations
-        if not now < found.expires_at:
+        table, said = tables.standing_delegations, found.message
+        if not now < found.expires_at <= now + _LIFE:
+            # What is made out for longer is not good yet, nor would a revocation be kept for it.
             return
+        told = {
+            "delegation_id": said.delegation_id,
+            "tenant_domain": said.tenant_domain,
+            "tenant": said.tenant,
+            "delegate": said.delegate,
+        }
         with self._store.write() as connection:
             connection.execute(table.delete().where(_SEEN.expires_at <= micros(now - KEPT)))
             known = connection.scalar(sa.select(_SEEN.seen_at).where(_SEEN.digest == digest))
             held = connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
-            if known is None and held < SEEN_MAX:
+            if known is not None:
+                connection.execute(table.update().where(_SEEN.digest == digest).values(**told))
+            elif held < SEEN_MAX:
                 connection.execute(
                     table.insert().values(
                         digest=digest,
                         signer=str(found.signer),
                         seen_at=micros(now),
                         expires_at=micros(found.expires_at),
+                        **told,
                     )
                 )
+
+
+def _require_not(revoked: Revocation | None) -> None:
+    """Raises Denied DELEGATION_REVOKED for one."""
+    if revoked is None:
+        return
+    at = moment(revoked.revoked_at).isoformat(timespec="seconds")
+    why = f": {revoked.reason}" if revoked.reason else ""
+    raise errors.Denied(
+        "DELEGATION_REVOKED",
+        f"{revoked.revoked_by} revoked the delegation in this cloud at {at}{why}",
+        hint="nothing begins under it here any more; another one has to be signed",
+        delegation=revoked.delegation_id,
+    )
 
 
 def _delegation(request: bytes) -> common_pb2.SignedDocument:

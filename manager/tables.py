@@ -234,5 +234,26 @@ standing_delegations = Table(
     Column("signer", String(512), nullable=False),
     Column("seen_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+    Column("delegation_id", String(36)),  # with what follows: NULL until it is shown again
+    Column("tenant_domain", String(253)),
+    Column("tenant", String(256)),
+    Column("delegate", String(512)),  # the broker
     Index("standing_delegations_by_end", "expires_at"),
+    Index("standing_delegations_by_id", "delegation_id"),
+)
+
+# Standing delegations that nothing begins under any more: one tenant's, or, where an operator
+# revoked one, whoever's has the id (both of the tenant's columns are "").
+revoked_delegations = Table(
+    "revoked_delegations",
+    metadata,
+    Column("delegation_id", String(36), primary_key=True),
+    Column("tenant_domain", String(253), primary_key=True),
+    Column("tenant", String(256), primary_key=True),
+    Column("revoked_at", BigInteger, nullable=False),
+    Column("revoked_by", String(512), nullable=False),  # SPIFFE id
+    Column("reason", Text, nullable=False),
+    Column("kept_until", BigInteger, nullable=False),
+    Index("revoked_delegations_by_tenant", "tenant_domain", "tenant"),
+    Index("revoked_delegations_by_end", "kept_until"),
 )

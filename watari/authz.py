@@ -73,6 +73,7 @@ TABLE = MappingProxyType(
         _TENANTS | _OPERATORS,
         *("GetCloudStatus", "StartVm", "StopVm"),
         *("ListMigrations", "WatchMigration", "CancelMigration", "SetMigrationLimit"),
+        *("RevokeDelegation", "ListDelegations"),
     )
     # A broker does what a tenant's delegation covers: the one migration that it names, or, under a
     # standing one, to look at the tenant's machines and to move them.

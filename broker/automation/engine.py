@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from sqlalchemy.engine import Connection
+
 from broker import metrics
 from broker.automation import memory, plan_rows, policy_rows
 from broker.automation.bell import Bell
@@ -109,6 +111,7 @@ class Engine:
         # Whoever comes last may find no estimate left: each is first in its turn.
         turn = self._turn % max(len(policies), 1)
         self._turn, policies = turn + 1, [*policies[turn:], *policies[:turn]]
+        self._rests.forget(policies)
         keys = {held.key for held in policies}
         self._told = {key: told for key, told in self._told.items() if key in keys}
         try:
@@ -214,7 +217,10 @@ class Engine:
                 return False
             every = policy_rows.page(connection, view, None, self._settings.policies_per_tenant_max)
             level = plans.automation(each.policy for each in every)
-            live = plan_rows.live(connection, held.tenant)
+            live = [
+                self._withdrawn(connection, held, kept, now)
+                for kept in plan_rows.live(connection, held.tenant)
+            ]
             renewal = plans.renew(
                 [kept.plan for kept in live],
                 look.decision,
@@ -242,6 +248,17 @@ class Engine:
         if renewal.changed or renewal.plan is not None:
             self._bell.ring()
         return True
+
+    def _withdrawn(self, connection: Connection, held: Held, kept: Kept, now: float) -> Kept:
+        """The plan without what was to leave clouds in which the policy's delegation is revoked."""
+        if kept.plan.policy_id != held.policy_id:
+            return kept
+        after = plans.withdraw(kept.plan, self._rests.revoked(held), now)
+        if after == kept.plan:
+            return kept
+        plan_rows.put(connection, kept.with_plan(after))
+        self._bell.ring()
+        return kept.with_plan(after)
 
     def _forecasts(
         self, policies: Sequence[Held], snapshot: Snapshot

@@ -5,7 +5,7 @@ disagree. An action is *live* until it is final, and a machine has at most one l
 plans together: `renew` keeps that, whatever is decided.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -213,6 +213,19 @@ def finish(
     """The machine's move is over: done when there is no problem, with what it took."""
     state = State.FAILED if problem else State.DONE
     return _one(plan, vm_id, state, now, problem=problem, outcome=outcome)
+
+
+def withdraw(plan: Plan, from_clouds: Mapping[str, str], now: float) -> Plan:
+    """Ends what has not begun of moves away from certain clouds, each for the reason given with it;
+    what runs, runs on.
+    """
+    actions = tuple(
+        _step(action, State.SUPERSEDED, problem=from_clouds[action.proposal.from_cloud])
+        if action.state in OPEN and action.proposal.from_cloud in from_clouds
+        else action
+        for action in plan.actions
+    )
+    return _changed(plan, actions, now)
 
 
 def cancel(plan: Plan, why: str, now: float) -> Plan:

@@ -32,7 +32,7 @@ def acme(watari: CommandLine) -> list[str]:
     return tenants.options_of(watari, "acme")
 
 
-def until(look: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+def until(look: Callable[[], Any], what: str, seconds: float = 120) -> Any:
     """What `look` finds, once that is something."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -123,6 +123,28 @@ def test_a_price_that_rises_makes_the_policy_move_the_machine_and_the_plan_says_
 
     # The operator of the tenant's provider sees all of it; another tenant's person nothing.
     assert [one["plan_id"] for one in watari.json("plan", "list")] == [plan["plan_id"]]
+
+    # It ends at one cloud, then, by the tenant itself, at all of them.
+    delegation_id = put["delegation"]["delegation_id"]
+    assert delegation_id in watari.run("policy", "show", "cheap", *acme).out
+    only = ("delegation", "revoke", delegation_id, "--reason", "works ahead", "--cloud", "tokyo")
+    (revoked,) = watari.json(*only)
+    assert (revoked["cloud_id"], revoked["tenant"]) == ("tokyo", "acme")
+
+    def told() -> Any:
+        found = watari.json("policy", "show", "cheap", *acme)["evaluation"]
+        return any("works ahead" in problem for problem in found["problems"])
+
+    until(told, "the broker says that it is revoked")
+    watari.run("delegation", "revoke", delegation_id, *acme)
+    known = watari.json("delegation", "list", *acme)
+    by = {row["cloud_id"]: row["revoked_by"] for row in known}
+    operator = f"spiffe://{DOMAIN}/operator/admin"
+    assert by == {"tokyo": operator, "osaka": f"spiffe://{DOMAIN}/user/acme"}
+    assert "works ahead" in watari.run("delegation", "list", "--cloud", "tokyo").out
+    wrong = watari.run("delegation", "revoke", "cheap", code=Exit.USAGE)
+    assert "UUID" in wrong.err
+
     watari.run("policy", "delete", "cheap", *acme)
     assert watari.json("policy", "list", *acme) == []
     watari.run("policy", "show", "cheap", *acme, code=Exit.NOT_FOUND)

@@ -172,6 +172,59 @@ def test_a_move_that_no_delegation_covers_fails_with_the_managers_word(ready: Wo
     assert "leave 1 times" in failed.moves[0].problem
 
 
+def revoke(world: World, delegation_id: str, reason: str) -> None:
+    """tokyo's operator ends it there."""
+    request = manager_pb2.RevokeDelegationRequest(delegation_id=delegation_id, reason=reason)
+    client.call(world.tokyo.operator.RevokeDelegation, request)
+
+
+def refusals(world: World) -> int:
+    """How often tokyo refused what was revoked."""
+    entries = world.tokyo.audit()
+    return sum(entry.details.get("reason") == "DELEGATION_REVOKED" for entry in entries)
+
+
+def test_a_revoked_delegation_ends_its_plans_with_the_reason_and_is_asked_for_no_more(
+    ready: World,
+) -> None:
+    ready.stop_broker()
+    # Whatever else a cloud refuses is asked for again at each evaluation.
+    ready.automation = replace(ready.automation, refused_seconds=0.0)
+    ready.start_broker()
+    ready.set_price(ready.tokyo, "5")
+    put = ready.put(automation=broker_pb2.AUTOMATION_APPROVED)
+    approved = the_plan(ready, RECOMMENDED)
+    revoke(ready, put.delegation.delegation_id, "works ahead")
+    ended = the_plan(ready, SUPERSEDED)
+    assert ended.plan_id == approved.plan_id
+    assert "revoked the delegation in this cloud" in ended.moves[0].problem
+    assert ended.moves[0].problem.endswith("works ahead")
+    with pytest.raises(errors.WatariError):
+        approve(ready, ended)
+    for _ in range(3):
+        assert any("works ahead" in problem for problem in ready.evaluated().problems)
+    eventually(lambda: refusals(ready) == 1, "the refusal is in the audit log")
+    assert len(ready.plans()) == 1
+    # Another delegation is good at once.
+    ready.put(automation=broker_pb2.AUTOMATION_AUTOMATIC, generation=put.generation)
+    assert the_plan(ready, DONE).plan_id != ended.plan_id
+    assert refusals(ready) == 1
+
+
+def test_a_move_that_is_refused_as_revoked_fails_with_the_reason(ready: World) -> None:
+    ready.stop_broker()
+    process = ready.broker_process()
+    process.start({"WATARI_FAILPOINTS": "broker.automation.after_record=1*kill"})
+    put = ready.put()
+    ready.set_price(ready.tokyo, "5")
+    process.wait_killed(30)
+    revoke(ready, put.delegation.delegation_id, "works ahead")
+    process.start()
+    failed = the_plan(ready, FAILED)
+    assert failed.moves[0].problem.startswith("DELEGATION_REVOKED: ")
+    assert VM in ready.tokyo.vms()
+
+
 def test_an_expired_delegation_shows_nothing_and_says_so(ready: World) -> None:
     ready.put(delegation=ready.delegate(life_seconds=2))
     eventually(lambda: "expired" in "".join(ready.evaluated().problems), "it is told")

@@ -48,7 +48,7 @@ EXPECTED = {
     },
     "ManagerService": {
         "GetCloudStatus ListMigrations WatchMigration CancelMigration"
-        " SetMigrationLimit StartVm StopVm": {*USERS, *OPERATOR},
+        " SetMigrationLimit StartVm StopVm RevokeDelegation ListDelegations": {*USERS, *OPERATOR},
         "GetVm ListVms MigrateVm GetMigration EstimateMigration": {*USERS, *OPERATOR, *BROKERS},
         "ListInventories AuditAllocations ResolveMigration StartEvacuation GetEvacuation"
         " WatchEvacuation CancelEvacuation ListRetainedVms PurgeVm": OPERATOR,

@@ -108,6 +108,24 @@ def test_cancelling_ends_what_has_not_begun() -> None:
     assert plans.cancel(cancelled, "again", 2.0) == cancelled
 
 
+def test_what_may_not_leave_a_cloud_is_withdrawn_with_the_reason() -> None:
+    before = plan(State.RECOMMENDED, State.RUNNING, State.APPROVED)
+    elsewhere = replace(before.actions[2], proposal=replace(move("vm-x"), from_cloud="c"))
+    before = replace(before, actions=(*before.actions[:2], elsewhere))
+    assert plans.withdraw(before, {}, 9.0) == before
+    assert plans.withdraw(before, {"b": "nobody leaves it"}, 9.0) == before
+    after = plans.withdraw(before, {"a": "it was revoked"}, 9.0)
+    assert [action.state for action in after.actions] == [
+        State.SUPERSEDED,
+        State.RUNNING,
+        State.APPROVED,
+    ]
+    assert after.actions[0].problem == "it was revoked"
+    assert (after.generation, after.ended_at) == (before.generation + 1, None)
+    ended = plans.withdraw(plan(State.APPROVED), {"a": "it was revoked"}, 9.0)
+    assert (ended.state, ended.ended_at) == (State.SUPERSEDED, 9.0)
+
+
 def renewed(live: list[Plan], *moves: Proposal, policy: Policy = POLICY) -> plans.Renewal:
     return plans.renew(live, Decision(moves), policy, policy.automation, "new", 5.0)
 

@@ -13,6 +13,7 @@ from watari.cli import (
     audit,
     ca,
     cloud,
+    delegation,
     demo,
     directory,
     dispute,
@@ -65,6 +66,7 @@ place.add(app)
 place_batch.add(app)
 policy.add(app)
 plan.add(app)
+delegation.add(app)
 migrate.add(app)
 migration.add(app)
 evacuate.add(app)

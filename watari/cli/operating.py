@@ -1,5 +1,6 @@
 """What is asked of a cloud's manager beside migrations: to start and stop machines, what is kept of
-those that went away, decisions in the place of a peer that is gone, and evacuations.
+those that went away, decisions in the place of a peer that is gone, evacuations, and what brokers
+may do.
 """
 
 from collections.abc import Iterator
@@ -47,6 +48,21 @@ class Operating:
         request = manager_pb2.PurgeVmRequest(vm_id=vm_id, migration_id=migration_id)
         peer = self._peer.patient(HOSTS_SECONDS_MAX)
         return list(peer.change(self._stub.PurgeVm, request).purged)
+
+    def delegations(self) -> list[manager_pb2.KnownDelegation]:
+        """Standing delegations that brokers have shown there, or that were revoked."""
+        return pages(
+            lambda token: self._peer.read(
+                self._stub.ListDelegations,
+                manager_pb2.ListDelegationsRequest(page_size=PAGE_SIZE, page_token=token),
+            ),
+            lambda page: page.delegations,
+        )
+
+    def revoke_delegation(self, delegation_id: str, reason: str) -> manager_pb2.KnownDelegation:
+        """Ends a standing delegation there; repeating it is safe."""
+        request = manager_pb2.RevokeDelegationRequest(delegation_id=delegation_id, reason=reason)
+        return self._peer.change(self._stub.RevokeDelegation, request).delegation
 
     def resolve(
         self,

@@ -167,6 +167,9 @@ def delete(invocation: Invocation, name: _Name, tenant: _Tenant = "", acting: Ac
     )
     invocation.output.record(plain(held))
     invocation.output.say(f"Deleted: {name}. The broker's delegation is gone with it.")
+    invocation.output.say(
+        f"To be sure of clouds too: watari delegation revoke {held.delegation.delegation_id}"
+    )
 
 
 class Whose:
@@ -235,6 +238,7 @@ def _show(invocation: Invocation, row: dict[str, Any]) -> None:
         ("machines", f"{len(said['vm_ids'])} named" if said["vm_ids"] else "all of the tenant's"),
         ("moves", f"at most {said['moves_max']} of each in {said['window_seconds'] // 3600} h"),
         ("delegated by", row["delegated_by"]),
+        ("delegation", said["delegation_id"]),
         ("until", views.when(said["expires_at"])),
         ("generation", str(row["generation"])),
         ("evaluated", views.when(seen["at"]) if seen else "not yet"),

@@ -234,6 +234,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """As many plans are watched as the broker allows."""
     ERROR_REASON_MANDATE_INVALID: _ErrorReason.ValueType  # 180
     """A reservation mandate is missing, expired, or does not cover what it is shown for."""
+    ERROR_REASON_DELEGATION_REVOKED: _ErrorReason.ValueType  # 190
+    """The standing delegation was revoked in this cloud; metadata `delegation`."""
+    ERROR_REASON_TOO_MANY_REVOCATIONS: _ErrorReason.ValueType  # 191
+    """A tenant, or a provider's tenants together, have as many revocations in this cloud as they may."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every stable error code of the project. A name, once released, never changes its meaning."""
@@ -424,6 +428,10 @@ ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 172
 """As many plans are watched as the broker allows."""
 ERROR_REASON_MANDATE_INVALID: ErrorReason.ValueType  # 180
 """A reservation mandate is missing, expired, or does not cover what it is shown for."""
+ERROR_REASON_DELEGATION_REVOKED: ErrorReason.ValueType  # 190
+"""The standing delegation was revoked in this cloud; metadata `delegation`."""
+ERROR_REASON_TOO_MANY_REVOCATIONS: ErrorReason.ValueType  # 191
+"""A tenant, or a provider's tenants together, have as many revocations in this cloud as they may."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _DiskKind:
@@ -999,7 +1007,8 @@ class StandingDelegation(_message.Message):
     """A tenant lets a broker move its machines again and again, within bounds, until a day. Travels as a
     `SignedDocument` with purpose "standing-delegation", signed by the tenant's user, or by an operator for
     the machines that the tenant has in its own provider's clouds. Besides moving it lets the broker look:
-    at the machines that it covers, at what moving them would take, and at migrations that it began.
+    at the machines that it covers, at what moving them would take, and at migrations that it began. A cloud
+    that it was revoked in (ManagerService.RevokeDelegation) lets it only look at those migrations.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

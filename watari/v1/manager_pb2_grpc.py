@@ -30,7 +30,8 @@ class ManagerServiceStub:
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
     GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
     a standing one. What belongs to others is NOT_FOUND.
-    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call, and
+    (DELEGATION_REVOKED) for a standing one that was revoked here, except for GetMigration.
     """
 
     def __init__(self, channel):
@@ -144,6 +145,16 @@ class ManagerServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.CancelEvacuationRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.CancelEvacuationResponse.FromString,
                 _registered_method=True)
+        self.RevokeDelegation = channel.unary_unary(
+                '/watari.v1.ManagerService/RevokeDelegation',
+                request_serializer=watari_dot_v1_dot_manager__pb2.RevokeDelegationRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.RevokeDelegationResponse.FromString,
+                _registered_method=True)
+        self.ListDelegations = channel.unary_unary(
+                '/watari.v1.ManagerService/ListDelegations',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ListDelegationsRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ListDelegationsResponse.FromString,
+                _registered_method=True)
 
 
 class ManagerServiceServicer:
@@ -151,7 +162,8 @@ class ManagerServiceServicer:
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
     GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
     a standing one. What belongs to others is NOT_FOUND.
-    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call, and
+    (DELEGATION_REVOKED) for a standing one that was revoked here, except for GetMigration.
     """
 
     def GetCloudStatus(self, request, context):
@@ -323,6 +335,25 @@ class ManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeDelegation(self, request, context):
+        """Ends a standing delegation in this cloud: once this is answered nothing begins under it here any
+        more, and it shows no machine. A migration that has begun goes on, and may be looked at. A tenant
+        does this for delegations of its own machines, an operator for all; whether the cloud has seen the
+        delegation does not matter. Repeating it changes nothing. RESOURCE_EXHAUSTED
+        (TOO_MANY_REVOCATIONS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDelegations(self, request, context):
+        """Lists standing delegations that brokers have shown here, or that were revoked here, by their ids: a
+        tenant sees those of its own machines.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManagerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -431,6 +462,16 @@ def add_ManagerServiceServicer_to_server(servicer, server):
                     request_deserializer=watari_dot_v1_dot_manager__pb2.CancelEvacuationRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.CancelEvacuationResponse.SerializeToString,
             ),
+            'RevokeDelegation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeDelegation,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.RevokeDelegationRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.RevokeDelegationResponse.SerializeToString,
+            ),
+            'ListDelegations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDelegations,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ListDelegationsRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ListDelegationsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'watari.v1.ManagerService', rpc_method_handlers)
@@ -444,7 +485,8 @@ class ManagerService:
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
     GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
     a standing one. What belongs to others is NOT_FOUND.
-    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call, and
+    (DELEGATION_REVOKED) for a standing one that was revoked here, except for GetMigration.
     """
 
     @staticmethod
@@ -1004,6 +1046,60 @@ class ManagerService:
             '/watari.v1.ManagerService/CancelEvacuation',
             watari_dot_v1_dot_manager__pb2.CancelEvacuationRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.CancelEvacuationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeDelegation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.ManagerService/RevokeDelegation',
+            watari_dot_v1_dot_manager__pb2.RevokeDelegationRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.RevokeDelegationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDelegations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.ManagerService/ListDelegations',
+            watari_dot_v1_dot_manager__pb2.ListDelegationsRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ListDelegationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,7 +34,8 @@ class ManagerServiceStub:
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
     GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
     a standing one. What belongs to others is NOT_FOUND.
-    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call, and
+    (DELEGATION_REVOKED) for a standing one that was revoked here, except for GetMigration.
     """
 
     @_typing.overload
@@ -118,6 +119,17 @@ class ManagerServiceStub:
     """Stops starting further migrations of an evacuation; those that run go on. NOT_FOUND
     (EVACUATION_NOT_FOUND).
     """
+    RevokeDelegation: _grpc.UnaryUnaryMultiCallable[_manager_pb2.RevokeDelegationRequest, _manager_pb2.RevokeDelegationResponse]
+    """Ends a standing delegation in this cloud: once this is answered nothing begins under it here any
+    more, and it shows no machine. A migration that has begun goes on, and may be looked at. A tenant
+    does this for delegations of its own machines, an operator for all; whether the cloud has seen the
+    delegation does not matter. Repeating it changes nothing. RESOURCE_EXHAUSTED
+    (TOO_MANY_REVOCATIONS).
+    """
+    ListDelegations: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListDelegationsRequest, _manager_pb2.ListDelegationsResponse]
+    """Lists standing delegations that brokers have shown here, or that were revoked here, by their ids: a
+    tenant sees those of its own machines.
+    """
 
 @_typing.type_check_only
 class ManagerServiceAsyncStub(ManagerServiceStub):
@@ -125,7 +137,8 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
     GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
     a standing one. What belongs to others is NOT_FOUND.
-    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call, and
+    (DELEGATION_REVOKED) for a standing one that was revoked here, except for GetMigration.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -206,13 +219,25 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     """Stops starting further migrations of an evacuation; those that run go on. NOT_FOUND
     (EVACUATION_NOT_FOUND).
     """
+    RevokeDelegation: _aio.UnaryUnaryMultiCallable[_manager_pb2.RevokeDelegationRequest, _manager_pb2.RevokeDelegationResponse]  # type: ignore[assignment]
+    """Ends a standing delegation in this cloud: once this is answered nothing begins under it here any
+    more, and it shows no machine. A migration that has begun goes on, and may be looked at. A tenant
+    does this for delegations of its own machines, an operator for all; whether the cloud has seen the
+    delegation does not matter. Repeating it changes nothing. RESOURCE_EXHAUSTED
+    (TOO_MANY_REVOCATIONS).
+    """
+    ListDelegations: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListDelegationsRequest, _manager_pb2.ListDelegationsResponse]  # type: ignore[assignment]
+    """Lists standing delegations that brokers have shown here, or that were revoked here, by their ids: a
+    tenant sees those of its own machines.
+    """
 
 class ManagerServiceServicer:
     """What users, operators and brokers ask of a cloud. Callers: users of the federation, each for the
     machines of its tenant; operators of the provider, for all; brokers for GetVm, MigrateVm and
     GetMigration, under a delegation of a user or operator, and for ListVms and EstimateMigration too under
     a standing one. What belongs to others is NOT_FOUND.
-    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call.
+    PERMISSION_DENIED (DELEGATION_INVALID) for a broker whose delegation does not cover the call, and
+    (DELEGATION_REVOKED) for a standing one that was revoked here, except for GetMigration.
     """
 
     def GetCloudStatus(
@@ -395,6 +420,27 @@ class ManagerServiceServicer:
     ) -> _typing.Union[_manager_pb2.CancelEvacuationResponse, _abc.Awaitable[_manager_pb2.CancelEvacuationResponse]]:
         """Stops starting further migrations of an evacuation; those that run go on. NOT_FOUND
         (EVACUATION_NOT_FOUND).
+        """
+
+    def RevokeDelegation(
+        self,
+        request: _manager_pb2.RevokeDelegationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.RevokeDelegationResponse, _abc.Awaitable[_manager_pb2.RevokeDelegationResponse]]:
+        """Ends a standing delegation in this cloud: once this is answered nothing begins under it here any
+        more, and it shows no machine. A migration that has begun goes on, and may be looked at. A tenant
+        does this for delegations of its own machines, an operator for all; whether the cloud has seen the
+        delegation does not matter. Repeating it changes nothing. RESOURCE_EXHAUSTED
+        (TOO_MANY_REVOCATIONS).
+        """
+
+    def ListDelegations(
+        self,
+        request: _manager_pb2.ListDelegationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.ListDelegationsResponse, _abc.Awaitable[_manager_pb2.ListDelegationsResponse]]:
+        """Lists standing delegations that brokers have shown here, or that were revoked here, by their ids: a
+        tenant sees those of its own machines.
         """
 
 def add_ManagerServiceServicer_to_server(servicer: ManagerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
