@@ -85,6 +85,8 @@ class Cloud:
     scores: Mapping[str, float] = field(default_factory=dict)
     images: tuple[Image, ...] = ()
     """By name."""
+    taint_ends: Mapping[str, datetime] = field(default_factory=dict)
+    """When taints are expected to end; of one without nobody knows."""
 
     def score_of(self, offer: Offer, name: str) -> float | None:
         """A published score; an offer's own wins over its cloud's. None when there is none."""
@@ -120,6 +122,11 @@ def head(record: directory_pb2.Record) -> Cloud:
         stale=record.stale,
         updated_at=_moment(record.updated_at),
         scores=_scores(record),
+        taint_ends={
+            taint: _moment(record.cloud.taint_ends[taint])
+            for taint in record.cloud.taints
+            if taint in record.cloud.taint_ends
+        },
     )
 
 

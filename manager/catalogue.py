@@ -7,7 +7,7 @@ who chooses a cloud, and not with every machine.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from manager import inventory, prices
+from manager import inventory, prices, tainting
 from manager.accounting.price_sheet import PriceSheet
 from manager.inventory import Amounts, HostView
 from manager.settings import Settings
@@ -111,7 +111,7 @@ def _cloud(
     traits: Sequence[str],
 ) -> directory_pb2.Cloud:
     drivers = [trait for trait in traits if trait.startswith("driver:")]
-    return directory_pb2.Cloud(
+    cloud = directory_pb2.Cloud(
         provider_domain=provider_domain,
         display_name=settings.display_name or settings.cloud_id,
         jurisdiction=settings.jurisdiction,
@@ -120,6 +120,9 @@ def _cloud(
         capabilities=["mode:cold", *drivers],
         taints=settings.taints,
     )
+    for taint, moment in tainting.ends(settings.taints, settings.taint_ends).items():
+        cloud.taint_ends[taint].FromDatetime(moment)
+    return cloud
 
 
 def _offer(

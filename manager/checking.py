@@ -1,6 +1,6 @@
 """What the types of the manager's settings cannot say."""
 
-from manager import classes
+from manager import classes, tainting
 from manager.accounting import periods, sheet_documents
 from manager.settings import Settings
 from watari import errors, validate
@@ -20,6 +20,7 @@ def check(settings: Settings, own: SpiffeId) -> None:
                     f"agents.{host_id}.spiffe_id", "is another provider's", f"one of {own.domain}"
                 )
         classes.require_pool(settings.pool, "pool")
+        tainting.ends(settings.taints, settings.taint_ends)
         for endpoint in (*settings.directories, *settings.peers.values()):
             SpiffeId.parse(endpoint.spiffe_id)
             validate.require_address(endpoint.address, "address")

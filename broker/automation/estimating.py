@@ -50,22 +50,27 @@ class Estimating:
         self._recall(held, ground)
         while True:
             decision = deciding.decide(situation)
-            missing = [move for move in decision.moves if self._unsettled(move, ground)]
+            missing = self._missing(decision, ground)
             if not missing:
                 return hold_back(decision, estimates)
-            for move in missing:
-                way = (move.vm_id, move.from_cloud, move.to_cloud)
+            for way in missing:
                 if self._left <= 0:
                     estimates[way] = WAITS
                     continue
                 self._left -= 1
                 estimates[way] = self._estimated(held, way, fleet)
 
-    def _unsettled(self, move: Proposal, ground: Ground) -> bool:
-        """Whether the move has to pay, and nobody has said what it costs."""
-        if move.cause in FORCED or not self._settings.estimates_per_round_max:
-            return False
-        return (move.vm_id, move.from_cloud, move.to_cloud) not in ground.estimates
+    def _missing(self, decision: Decision, ground: Ground) -> list[Way3]:
+        """Ways of which nobody has said what they cost, where the decision hangs on that: of moves
+        that have to pay, and of machines that wait for the end of a taint because all that is on
+        their disks would cost more to move.
+        """
+        if not self._settings.estimates_per_round_max:
+            return []
+        hang: list[Proposal | Stay] = [each for each in decision.moves if each.cause not in FORCED]
+        hang += [each for each in decision.stays if each.rule == "taint"]
+        ways = [_way(each) for each in hang]
+        return [way for way in ways if way not in ground.estimates]
 
     def _estimated(self, held: Held, way: Way3, fleet: Fleet) -> costs.Estimate | str:
         vm_id, from_cloud, to_cloud = way
@@ -100,6 +105,11 @@ class Estimating:
         for (currency, way), (_, found) in self._known.items():
             if way[0] in ground.vms and currency == held.policy.currency:
                 ground.estimates[way] = found
+
+
+def _way(one: Proposal | Stay) -> Way3:
+    here = one.from_cloud if isinstance(one, Proposal) else one.cloud_id
+    return one.vm_id, here, one.to_cloud
 
 
 def hold_back(decision: Decision, estimates: Mapping[Way3, costs.Estimate | str]) -> Decision:

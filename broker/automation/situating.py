@@ -79,6 +79,7 @@ class Ground:
                 if move.vm_id == vm.vm_id and move.began_at > self.seconds - DAY
             ),
             failed_at=known.failed_at if known else None,
+            runs=costs.runs(vm),
             busy=busy,
         )
 
@@ -103,6 +104,12 @@ class Ground:
                 cloud_id: f"its provider keeps machines away ({listed(cloud.taints)})"
                 for cloud_id in self.clouds
                 if (cloud := self.snapshot.clouds[cloud_id]).taints
+            },
+            taint_ends={
+                cloud_id: max(end.timestamp() for end in cloud.taint_ends.values())
+                for cloud_id in self.clouds
+                if (cloud := self.snapshot.clouds[cloud_id]).taints
+                and set(cloud.taints) == set(cloud.taint_ends)
             },
             outlooks=self._outlooks(forecasts),
             latency=self.latency,

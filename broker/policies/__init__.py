@@ -9,5 +9,6 @@ Never: reads a clock, a directory or a database; begins a migration. Who calls g
 and carries out the plan; the source's manager has the last word.
 
 `model` is the vocabulary, `forecast` looks ahead, `ledger` remembers what staying has cost,
-`budgets` bounds, `deciding` decides, `plans` is the life of a plan, `messages` is the wire.
+`waiting` weighs the end of a taint, `budgets` bounds, `deciding` decides, `plans` is the life of a
+plan, `messages` is the wire.
 """

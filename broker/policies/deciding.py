@@ -6,9 +6,9 @@ beyond what they need first; then clouds that can be emptied. Each takes from th
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from broker.policies import consolidating, forcing, saving, words
+from broker.policies import consolidating, forcing, saving, waiting, words
 from broker.policies.budgets import Budgets
 from broker.policies.model import (
     FORCED,
@@ -64,18 +64,59 @@ def _judge(situation: Situation, machine: Machine) -> _Wish | Stay:
     if machine.busy:
         return _stay(machine, "busy", f"is busy: {machine.busy}", "is looked at again afterwards")
     ordered = forcing.order(situation, machine)
-    if ordered is not None:
-        ways = [
-            Option(cloud_id, one, reason=ordered.reason, moves=ordered.counterfactual)
-            for cloud_id, one in forcing.ways_out(situation, machine, ordered)
-        ]
-        if not ways:
-            lack = f"{ordered.reason}; there is no cloud that it may go to"
-            return _stay(machine, "feasible", lack, "moves when there is another cloud")
-        return _held(situation, machine, ordered.cause, ways[0]) or _Wish(
-            machine, ordered.cause, ways
-        )
-    return _voluntary(situation, machine)
+    if ordered is None:
+        return _voluntary(situation, machine)
+    judged = _forced(situation, machine, ordered)
+    if ordered.cause is not Cause.TAINT or not isinstance(judged, Stay) or judged.rule != "taint":
+        return judged
+    # It may wait for the end of the taint; whatever else makes it leave does so all the same.
+    further = forcing.order(situation, machine, tainted=False)
+    other = (
+        _voluntary(situation, machine) if further is None else _forced(situation, machine, further)
+    )
+    return judged if isinstance(other, Stay) else other
+
+
+def _forced(situation: Situation, machine: Machine, ordered: forcing.Order) -> _Wish | Stay:
+    ways = list(forcing.ways_out(situation, machine, ordered))
+    if not ways:
+        lack = f"{ordered.reason}; there is no cloud that it may go to"
+        return _stay(machine, "feasible", lack, "moves when there is another cloud")
+    waits = waiting.waiting(situation, machine) if ordered.cause is Cause.TAINT else None
+    options = [
+        Option(cloud_id, one, reason=ordered.reason, moves=ordered.counterfactual)
+        for cloud_id, one in ways
+    ]
+    if waits is not None:
+        options = [_weighed(situation, machine, each, waits) for each in options]
+        leaving = waiting.worth_leaving(ways, waits, forcing.UNKNOWN)
+        if not leaving:
+            best = min(options, key=_cost)
+            leaves = waiting.leaves_when(best.reckoning, machine, situation.policy)
+            return _told(machine, best, "taint", best.reason, f"moves when {leaves}")
+        clouds = {cloud_id for cloud_id, _ in leaving}
+        options = [each for each in options if each.cloud_id in clouds]
+    held = _held(situation, machine, ordered.cause, options[0])
+    return held or _Wish(machine, ordered.cause, options)
+
+
+def _weighed(
+    situation: Situation, machine: Machine, option: Option, waits: waiting.Waiting
+) -> Option:
+    """A way out of a taint that is expected to end, with both amounts."""
+    if option.reckoning is forcing.UNKNOWN:
+        return replace(option, reason=f"{option.reason}; what it costs to leave is not known")
+    policy = situation.policy
+    told = waiting.compared(waits, option.reckoning, policy)
+    waits_when = waiting.waits_when(option.reckoning, machine, policy)
+    return replace(
+        option, reason=f"{option.reason}; {told}", moves=f"{option.moves}, or {waits_when}"
+    )
+
+
+def _cost(option: Option) -> tuple[bool, float]:
+    """What a move there costs; last what nobody knows."""
+    return option.reckoning is forcing.UNKNOWN, option.reckoning.move_cost.total
 
 
 def _voluntary(situation: Situation, machine: Machine) -> _Wish | Stay:

@@ -27,12 +27,12 @@ class Order:
     """Only to these; empty is anywhere."""
 
 
-def order(situation: Situation, machine: Machine) -> Order | None:
-    """The first of the causes that holds, if any does."""
+def order(situation: Situation, machine: Machine, *, tainted: bool = True) -> Order | None:
+    """The first of the causes that holds, if any does; without `tainted` of all but a taint."""
     here, policy = machine.cloud_id, situation.policy
     window = covering(situation)
     wanted = window.clouds if window is not None else ()
-    if here in situation.taints:
+    if tainted and here in situation.taints:
         reason = f"{here}: {situation.taints[here]}"
         return Order(Cause.TAINT, reason, f"stays when {here} is no longer marked", wanted)
     if policy.price_rise_max is not None:
@@ -75,10 +75,10 @@ def ways_out(
         rank = (one is None, -(one.saving - one.move_cost.total) if one else 0.0, place)
         if ordered.cause is Cause.PRICE_CHANGE and (one is None or one.hourly_saving <= 0.0):
             continue
-        found.append((rank, cloud_id, one or _UNKNOWN))
+        found.append((rank, cloud_id, one or UNKNOWN))
     for _, cloud_id, one in sorted(found, key=lambda each: each[0]):
         yield cloud_id, one
 
 
-_UNKNOWN = Reckoning(0.0, 0.0, 0.0, 0.0, MoveCost(), 0.0)
+UNKNOWN = Reckoning(0.0, 0.0, 0.0, 0.0, MoveCost(), 0.0)
 """Where no price or link is known: a machine that must leave may go there all the same."""

@@ -42,6 +42,7 @@ class Cause(StrEnum):
     """Why a machine is to move; earlier ones are served first."""
 
     TAINT = "taint"
+    """Of one whose end is known, only where that costs less than to wait for it: `waiting`."""
     PRICE_CHANGE = "price_change"
     SCHEDULE = "schedule"
     RETURN = "return"
@@ -51,7 +52,7 @@ class Cause(StrEnum):
 
 
 FORCED = frozenset({Cause.TAINT, Cause.PRICE_CHANGE, Cause.SCHEDULE})
-"""Causes that need not pay: savings and residency do not count, budgets do."""
+"""Causes that need no saving: neither that nor residency counts, budgets do."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ class Machine:
     """When its moves of the last 24 hours began, failed ones included."""
     failed_at: float | None = None
     """When its last move failed."""
+    runs: bool = True
+    """Whether it is on: one that is off loses nothing where it cannot be used."""
     busy: str = ""
     """What it is doing that keeps it from being moved, such as a migration's id."""
 
@@ -226,6 +229,9 @@ class Situation:
     move_cost: Costing
     taints: Mapping[str, str] = field(default_factory=dict)
     """By cloud: why machines are to leave it, in words (a taint, an outage)."""
+    taint_ends: Mapping[str, float] = field(default_factory=dict)
+    """By cloud of `taints`: when all that is said of it is expected to be over. One without is left
+    whatever that costs."""
     outlooks: Mapping[str, Outlook] = field(default_factory=dict)
     """By cloud; one without is expected to stay as it is, for certain."""
     latency: Latency | None = None
@@ -284,7 +290,7 @@ class Stay:
     cloud_id: str
     rule: str
     """The name of what keeps it: "saving", "patience", "allowance", "residency", "cooldown",
-    "budget", "feasible", "busy", "best", "unwatched"."""
+    "budget", "feasible", "busy", "best", "unwatched", "taint"."""
     reason: str
     counterfactual: str
     """What would make it move, in words."""

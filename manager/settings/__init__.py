@@ -45,6 +45,11 @@ class Settings:
     taints: tuple[str, ...] = ()
     """Reasons to keep new machines away, such as "draining"."""
 
+    taint_ends: dict[str, str] = field(default_factory=dict)
+    """When taints are expected to end, such as "2026-12-01T06:00:00Z", by taint; policies weigh the
+    time until then against a move. One without is left by whoever can. An end takes away no taint:
+    that is done here, by hand."""
+
     labels: dict[str, str] = field(default_factory=dict)
     """Published with the cloud's record, for filters and policies."""
 

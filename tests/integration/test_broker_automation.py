@@ -5,6 +5,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def the_plan(world: World, *states: int) -> broker_pb2.Plan:
     return world.plans()[0]
 
 
+def taint(world: World, end: str = "") -> None:
+    """tokyo keeps machines away from now on, until that end if it is known."""
+    world.tokyo.stop()
+    ends = {"maintenance": end} if end else {}
+    world.tokyo.change(taints=("maintenance",), taint_ends=ends)
+    world.tokyo.start()
+
+
 def test_a_price_that_rises_moves_the_machine_by_itself_and_the_plan_says_why(
     ready: World,
 ) -> None:
@@ -92,12 +101,36 @@ def test_a_price_that_rises_moves_the_machine_by_itself_and_the_plan_says_why(
 def test_a_machine_leaves_a_tainted_cloud_without_having_to_save(ready: World) -> None:
     ready.put(objective="evacuate")
     assert ready.evaluated().staying[0].rule == "best"
-    ready.tokyo.stop()
-    ready.tokyo.change(taints=("maintenance",))
-    ready.tokyo.start()
+    taint(ready)
     (move,) = the_plan(ready, DONE).moves
     assert (move.cause, move.to_cloud) == ("taint", "osaka")
     assert "maintenance" in move.reason
+
+
+def test_a_machine_waits_for_the_end_of_a_taint_where_that_costs_less_than_to_leave(
+    ready: World,
+) -> None:
+    on = "6f1f2d2e-0000-4000-8000-000000000002"
+    ready.tokyo.agent.add(on, "web-2", running=True)
+    eventually(lambda: on in ready.tokyo.vms(), "the machine is seen")
+    hourly = common_pb2.Money(currency_code="JPY", units=1000)
+    ready.put(objective="evacuate", downtime_hour_price=hourly)
+    ready.evaluated()
+    end = ready.federation.clock.now() + timedelta(hours=2)
+    taint(ready, end.isoformat())
+    (move,) = the_plan(ready, DONE).moves
+    assert (move.vm_name, move.cause, move.to_cloud) == ("web-2", "taint", "osaka")
+    assert "for its expected end costs " in move.reason
+    assert "JPY, to leave " in move.reason
+    # The one that is off loses nothing by waiting.
+    (stay,) = [each for each in ready.evaluated().staying if each.vm_name == "web-1"]
+    assert (stay.rule, stay.cloud_id, stay.to_cloud) == ("taint", "tokyo", "osaka")
+    assert "costs 0.00 JPY, to leave " in stay.reason
+    assert stay.counterfactual == "moves when nobody knows when it ends"
+    assert ready.tokyo.agent.estimates, "what it takes was asked before that was said"
+    assert len(ready.plans()) == 1
+    taint(ready)
+    eventually(lambda: VM in ready.osaka.vms(), "it leaves once nobody knows the end")
 
 
 def test_what_is_recommended_waits_for_approval_and_is_watched_to_its_end(ready: World) -> None:

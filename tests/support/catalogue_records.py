@@ -27,6 +27,7 @@ def cloud(
     address: str = "127.0.0.1:1",
     jurisdiction: str = "JP",
     taints: Iterable[str] = (),
+    taint_ends: Mapping[str, datetime] | None = None,
     labels: Mapping[str, str] | None = None,
     stale: bool = False,
 ) -> directory_pb2.Record:
@@ -40,6 +41,8 @@ def cloud(
         ),
         taints=taints,
     )
+    for taint, end in (taint_ends or {}).items():
+        body.taint_ends[taint].FromDatetime(end)
     return _record("CLOUD", cloud_id, "main", labels, stale, cloud=body)
 
 

@@ -162,6 +162,30 @@ def test_taints_are_told_and_keep_machines_away() -> None:
     assert "maintenance" in tainted.feasible(MACHINE, "osaka", ())
 
 
+def test_the_end_of_a_cloud_that_is_tainted_is_that_of_its_last_taint() -> None:
+    def end(*taints: str, **ends: datetime) -> float | None:
+        cloud = records.cloud("tokyo", taints=taints, taint_ends=ends)
+        return ground([*two_clouds(), cloud]).situation([], [], {}).taint_ends.get("tokyo")
+
+    soon, later = NOW + timedelta(hours=1), NOW + timedelta(hours=3)
+    assert end() is None
+    assert end("works") is None
+    assert end("works", works=soon) == soon.timestamp()
+    assert end("works", "tests", works=soon, tests=later) == later.timestamp()
+    # What has no end that is known outlasts what has one; an end of what is no taint is none.
+    assert end("works", "draining", works=soon) is None
+    assert end(works=soon) is None
+    assert end("works", tests=soon) is None
+
+
+@pytest.mark.parametrize(("state", "runs"), [("shut off", False), ("running", True)])
+def test_a_machine_is_told_as_on_or_off(state: str, runs: bool) -> None:
+    vm = manager_pb2.Vm()
+    vm.CopyFrom(VM)
+    vm.state = state
+    assert ground(vm=vm).machine(vm, None, []).runs is runs
+
+
 def test_a_manager_that_found_something_keeps_the_machine() -> None:
     laid = ground()
     laid.estimates["a", "tokyo", "osaka"] = "HOST_INCOMPATIBLE: no such processor"

@@ -86,3 +86,9 @@ def test_a_document_that_cannot_be_opened_is_said_to_be_so() -> None:
     )
     shown = plain(manager_pb2.Migration(receipt=document))["receipt"]
     assert shown == {"purpose": "receipt", "signed_by": None, "unreadable": True}
+
+
+def test_a_map_of_times_is_one_of_texts() -> None:
+    cloud = directory_pb2.Cloud(taints=["maintenance"])
+    cloud.taint_ends["maintenance"].FromJsonString("2026-12-01T06:00:00Z")
+    assert plain(cloud)["taint_ends"] == {"maintenance": "2026-12-01T06:00:00.000Z"}

@@ -46,10 +46,10 @@ def host(host_id: str, memory: int, **changes: object) -> HostView:
     return HostView(**(values | changes))  # type: ignore[arg-type]
 
 
-def records(*hosts: HostView) -> dict[int, directory_pb2.Record]:
+def records(*hosts: HostView, settings: Settings = SETTINGS) -> dict[int, directory_pb2.Record]:
     """What is published for some hosts, by kind; the last host of several."""
     traits = {each.host_id: ["driver:shelf"] for each in hosts}
-    found = catalogue.records(SETTINGS, "tokyo.example", ENDPOINT, hosts, traits, sheet=SHEET)
+    found = catalogue.records(settings, "tokyo.example", ENDPOINT, hosts, traits, sheet=SHEET)
     return {record.key.kind: record for record in found}
 
 
@@ -103,6 +103,16 @@ def test_the_record_of_the_cloud_carries_what_placement_needs() -> None:
     assert inventory.amounts(offer.vm_max)[VCPUS] == 8
 
 
+def test_a_taint_is_published_with_the_end_that_is_expected_of_it() -> None:
+    told = {"maintenance": "2026-12-01T15:00:00+09:00"}
+    settings = replace(SETTINGS, taints=("maintenance", "draining"), taint_ends=told)
+    checking.check(settings, OWN)
+    cloud = records(settings=settings)[directory_pb2.RECORD_KIND_CLOUD].cloud
+    assert list(cloud.taints) == ["maintenance", "draining"]
+    assert list(cloud.taint_ends) == ["maintenance"]
+    assert cloud.taint_ends["maintenance"].ToJsonString() == "2026-12-01T06:00:00Z"
+
+
 def test_good_settings_pass() -> None:
     checking.check(SETTINGS, OWN)
 
@@ -119,6 +129,9 @@ def test_good_settings_pass() -> None:
         ),
         ({"peers": {"osaka": EndpointSettings("nowhere", "spiffe://a.example/manager/m")}}, "addr"),
         ({"peers": {"osaka": EndpointSettings("a:1", "osaka")}}, "osaka"),
+        ({"taints": ("a",), "taint_ends": {"b": "2026-12-01T06:00:00Z"}}, "'b' is no taint"),
+        ({"taints": ("a",), "taint_ends": {"a": "soon"}}, "'soon'"),
+        ({"taints": ("a",), "taint_ends": {"a": "2026-12-01T06:00:00"}}, "has no zone"),
         ({"prices": PriceSettings(vcpu_hour="free")}, "free"),
         ({"prices": PriceSettings(vcpu_hour="-1")}, "-1"),
         ({"prices": PriceSettings(vcpu_hour="NaN")}, "NaN"),

@@ -15,6 +15,16 @@ from watari.v1 import directory_pb2
 
 _app = typer.Typer(no_args_is_help=True, help="Show the clouds of the federation.")
 
+
+def _taints(row: dict[str, Any]) -> str:
+    """Each with the end that is expected of it."""
+    ends = row["taint_ends"] or {}
+    return ", ".join(
+        f"{taint} until {views.when(ends[taint])}" if ends.get(taint) else taint
+        for taint in row["taints"]
+    )
+
+
 _COLUMNS = (
     Column("CLOUD", lambda one: one["cloud_id"]),
     Column("PROVIDER", lambda one: one["provider_domain"], optional=True),
@@ -23,7 +33,7 @@ _COLUMNS = (
     Column("FREE VCPUS", lambda one: str(one["free"]["vcpus"]), right=True),
     Column("FREE MEMORY", lambda one: views.size(one["free"]["memory_bytes"]), right=True),
     Column("FREE DISK", lambda one: views.size(one["free"]["disk_bytes"]), right=True),
-    Column("TAINTS", lambda one: ", ".join(one["taints"])),
+    Column("TAINTS", _taints),
     Column("RECORD", lambda one: "stale" if one["stale"] else "ok"),
 )
 _HOST_COLUMNS = (
@@ -144,7 +154,7 @@ def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
         ("jurisdiction", row["jurisdiction"]),
         ("manager", row["manager"]["address"] if row["manager"] else ""),
         ("capabilities", ", ".join(row["capabilities"])),
-        ("taints", ", ".join(row["taints"])),
+        ("taints", _taints(row)),
         ("labels", ", ".join(f"{key}={value}" for key, value in row["labels"].items())),
         ("record", "stale" if row["stale"] else "ok"),
         ("active migrations", str(status.get("migrations_active", ""))),

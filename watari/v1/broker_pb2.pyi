@@ -1191,7 +1191,7 @@ class StayingMachine(_message.Message):
     """Where it is."""
     rule: _builtins.str
     """What keeps it: "saving", "patience", "allowance", "residency", "cooldown", "budget", "feasible",
-    "busy", "best", "unwatched".
+    "busy", "best", "unwatched", "taint" (to leave a tainted cloud costs more than to wait for its end).
     """
     reason: _builtins.str
     """In words, with both numbers."""

@@ -257,6 +257,27 @@ class Cloud(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TaintEndsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _timestamp_pb2.Timestamp: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROVIDER_DOMAIN_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     JURISDICTION_FIELD_NUMBER: _builtins.int
@@ -265,6 +286,7 @@ class Cloud(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
     CA_CERTIFICATES_FIELD_NUMBER: _builtins.int
+    TAINT_ENDS_FIELD_NUMBER: _builtins.int
     provider_domain: _builtins.str
     """The provider's trust domain ("tokyo.example"); its certificates carry it."""
     display_name: _builtins.str
@@ -293,6 +315,12 @@ class Cloud(_message.Message):
         trusts a provider because of what stands here.
         """
 
+    @_builtins.property
+    def taint_ends(self) -> _containers.MessageMap[_builtins.str, _timestamp_pb2.Timestamp]:
+        """When a taint is expected to end, by its text in `taints`; of one that is not here nobody knows. It
+        ends when it is no longer in `taints`, earlier or later. What names no taint counts for nothing.
+        """
+
     def __init__(
         self,
         *,
@@ -304,10 +332,11 @@ class Cloud(_message.Message):
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         taints: _abc.Iterable[_builtins.str] | None = ...,
         ca_certificates: _abc.Iterable[_builtins.bytes] | None = ...,
+        taint_ends: _abc.Mapping[_builtins.str, _timestamp_pb2.Timestamp] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manager", b"manager"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificates", b"ca_certificates", "capabilities", b"capabilities", "display_name", b"display_name", "jurisdiction", b"jurisdiction", "manager", b"manager", "provider_domain", b"provider_domain", "regions", b"regions", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificates", b"ca_certificates", "capabilities", b"capabilities", "display_name", b"display_name", "jurisdiction", b"jurisdiction", "manager", b"manager", "provider_domain", b"provider_domain", "regions", b"regions", "taint_ends", b"taint_ends", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
