@@ -59,7 +59,7 @@ class LongFederation(Federation):
         authority: Authority,
         valid_seconds: float = CERTIFICATE_SECONDS,
     ) -> Identity:
-        return super().issue(spiffe_id, authority, valid_seconds)
+        return super().issue(spiffe_id, authority, max(valid_seconds, CERTIFICATE_SECONDS))
 
 
 @dataclass
