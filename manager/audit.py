@@ -37,6 +37,7 @@ __all__ = [
     "head",
     "page",
     "tell_head",
+    "tells",
 ]
 
 PAGE_BYTES_MAX = 2 * 1024 * 1024
@@ -149,6 +150,14 @@ def tell_head(store: Store) -> None:
     with store.read() as connection:
         sequence, last_hash = head(connection)
     _log.info("audit log", sequence=sequence, hash=last_hash.hex())
+
+
+def tells(connection: Connection, action: str, subject: str) -> bool:
+    """Whether there is an entry of an action on a subject. Reads the whole log where there is none:
+    for what people do, once in a while.
+    """
+    query = sa.select(_ROWS.sequence).where(_ROWS.action == action, _ROWS.subject == subject)
+    return connection.scalar(query.limit(1)) is not None
 
 
 def page(connection: Connection, *, after: int, limit: int) -> list[AuditEntry]:

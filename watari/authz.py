@@ -120,6 +120,7 @@ TABLE = MappingProxyType(
         _OPERATORS,
         *("PutQuota", "DeleteQuota", "PutPriceSheet", "ListLedgerEntries", "VerifyLedger"),
         *("IssueInvoices", "CorrectMonth", "DecideDispute", "RecordPayment", "NetSettlement"),
+        "DisputeBilledCharge",
     )
     # What a provider's tenants use here is billed to the provider, whose manager may read that.
     | _rules(

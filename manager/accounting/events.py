@@ -35,6 +35,12 @@ class Pin:
     version: int
     until: int
     """Microseconds since 1970, exclusive."""
+    quote_id: str = ""
+    """The quote; empty where only its promise was kept."""
+
+    def holds(self, instant: int) -> bool:
+        """Whether what is used at an instant is priced by it."""
+        return instant < self.until
 
 
 @dataclass(frozen=True)

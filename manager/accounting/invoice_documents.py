@@ -63,6 +63,8 @@ def _line(document: Mapping[str, Any], payer: str, book: PriceBook) -> Line:
         discount_percent=exact.whole(document["discount_percent"], exact.PERCENT_SCALE),
         list_nanos=exact.whole(document["list"]),
         net_nanos=exact.whole(document["amount"]),
+        # Documents of before do not name them.
+        quotes=tuple(document.get("quotes", ())),
     )
 
 

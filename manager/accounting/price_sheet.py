@@ -227,7 +227,7 @@ class PriceBook:
 
     def price(self, instant: int, pin: Pin | None) -> PriceSheet:
         """The version for what is used at an instant: the pinned one until the pin ends."""
-        if pin is not None and instant < pin.until:
+        if pin is not None and pin.holds(instant):
             return self.version(pin.version)
         return self.at(instant)
 

@@ -51,6 +51,8 @@ class Line:
     """By the list price."""
     net_nanos: int
     """After the payer's discount; before taxes."""
+    quotes: tuple[str, ...] = ()
+    """The quotes that pinned the version for all or a part of it, sorted."""
 
     @property
     def unit_price_nanos(self) -> int:
@@ -102,6 +104,7 @@ class _Sum:
     start: int
     end: int
     base: int = 0
+    quotes: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -117,9 +120,11 @@ class _Sums:
         sheet: PriceSheet,
         base: int,
         span: tuple[int, int],
+        at: int,
         *,
         minimum: bool = False,
     ) -> None:
+        """`at` is the instant by which the sheet was chosen."""
         key = _Key(
             who.payer,
             component.name,
@@ -136,6 +141,8 @@ class _Sums:
         found.base += base
         found.start, found.end = min(found.start, span[0]), max(found.end, span[1])
         found.vm_name = who.vm_name
+        if who.pin is not None and who.pin.quote_id and who.pin.holds(at):
+            found.quotes.add(who.pin.quote_id)
 
 
 def rate(metered: Metered, book: PriceBook, month: Month, cloud_id: str) -> Rated:
@@ -174,7 +181,7 @@ def _add_interval(sums: _Sums, interval: Interval, book: PriceBook, month: Month
             amount = interval.resources.get(component.resource, 0)
             span = floored(first, component), floored(last, component)
             if amount and span[0] < span[1]:
-                sums.add(interval, component, sheet, amount * (span[1] - span[0]), span)
+                sums.add(interval, component, sheet, amount * (span[1] - span[0]), span, first)
 
 
 def _add_minimum(
@@ -189,7 +196,7 @@ def _add_minimum(
         ran = floored(span[1], component) - floored(span[0], component)
         missing = component.minimum_seconds * MICROS - ran
         if amount and missing > 0:
-            sums.add(at_end, component, sheet, amount * missing, span, minimum=True)
+            sums.add(at_end, component, sheet, amount * missing, span, instant, minimum=True)
 
 
 def _add_crossings(sums: _Sums, metered: Metered, book: PriceBook, month: Month) -> None:
@@ -218,7 +225,7 @@ def _add_crossings(sums: _Sums, metered: Metered, book: PriceBook, month: Month)
         for component in sheet.components:
             count = counts.get(component.measure, 0)
             if count:
-                sums.add(who, component, sheet, count, (event.at, event.at))
+                sums.add(who, component, sheet, count, (event.at, event.at), event.at)
 
 
 def _add_monthly(sums: _Sums, book: PriceBook, month: Month) -> None:
@@ -231,7 +238,7 @@ def _add_monthly(sums: _Sums, book: PriceBook, month: Month) -> None:
         who = Interval("", "", payer, "", {}, False, month.start, month.end, None)
         for component in sheet.components:
             if component.measure is Measure.MONTHLY:
-                sums.add(who, component, sheet, 1, (month.start, month.end))
+                sums.add(who, component, sheet, 1, (month.start, month.end), instant)
 
 
 def _lines(sums: _Sums, month: Month, cloud_id: str) -> Iterator[Line]:
@@ -290,6 +297,7 @@ def _line(
         discount_percent=percent,
         list_nanos=exact.divided(cost, component.base),
         net_nanos=exact.divided(cost * left, component.base * exact.PERCENT_WHOLE),
+        quotes=tuple(sorted(found.quotes)),
     )
 
 

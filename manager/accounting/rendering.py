@@ -193,6 +193,7 @@ def _line(line: Line) -> dict[str, object]:
         "list": exact.text(line.list_nanos),
         "discount_percent": exact.text(line.discount_percent, exact.PERCENT_SCALE),
         "amount": exact.text(line.net_nanos),
+        "quotes": list(line.quotes),
     }
 
 

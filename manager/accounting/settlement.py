@@ -1,33 +1,67 @@
 """Settlement: what two providers owe one another for a month, from both sides' records.
 
-The creditor bills from its own ledger. The debtor works out what it expects: from its own records
-of what crossed and when (`mirrored`), the creditor's starts, stops and resizes in between, and the
-creditor's published price sheets. What both have alike is agreed and netted; every difference is a
-dispute that the statement shows with both amounts.
+The creditor bills from its own ledger. The debtor works out what it expects (`mirroring`) from its
+own records of what crossed and when, the quotes that it accepted, the creditor's starts, stops and
+resizes in between, and the creditor's published price sheets. What both have alike is agreed and
+netted, but for what the debtor disputed of it; every difference is shown with both amounts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from manager.accounting import booking, exact, invoices
-from manager.accounting.events import Event, Kind, Pin
 from manager.accounting.ledger import Entry
 from manager.accounting.periods import Month
+from manager.accounting.rating import Line
 
-_SEQUENCE_LAST = 2**63 - 1
-
-Owed = Mapping[str, tuple[str, int]]
-"""By charge: what it is for, and nanos that are owed."""
+QUOTES_MAX = 8
+"""Quotes that are named with a charge: the first by id."""
 
 
 @dataclass(frozen=True)
-class Dispute:
-    """One charge on which the two do not agree; 0 where a side does not have it."""
+class Terms:
+    """By what a charge is priced."""
+
+    version: int = 0
+    """Of the price sheet; 0 for a tax, which is on charges of several."""
+    quotes: tuple[str, ...] = ()
+    """Those that pinned it, sorted."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """A charge as one side has it."""
+
+    description: str
+    nanos: int
+    terms: Terms = Terms()
+
+
+Owed = Mapping[str, Due]
+"""By charge."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A charge as both sides have it; 0 where a side does not."""
 
     charge_id: str
     description: str
     billed_nanos: int
     expected_nanos: int
+    terms: Terms = Terms()
+    held_nanos: int = 0
+    """What the debtor disputed of it, though both have it alike."""
+
+    @property
+    def alike(self) -> bool:
+        """Whether both work it out alike."""
+        return self.billed_nanos == self.expected_nanos
+
+    @property
+    def agreed_nanos(self) -> int:
+        """What is owed without a dispute."""
+        return self.billed_nanos - self.held_nanos if self.alike else 0
 
 
 @dataclass(frozen=True)
@@ -36,10 +70,23 @@ class Claim:
 
     creditor: str
     debtor: str
-    billed_nanos: int
-    agreed_nanos: int
-    charges_agreed: int
-    disputes: tuple[Dispute, ...]
+    charges: tuple[Compared, ...]
+    """By id."""
+
+    @property
+    def billed_nanos(self) -> int:
+        """All that was billed."""
+        return sum(each.billed_nanos for each in self.charges)
+
+    @property
+    def agreed_nanos(self) -> int:
+        """All that is agreed."""
+        return sum(each.agreed_nanos for each in self.charges)
+
+    @property
+    def disputes(self) -> tuple[Compared, ...]:
+        """Charges that are not agreed, or not as a whole."""
+        return tuple(each for each in self.charges if not each.alike or each.held_nanos)
 
 
 @dataclass(frozen=True)
@@ -61,31 +108,90 @@ class Statement:
         return self.receivable.agreed_nanos - self.payable.agreed_nanos
 
 
-def owed(entries: Iterable[Entry], payer: str, period: str) -> Owed:
-    """What a payer owes for a month by charge, corrections included."""
-    found: dict[str, tuple[str, int]] = {}
+@dataclass(frozen=True)
+class Opened:
+    """A dispute that the debtor opened of a charge. Instants are microseconds since 1970."""
+
+    charge_id: str
+    nanos: int
+    opened_at: int
+    credited_nanos: int = 0
+    decided_at: int = 0
+    """0 while it is open."""
+
+
+def terms(lines: Iterable[Line]) -> dict[str, Terms]:
+    """By charge: the terms of lines that were rated."""
+    return {each.charge_id: Terms(each.version, each.quotes[:QUOTES_MAX]) for each in lines}
+
+
+def owed(
+    entries: Iterable[Entry], payer: str, period: str, by: Mapping[str, Terms] | None = None
+) -> Owed:
+    """What a payer owes for a month by charge, corrections included. `by` has the terms."""
+    found: dict[str, Due] = {}
     for entry in entries:
         if entry.kind in booking.CHARGED and entry.period == period:
             nanos = invoices.owed(entry, payer)
             if nanos:
-                words, before = found.get(entry.subject, (entry.description, 0))
-                found[entry.subject] = (words, before + nanos)
+                known = found.get(entry.subject)
+                found[entry.subject] = Due(
+                    known.description if known else entry.description,
+                    nanos + (known.nanos if known else 0),
+                    (by or {}).get(entry.subject, Terms()),
+                )
     return found
 
 
-def claim(creditor: str, debtor: str, billed: Owed, expected: Owed) -> Claim:
-    """What was billed, held against what the debtor works out itself."""
-    disputes = []
-    agreed = count = 0
+def held(opened: Iterable[Opened], as_of: int | None) -> dict[str, int]:
+    """By charge: what is disputed, or was credited. With `as_of` (when one of the two netted the
+    month) as it was before then, so that the other nets the same.
+    """
+    found: dict[str, int] = {}
+    for each in opened:
+        if as_of is not None and each.opened_at >= as_of:
+            continue
+        decided = each.decided_at and (as_of is None or each.decided_at < as_of)
+        nanos = each.credited_nanos if decided else each.nanos
+        if nanos:
+            found[each.charge_id] = found.get(each.charge_id, 0) + nanos
+    return found
+
+
+def claim(
+    creditor: str,
+    debtor: str,
+    billed: Owed,
+    expected: Owed,
+    disputed: Mapping[str, int] | None = None,
+) -> Claim:
+    """What was billed, held against what the debtor works out itself; `disputed` is what `held`
+    finds of it.
+    """
+    charges = []
     for charge_id in sorted({*billed, *expected}):
-        words, nanos = billed.get(charge_id, ("", 0))
-        other, wanted = expected.get(charge_id, (words, 0))
-        if nanos == wanted:
-            agreed, count = agreed + nanos, count + 1
-        else:
-            disputes.append(Dispute(charge_id, words or other, nanos, wanted))
-    total = sum(nanos for _, nanos in billed.values())
-    return Claim(creditor, debtor, total, agreed, count, tuple(disputes))
+        bill, want = billed.get(charge_id), expected.get(charge_id)
+        known = [each for each in (bill, want) if each is not None]
+        compared = Compared(
+            charge_id,
+            next((each.description for each in known if each.description), ""),
+            bill.nanos if bill else 0,
+            want.nanos if want else 0,
+            _joined(each.terms for each in known),
+            (disputed or {}).get(charge_id, 0),
+        )
+        if compared.billed_nanos or compared.expected_nanos:
+            charges.append(compared)
+    return Claim(creditor, debtor, tuple(charges))
+
+
+def _joined(both: Iterable[Terms]) -> Terms:
+    """The terms of a charge, whose version is the same at both sides where both have rated it. One
+    may know of a quote of which the other does not.
+    """
+    known = list(both)
+    quotes = sorted({quote for each in known for quote in each.quotes})
+    return Terms(max(each.version for each in known), tuple(quotes[:QUOTES_MAX]))
 
 
 def statement(month: Month, currency: str, receivable: Claim, payable: Claim) -> Statement:
@@ -128,31 +234,3 @@ def entries(found: Statement, booked_at: int) -> Iterator[Entry]:
                 booked_at=booked_at,
                 period=found.month.label,
             )
-
-
-def mirrored(
-    events: Iterable[Event], peer: str, payer: str, quotes: Mapping[str, Pin]
-) -> Iterator[Event]:
-    """A provider's own records of what crossed to a peer and back, as the peer must have them.
-
-    With the peer's starts, stops and resizes they make what it may bill; an instant, a size or a
-    machine that it bills otherwise shows as a dispute. `payer` is how the peer calls this provider;
-    `quotes` are the peer's that this provider accepted, by migration.
-    """
-    for event in events:
-        if event.peer != peer or event.kind not in (Kind.DEPARTED, Kind.ARRIVED):
-            continue
-        left = event.kind is Kind.DEPARTED
-        yield replace(
-            event,
-            event_id=exact.identity("mirrored", event.event_id),
-            # Before whatever the peer tells of that instant, and after it.
-            sequence=-1 if left else _SEQUENCE_LAST,
-            cloud_id=peer,
-            kind=Kind.ARRIVED if left else Kind.DEPARTED,
-            payer=payer,
-            pin=quotes.get(event.migration_id) if left else None,
-            peer=event.cloud_id,
-            sent_bytes=event.received_bytes,
-            received_bytes=event.sent_bytes,
-        )

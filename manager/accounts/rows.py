@@ -278,7 +278,9 @@ def _pins(connection: Connection, records: Sequence[manager_pb2.UsageRecord]) ->
         request = manager_pb2.ReserveRequest.FromString(row.request)
         if request.HasField("quote"):
             quote = manager_pb2.Quote.FromString(request.quote.payload)
-            found[row.migration_id] = Pin(row.price_version, quote.expires_at.ToMicroseconds())
+            found[row.migration_id] = Pin(
+                row.price_version, quote.expires_at.ToMicroseconds(), quote.quote_id
+            )
     return found
 
 

@@ -39,6 +39,7 @@ class DisputeCalls:
         found = self._billing.disputes.page(
             self._billing.viewer(),
             open_only=request.open_only,
+            period=request.period,
             before=None if before is None else (before[0], before[1]),
             limit=size + 1,
         )

@@ -4,6 +4,7 @@ A charge is never disputed beyond what is left of it: what was charged and corre
 disputed or was credited. That is what the ledger has on the payer's account for the charge.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sqlalchemy.engine import Connection
@@ -11,7 +12,7 @@ from sqlalchemy.engine import Connection
 from manager import audit
 from manager.accounting import booking, exact, invoices, rows
 from manager.accounting.ledger import Entry
-from manager.billing import messages
+from manager.billing import dispute_messages, messages
 from manager.billing import rows as billed
 from manager.billing.rows import DisputeRow
 from manager.billing.viewers import Viewer
@@ -20,6 +21,9 @@ from watari import errors
 from watari.clock import Clock
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
+
+PAGE_ROWS = 500
+"""Disputes that one query reads."""
 
 
 class Disputes:
@@ -42,7 +46,7 @@ class Disputes:
             known = billed.dispute(connection, request.dispute_id)
             if known is not None:
                 self._require_same(connection, known, request, viewer)
-                return _message(connection, known)
+                return dispute_messages.message(known, _entry(connection, known))
             charge = _charge(connection, request.charge_id, viewer)
             payer = viewer.payer or ""
             asked = None
@@ -58,7 +62,7 @@ class Disputes:
                 caller=caller,
                 now=now,
             )
-            return _message(connection, row)
+            return dispute_messages.message(row, _entry(connection, row))
 
     def decide(
         self, dispute_id: str, credited: common_pb2.Money | None, reason: str, caller: SpiffeId
@@ -72,8 +76,8 @@ class Disputes:
             row = billed.dispute(connection, dispute_id)
             if row is None:
                 raise _no_dispute(dispute_id)
-            disputed = rows.entries(connection, [row.entry_id])[row.entry_id]
-            amount = _disputed_nanos(disputed, row.payer)
+            disputed = _entry(connection, row)
+            amount = dispute_messages.disputed_nanos(disputed, row.payer)
             nanos = 0
             if credited is not None:
                 nanos = messages.nanos(credited, disputed.currency, "credited")
@@ -91,9 +95,9 @@ class Disputes:
                         f"dispute {dispute_id} was decided: {exact.text(row.credited_nanos)} of "
                         f"{exact.text(amount)} {disputed.currency} were credited",
                         hint="a decision is for good; a further one needs another dispute",
-                        state=_state(row, amount),
+                        state=dispute_messages.state(row, amount),
                     )
-                return _message(connection, row)
+                return dispute_messages.message(row, disputed)
             for upheld, part in ((True, nanos), (False, amount - nanos)):
                 if part:
                     entry = booking.decide(
@@ -126,10 +130,16 @@ class Disputes:
                 decided_by=str(caller),
                 decided_at=now,
             )
-            return _message(connection, decided)
+            return dispute_messages.message(decided, disputed)
 
     def page(
-        self, viewer: Viewer, *, open_only: bool, before: tuple[int, str] | None, limit: int
+        self,
+        viewer: Viewer,
+        *,
+        open_only: bool,
+        period: str,
+        before: tuple[int, str] | None,
+        limit: int,
     ) -> list[manager_pb2.Dispute]:
         """Disputes that a viewer may see, newest first."""
         with self._store.read() as connection:
@@ -137,10 +147,11 @@ class Disputes:
                 connection,
                 payer=viewer.payer,
                 open_only=open_only,
+                period=period,
                 before=before,
                 limit=limit,
             )
-            return [_message(connection, row) for row in found]
+            return _messages(connection, found)
 
     def _require_same(
         self,
@@ -152,9 +163,9 @@ class Disputes:
         same = viewer.sees(known.payer)
         same = same and (known.charge_id, known.reason) == (request.charge_id, request.reason)
         if same and request.HasField("amount"):
-            entry = rows.entries(connection, [known.entry_id])[known.entry_id]
+            entry = _entry(connection, known)
             asked = messages.nanos(request.amount, entry.currency, "amount")
-            same = asked == _disputed_nanos(entry, known.payer)
+            same = asked == dispute_messages.disputed_nanos(entry, known.payer)
         if not same:
             raise errors.AlreadyExists(
                 "ID_REUSED",
@@ -212,6 +223,32 @@ def dispute(
     return row
 
 
+def of_month(connection: Connection, payer: str, period: str) -> list[manager_pb2.Dispute]:
+    """All disputes of a payer's charges of a month, newest first."""
+    found: list[DisputeRow] = []
+    before: tuple[int, str] | None = None
+    while True:
+        page = billed.disputes(
+            connection, payer=payer, period=period, before=before, limit=PAGE_ROWS
+        )
+        found += page
+        if len(page) < PAGE_ROWS:
+            return _messages(connection, found)
+        before = (page[-1].opened_at, page[-1].dispute_id)
+
+
+def _messages(connection: Connection, found: Sequence[DisputeRow]) -> list[manager_pb2.Dispute]:
+    entries: dict[str, Entry] = {}
+    for start in range(0, len(found), PAGE_ROWS):
+        part = [each.entry_id for each in found[start : start + PAGE_ROWS]]
+        entries |= rows.entries(connection, part)
+    return [dispute_messages.message(row, entries[row.entry_id]) for row in found]
+
+
+def _entry(connection: Connection, row: DisputeRow) -> Entry:
+    return rows.entries(connection, [row.entry_id])[row.entry_id]
+
+
 def _charge(connection: Connection, charge_id: str, viewer: Viewer) -> Entry:
     """The first entry of a charge of the viewer's."""
     found = rows.every(connection, subject=charge_id)
@@ -231,45 +268,3 @@ def _no_dispute(dispute_id: str) -> errors.NotFound:
         f"there is no dispute {dispute_id}",
         hint="`watari dispute list` shows those that there are",
     )
-
-
-def _disputed_nanos(entry: Entry, payer: str) -> int:
-    return -invoices.owed(entry, payer)
-
-
-def _state(row: DisputeRow, amount: int) -> str:
-    name: str = manager_pb2.DisputeState.Name(_state_of(row, amount))
-    return name.removeprefix("DISPUTE_STATE_").lower()
-
-
-def _state_of(row: DisputeRow, amount: int) -> "manager_pb2.DisputeState.ValueType":
-    if row.credited_nanos is None:
-        return manager_pb2.DISPUTE_STATE_OPEN
-    if row.credited_nanos == amount:
-        return manager_pb2.DISPUTE_STATE_UPHELD
-    if row.credited_nanos == 0:
-        return manager_pb2.DISPUTE_STATE_REJECTED
-    return manager_pb2.DISPUTE_STATE_PARTLY_UPHELD
-
-
-def _message(connection: Connection, row: DisputeRow) -> manager_pb2.Dispute:
-    entry = rows.entries(connection, [row.entry_id])[row.entry_id]
-    amount = _disputed_nanos(entry, row.payer)
-    message = manager_pb2.Dispute(
-        dispute_id=row.dispute_id,
-        charge_id=row.charge_id,
-        payer=row.payer,
-        description=entry.description.removesuffix(f": {row.reason}"),
-        period=entry.period,
-        amount=exact.message(amount, entry.currency),
-        reason=row.reason,
-        opened_by=row.opened_by,
-        opened_at=messages.timestamp(row.opened_at),
-        state=_state_of(row, amount),
-        decision_reason=row.decision_reason,
-        decided_by=row.decided_by,
-        decided_at=messages.timestamp(row.decided_at),
-    )
-    if row.credited_nanos is not None:
-        message.credited.CopyFrom(exact.message(row.credited_nanos, entry.currency))
-    return message

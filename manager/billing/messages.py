@@ -10,6 +10,7 @@ from manager.accounting import exact, periods, sheet_documents
 from manager.accounting.invoices import Invoice
 from manager.accounting.ledger import Chained
 from manager.accounting.price_sheet import PriceSheet
+from manager.accounting.settlement import QUOTES_MAX
 from manager.billing.viewers import Viewer
 from watari import money, validate
 from watari.v1 import common_pb2, manager_pb2
@@ -144,6 +145,7 @@ def lines(document: Mapping[str, Any]) -> Iterator[manager_pb2.InvoiceLine]:
             end_at=timestamp(periods.instant(each["end"])),
             list_amount=amount(each["list"]),
             percent=each["discount_percent"],
+            quote_ids=each.get("quotes", [])[:QUOTES_MAX],
         )
     for each in document["taxes"]:
         yield manager_pb2.InvoiceLine(

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from manager.accounting import periods, sheet_documents
-from manager.accounting.events import Event, Kind
+from manager.accounting.events import Event, Kind, Pin
 from manager.accounting.periods import Month
 from manager.accounting.price_sheet import VERSIONS_MAX, PriceBook
-from manager.accounting.settlement import Owed
+from manager.accounting.settlement import QUOTES_MAX, Due, Owed, Terms
 from watari import errors, money
 from watari.identity import SpiffeId
 from watari.rpc import ChannelPool, Target, client
 from watari.settings import EndpointSettings
-from watari.v1 import manager_pb2, manager_pb2_grpc
+from watari.v1 import common_pb2, manager_pb2, manager_pb2_grpc
 
 CALL_SECONDS_MAX = 30.0
 """Deadline of a call that reads a page there."""
@@ -30,6 +30,12 @@ ITEMS_MAX = 1_000_000
 """Charges or events of one month that are taken."""
 
 PAGE_SIZE = 1000
+
+DISPUTE_BYTES_MAX = 4096
+"""Of one dispute: two reasons and two names of who opened and decided it are within."""
+
+ID_CHARS_MAX = 36
+"""A UUID's."""
 
 _Item = TypeVar("_Item")
 
@@ -53,6 +59,11 @@ class Bill:
     invoice: manager_pb2.Invoice | None
     netted: manager_pb2.Settlement | None
     """The statement as it was booked there."""
+
+    @property
+    def netted_at(self) -> int | None:
+        """When they netted the month, microseconds since 1970; None before that."""
+        return None if self.netted is None else self.netted.netted_at.ToMicroseconds()
 
 
 class OtherSide:
@@ -103,6 +114,29 @@ class OtherSide:
 
         with self._sense():
             return _owed(_pages(fetch, lambda page: list(page.charges)), currency)
+
+    def opened(self, period: str, currency: str) -> list[manager_pb2.Dispute]:
+        """The disputes that it has of its charges of a month on us, newest first."""
+
+        def fetch(token: str) -> manager_pb2.ListDisputesResponse:
+            request = manager_pb2.ListDisputesRequest(
+                period=period, page_size=PAGE_SIZE, page_token=token
+            )
+            return client.call(self._stub.ListDisputes, request, timeout_seconds=CALL_SECONDS_MAX)
+
+        with self._sense():
+            found = _pages(fetch, lambda page: list(page.disputes))
+            # A manager of an earlier release lists those of all months.
+            return [checked(each, currency) for each in found if each.period == period]
+
+    def dispute(self, request: manager_pb2.OpenDisputeRequest) -> manager_pb2.Dispute:
+        """Dispute a charge of its on us. Raises as OpenDispute does."""
+        told = client.call(self._stub.OpenDispute, request, timeout_seconds=CALL_SECONDS_MAX)
+        with self._sense():
+            same = ("dispute_id", "charge_id", "reason")
+            if any(getattr(told.dispute, name) != getattr(request, name) for name in same):
+                raise errors.InvalidArgument("INVALID_FIELD", "it opened another dispute")
+            return checked(told.dispute, told.dispute.amount.currency_code)
 
     def events(self, period: str, payer: str) -> list[Event]:
         """What it says happened there to machines of our tenants."""
@@ -175,15 +209,33 @@ def _pages(
 def _owed(
     charges: "Iterator[manager_pb2.OwedCharge] | list[manager_pb2.OwedCharge]", currency: str
 ) -> Owed:
-    found: dict[str, tuple[str, int]] = {}
+    found: dict[str, Due] = {}
     for each in charges:
-        if each.amount.currency_code != currency:
-            raise errors.InvalidArgument(
-                "INVALID_FIELD", f"a charge in {each.amount.currency_code[:8]!r}"
-            )
-        nanos = int(money.to_decimal(each.amount).scaleb(9))
-        found[each.charge_id] = (each.description[:200], nanos)
+        quotes = tuple(quote[:ID_CHARS_MAX] for quote in each.quote_ids[:QUOTES_MAX])
+        found[each.charge_id] = Due(
+            each.description[:200],
+            _nanos(each.amount, currency),
+            Terms(each.price_version, quotes),
+        )
     return found
+
+
+def checked(each: manager_pb2.Dispute, currency: str) -> manager_pb2.Dispute:
+    """The dispute, if it is for a part of something and credits no more. A part below zero would
+    let more be agreed than was billed. Raises InvalidArgument INVALID_FIELD.
+    """
+    nanos = [_nanos(amount, currency) for amount in (each.amount, each.credited)]
+    if each.ByteSize() > DISPUTE_BYTES_MAX or not 0 <= nanos[1] <= nanos[0]:
+        raise errors.InvalidArgument("INVALID_FIELD", f"dispute {each.dispute_id[:64]!r}")
+    return each
+
+
+def _nanos(amount: common_pb2.Money, currency: str) -> int:
+    if amount == common_pb2.Money():
+        return 0
+    if amount.currency_code != currency:
+        raise errors.InvalidArgument("INVALID_FIELD", f"money in {amount.currency_code[:8]!r}")
+    return int(money.to_decimal(amount).scaleb(9))
 
 
 def _event(each: manager_pb2.MeteredEvent, cloud_id: str, payer: str) -> Event:
@@ -203,8 +255,16 @@ def _event(each: manager_pb2.MeteredEvent, cloud_id: str, payer: str) -> Event:
         vm_name=each.vm_name,
         resources=dict(each.resources),
         running=each.running,
+        pin=_pin(each),
         migration_id=each.migration_id,
         peer=each.peer_cloud,
         sent_bytes=each.wire_bytes if kind is Kind.DEPARTED else 0,
         received_bytes=each.wire_bytes if kind is Kind.ARRIVED else 0,
     )
+
+
+def _pin(each: manager_pb2.MeteredEvent) -> Pin | None:
+    if not each.price_version:
+        return None
+    until = each.pinned_until.ToMicroseconds()
+    return Pin(each.price_version, until, each.quote_id[:ID_CHARS_MAX])

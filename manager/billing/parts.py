@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from manager.accounts.books import Books
 from manager.accounts.facts import Cloud
 from manager.accounts.sheets import Sheets
+from manager.billing.contesting import Contesting
 from manager.billing.disputes import Disputes
 from manager.billing.invoicing import Invoicing
 from manager.billing.other_side import OtherSide
+from manager.billing.partners import Partners
 from manager.billing.payments import Payments
 from manager.billing.settling import Settling
 from manager.billing.viewers import Viewer, viewer_of
@@ -34,6 +36,7 @@ class Billing:
     disputes: Disputes
     payments: Payments
     settling: Settling
+    contesting: Contesting
 
     def viewer(self) -> Viewer:
         """What the party that calls may see."""
@@ -56,6 +59,7 @@ def assemble(
         return OtherSide(channels, cloud_id, peers.find(cloud_id))
 
     zone = settings.accounts.time_zone
+    partners = Partners(cloud.domain, other)
     return Billing(
         own_domain=cloud.domain,
         region=settings.region,
@@ -66,5 +70,6 @@ def assemble(
         invoicing=Invoicing(books, settings.billing, store, clock),
         disputes=Disputes(store, clock),
         payments=Payments(store, clock),
-        settling=Settling(cloud, zone, store, clock, other),
+        settling=Settling(cloud, zone, store, clock, partners),
+        contesting=Contesting(store, clock, partners),
     )

@@ -121,12 +121,17 @@ def disputes(
     connection: Connection,
     *,
     payer: str | None,
-    open_only: bool,
-    before: tuple[int, str] | None,
+    open_only: bool = False,
+    period: str = "",
+    before: tuple[int, str] | None = None,
     limit: int,
 ) -> list[DisputeRow]:
-    """Disputes, newest first, before a position; `payer` None is all."""
+    """Disputes, newest first, before a position; `payer` None is all, an empty `period` too."""
     where: list[sa.ColumnElement[bool]] = []
+    if period:
+        entries = tables.ledger_entries.c
+        of_period = sa.select(entries.entry_id).where(entries.period == period)
+        where.append(_DISPUTES.entry_id.in_(of_period))
     if payer is not None:
         where.append(_DISPUTES.payer == payer)
     if open_only:

@@ -1,13 +1,12 @@
 """AccountingService's calls about settlements: an operator's, and those between two managers."""
 
-from collections.abc import Sequence
-
 import grpc
 
 from manager import ownership
-from manager.accounting import exact, periods
+from manager.accounting import periods
 from manager.accounting.events import Event
 from manager.billing import messages
+from manager.billing.dispute_service import TEXT_BYTES_MAX
 from manager.billing.parts import Billing
 from watari import errors, paging, rpc, validate
 from watari.v1 import manager_pb2
@@ -46,6 +45,17 @@ class SettlementCalls:
             settlement=self._billing.settling.net(request.cloud_id, period, rpc.current_peer())
         )
 
+    def DisputeBilledCharge(
+        self, request: manager_pb2.DisputeBilledChargeRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.DisputeBilledChargeResponse:
+        validate.require_cloud_id(request.cloud_id, "cloud_id")
+        validate.require_uuid(request.dispute_id, "dispute_id")
+        validate.require_uuid(request.charge_id, "charge_id")
+        validate.require_text(request.reason, "reason", bytes_max=TEXT_BYTES_MAX, empty=False)
+        return manager_pb2.DisputeBilledChargeResponse(
+            dispute=self._billing.contesting.dispute(request, rpc.current_peer())
+        )
+
     def ListBilledCharges(
         self, request: manager_pb2.ListBilledChargesRequest, _context: grpc.ServicerContext
     ) -> manager_pb2.ListBilledChargesResponse:
@@ -53,10 +63,11 @@ class SettlementCalls:
         (after,) = paging.decode(query, request.page_token, (str,)) or ("",)
         period, domain = self._period(request.period), rpc.current_peer().domain
         response = self._billing.settling.billed_charges(period, domain)
-        found = [each for each in self._billing.settling.charges(period, domain) if each[0] > after]
-        response.charges.extend(_charges(found[:size], response.currency_code))
+        charges = self._billing.settling.charges(period, domain, anew=not after)
+        found = [each for each in charges if each.charge_id > after]
+        response.charges.extend(found[:size])
         if len(found) > size:
-            response.next_page_token = paging.encode(query, (found[size - 1][0],))
+            response.next_page_token = paging.encode(query, (found[size - 1].charge_id,))
         return response
 
     def ListBilledEvents(
@@ -91,28 +102,18 @@ class SettlementCalls:
             rpc.current_peer().domain,
             anew=not after,
         )
-        found = [each for each in worked if each[0] > after]
-        response = manager_pb2.ListExpectedChargesResponse(
-            charges=_charges(found[:size], self._billing.settling.currency)
-        )
+        found = [each for each in worked if each.charge_id > after]
+        response = manager_pb2.ListExpectedChargesResponse(charges=found[:size])
         if len(found) > size:
-            response.next_page_token = paging.encode(query, (found[size - 1][0],))
+            response.next_page_token = paging.encode(query, (found[size - 1].charge_id,))
         return response
 
     def _period(self, label: str) -> str:
         return periods.labelled(label, self._billing.zone).label
 
 
-def _charges(found: Sequence[tuple[str, str, int]], currency: str) -> list[manager_pb2.OwedCharge]:
-    return [
-        manager_pb2.OwedCharge(
-            charge_id=charge, description=words, amount=exact.message(nanos, currency)
-        )
-        for charge, words, nanos in found
-    ]
-
-
 def _event(each: Event) -> manager_pb2.MeteredEvent:
+    pin = each.pin
     return manager_pb2.MeteredEvent(
         event_id=each.event_id,
         sequence=each.sequence,
@@ -126,4 +127,7 @@ def _event(each: Event) -> manager_pb2.MeteredEvent:
         migration_id=each.migration_id,
         peer_cloud=each.peer,
         wire_bytes=each.sent_bytes or each.received_bytes,
+        price_version=pin.version if pin else 0,
+        pinned_until=messages.timestamp(pin.until) if pin else None,
+        quote_id=pin.quote_id if pin else "",
     )

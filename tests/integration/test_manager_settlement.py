@@ -10,6 +10,7 @@ from manager.settings.store import StoreSettings
 from tests.conftest import HUB, OSAKA, TOKYO
 from tests.support import databases
 from tests.support.billing_world import (
+    OPERATOR,
     Months,
     accounts,
     balance,
@@ -18,15 +19,16 @@ from tests.support.billing_world import (
     issue,
     months,
     nanos,
+    net,
     new_id,
     opened,
+    refused,
+    settle,
 )
-from tests.support.clouds import Cloud
 from watari import errors
 from watari.rpc import client
 from watari.v1 import common_pb2, manager_pb2
 
-OPERATOR = "operator/main"
 OTHER_VM = "6f1f2d2e-0000-4000-8000-0000000000d2"
 
 
@@ -56,24 +58,6 @@ def world(database: StoreSettings, tmp_path: Path) -> Iterator[Months]:
         made.move(osaka, tokyo)
         made.end()
         yield made
-
-
-def settle(cloud: Cloud, peer: str, period: str, party: str = OPERATOR, **more: str):
-    request = manager_pb2.GetSettlementRequest(cloud_id=peer, period=period, **more)
-    return client.call(accounts(cloud, party).GetSettlement, request, timeout_seconds=60)
-
-
-def net(cloud: Cloud, peer: str, period: str) -> manager_pb2.Settlement:
-    request = manager_pb2.NetSettlementRequest(cloud_id=peer, period=period)
-    return client.call(
-        accounts(cloud, OPERATOR).NetSettlement, request, timeout_seconds=60
-    ).settlement
-
-
-def refused(call: object, *arguments: object, **named: object) -> errors.WatariError:
-    with pytest.raises(errors.WatariError) as caught:
-        call(*arguments, **named)  # type: ignore[operator]
-    return caught.value
 
 
 def test_both_compute_the_same_statement_and_net_it_once(world):

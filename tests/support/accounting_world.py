@@ -193,7 +193,8 @@ def _machine(
                 peer=other,
                 sent_bytes=moved,
             )
-            pin = Pin(1, at + chance.randrange(DAY, 9 * DAY)) if chance.random() < 0.3 else None
+            until = at + chance.randrange(DAY, 9 * DAY)
+            pin = Pin(1, until, f"quote of {migration}") if chance.random() < 0.3 else None
             tell(
                 Kind.ARRIVED,
                 other,

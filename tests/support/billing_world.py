@@ -5,13 +5,14 @@ gRPC over mutual TLS, the accounts as they are kept. Certificates hold for all o
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from manager.accounting import ledger, rows
@@ -20,6 +21,7 @@ from manager.settings.accounts import AccountSettings, BillingSettings, PartySet
 from manager.settings.store import StoreSettings
 from tests.conftest import Federation
 from tests.support.clouds import VM, Cloud, eventually, two_clouds
+from watari import errors
 from watari.clock import SystemClock
 from watari.identity import Authority, Identity, SpiffeId
 from watari.rpc import client
@@ -29,6 +31,8 @@ GIB = 1024**3
 SIZE = common_pb2.Resources(vcpus=2, memory_bytes=GIB, disk_bytes=4 * GIB)
 """As the scripted host has it."""
 CERTIFICATE_SECONDS = 89 * 86_400
+
+OPERATOR = "operator/main"
 
 ON, OFF = agent_pb2.GUEST_STATE_RUNNING, agent_pb2.GUEST_STATE_SHUT_OFF
 
@@ -122,9 +126,11 @@ class Months:
         count = len(cloud.agent.events)
         eventually(lambda: len(cloud.usage_events()) >= count, "it is recorded")
 
-    def move(self, here: Cloud, there: Cloud) -> str:
-        """Migrate web-1; it runs there."""
-        migration_id = here.migrate(VM, there.cloud_id).migration_id
+    def move(
+        self, here: Cloud, there: Cloud, quote: common_pb2.SignedDocument | None = None
+    ) -> str:
+        """Migrate web-1, at the price of a quote; it runs there."""
+        migration_id = here.migrate(VM, there.cloud_id, quote=quote).migration_id
         here.wait_state(migration_id, "SUCCEEDED")
         self.tell(there, "ARRIVED", running=False, migration_id=migration_id)
         self.tell(there, "STARTED", running=True, migration_id=migration_id)
@@ -217,10 +223,33 @@ def accounts(cloud: Cloud, party: str) -> manager_pb2_grpc.AccountingServiceStub
 def issue(cloud: Cloud, period: str) -> manager_pb2.IssueInvoicesResponse:
     """Issue a month."""
     request = manager_pb2.IssueInvoicesRequest(period=period)
-    return client.call(accounts(cloud, "operator/main").IssueInvoices, request, timeout_seconds=60)
+    return client.call(accounts(cloud, OPERATOR).IssueInvoices, request, timeout_seconds=60)
 
 
-def invoices(cloud: Cloud, party: str = "operator/main") -> list[manager_pb2.Invoice]:
+def settle(
+    cloud: Cloud, peer: str, period: str, party: str = OPERATOR, **more: str
+) -> manager_pb2.GetSettlementResponse:
+    """The statement of a month with another cloud, as a party reads it."""
+    request = manager_pb2.GetSettlementRequest(cloud_id=peer, period=period, **more)
+    return client.call(accounts(cloud, party).GetSettlement, request, timeout_seconds=60)
+
+
+def net(cloud: Cloud, peer: str, period: str) -> manager_pb2.Settlement:
+    """Book it."""
+    request = manager_pb2.NetSettlementRequest(cloud_id=peer, period=period)
+    return client.call(
+        accounts(cloud, OPERATOR).NetSettlement, request, timeout_seconds=60
+    ).settlement
+
+
+def refused(call: Callable[..., object], *arguments: object, **named: object) -> errors.WatariError:
+    """What a call ends with."""
+    with pytest.raises(errors.WatariError) as caught:
+        call(*arguments, **named)
+    return caught.value
+
+
+def invoices(cloud: Cloud, party: str = OPERATOR) -> list[manager_pb2.Invoice]:
     """What a party sees of invoices, with all lines, two a page, which sum to their totals."""
     stub, found = accounts(cloud, party), []
     request = manager_pb2.ListInvoicesRequest(page_size=1)
@@ -260,7 +289,7 @@ def booked(cloud: Cloud) -> list[Entry]:
     entries = [each.entry for each in chained]
     assert ledger.balances(entries) == summed
     assert sum(summed.values()) == 0
-    stub = accounts(cloud, "operator/main")
+    stub = accounts(cloud, OPERATOR)
     told = client.call(stub.VerifyLedger, manager_pb2.VerifyLedgerRequest())
     assert (told.sequence, told.hash) == ledger.verify(chained)
     return entries

@@ -22,7 +22,7 @@ from tests.support.scripted_agent import ScriptedAgent
 from watari import audit, errors, service
 from watari.rpc import Server, client
 from watari.settings import EndpointSettings, IdentitySettings
-from watari.v1 import audit_pb2, audit_pb2_grpc, manager_pb2, manager_pb2_grpc
+from watari.v1 import audit_pb2, audit_pb2_grpc, common_pb2, manager_pb2, manager_pb2_grpc
 
 WAIT_SECONDS_MAX = 60.0
 
@@ -222,11 +222,16 @@ class Cloud:
             connection.close()
 
     def migrate(
-        self, vm: str, to_cloud: str, migration_id: str | None = None
+        self,
+        vm: str,
+        to_cloud: str,
+        migration_id: str | None = None,
+        *,
+        quote: common_pb2.SignedDocument | None = None,
     ) -> manager_pb2.Migration:
         """Ask for a migration."""
         request = manager_pb2.MigrateVmRequest(
-            migration_id=migration_id or str(uuid.uuid4()), vm=vm, to_cloud=to_cloud
+            migration_id=migration_id or str(uuid.uuid4()), vm=vm, to_cloud=to_cloud, quote=quote
         )
         return client.call(self.operator.MigrateVm, request).migration
 

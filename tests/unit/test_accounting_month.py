@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from manager.accounting import booking, invoices, ledger, periods, settlement
+from manager.accounting import booking, invoices, ledger, mirroring, periods, settlement
 from manager.accounting.events import Event, Kind
 from manager.accounting.invoices import Party
 from manager.accounting.ledger import Ledger
@@ -252,16 +252,17 @@ def test_what_a_provider_expects_of_its_peer_is_what_the_peer_bills(
         mine = [e for e in month.events[other] if e.payer.startswith("tenant:")]
         fed = [e for e in foreign if e.kind not in (Kind.ARRIVED, Kind.DEPARTED)]
         quotes = {e.migration_id: e.pin for e in foreign if e.pin}
-        mirrored = settlement.mirrored(mine, cloud, payer, quotes)
-        expected = rated(month, cloud, [*fed, *mirrored])
-        owed = [
-            settlement.owed(booking.charges(each, 0), payer, month.month.label)
-            for each in (billed, expected)
-        ]
-        claims[cloud] = settlement.claim(CLOUDS[cloud], CLOUDS[other], *owed)
+        sides = mirroring.Sides(cloud, other, payer)
+        expected = mirroring.expected(
+            sides, mine, fed, quotes, PriceBook(month.sheets[cloud]), month.month
+        )
+        by = settlement.terms(billed.lines)
+        bill = settlement.owed(booking.charges(billed, 0), payer, month.month.label, by)
+        claims[cloud] = settlement.claim(CLOUDS[cloud], CLOUDS[other], bill, expected)
+        assert bill == expected, "to the last nano, and by the same versions and quotes"
         assert claims[cloud].disputes == ()
         assert claims[cloud].agreed_nanos == claims[cloud].billed_nanos > 0
-        assert claims[cloud].charges_agreed > 500
+        assert len(claims[cloud].charges) > 500
     ours, theirs = (
         settlement.statement(month.month, "EUR", claims[one], claims[two])
         for one, two in (("tokyo", "berlin"), ("berlin", "tokyo"))

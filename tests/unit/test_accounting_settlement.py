@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from manager.accounting import booking, ledger, settlement
+from manager.accounting import booking, ledger, mirroring, settlement
 from manager.accounting.events import Event, Kind, Pin
 from manager.accounting.ledger import Ledger
 from manager.accounting.metering import meter
 from manager.accounting.rating import rate
+from manager.accounting.settlement import Compared, Opened
 from tests.support import accounting_samples as samples
 from tests.support.accounting_samples import BOOK, HOUR, MARCH
 
@@ -37,7 +38,7 @@ OUT_AND_BACK = [
     own(Kind.DEPARTED, 10, sent_bytes=999),
     own(Kind.ARRIVED, 50, received_bytes=BYTES),
 ]
-EXPECTED = list(settlement.mirrored(OUT_AND_BACK, "hamburg", "peer:o.example", {}))
+EXPECTED = list(mirroring.mirrored(OUT_AND_BACK, "hamburg", "peer:o.example", {}))
 
 
 def owed(events: list[Event]) -> settlement.Owed:
@@ -62,10 +63,10 @@ def test_a_mirrored_migration_is_the_other_side_of_the_same_instant() -> None:
         BYTES,
     )
     quotes = {"m10": Pin(4, MARCH.end)}
-    quoted = list(settlement.mirrored(OUT_AND_BACK, "hamburg", "peer:o.example", quotes))
+    quoted = list(mirroring.mirrored(OUT_AND_BACK, "hamburg", "peer:o.example", quotes))
     assert [event.pin for event in quoted] == [Pin(4, MARCH.end), None]
     elsewhere = [replace(event, peer="kyoto") for event in OUT_AND_BACK]
-    assert list(settlement.mirrored(elsewhere, "hamburg", "peer:o.example", {})) == []
+    assert list(mirroring.mirrored(elsewhere, "hamburg", "peer:o.example", {})) == []
 
 
 def test_a_bill_that_both_work_out_alike_is_agreed_as_a_whole() -> None:
@@ -102,8 +103,8 @@ def test_what_was_forgotten_to_be_billed_is_shown_too() -> None:
 
 
 def test_netting_leaves_the_difference_and_the_ledger_balances() -> None:
-    ours = settlement.Claim("h", "o", 100, 90, 3, (settlement.Dispute("c", "w", 10, 0),))
-    theirs = settlement.Claim("o", "h", 40, 40, 1, ())
+    ours = settlement.Claim("h", "o", (Compared("a", "w", 90, 90), Compared("c", "w", 10, 0)))
+    theirs = settlement.Claim("o", "h", (Compared("b", "w", 40, 40),))
     found = settlement.statement(MARCH, "EUR", ours, theirs)
     mirror = settlement.statement(MARCH, "EUR", theirs, ours)
     assert (found.net_nanos, mirror.net_nanos) == (50, -50)
@@ -140,5 +141,39 @@ def test_corrections_are_part_of_what_is_owed() -> None:
     booked.post(booking.corrections(booked, right, correction_id="c", reason="r", booked_at=1))
     after = settlement.owed(booked, "tenant:acme", "2026-03")
     wanted = settlement.owed(booking.charges(right, 0), "tenant:acme", "2026-03")
-    amounts = {charge: nanos for charge, (_, nanos) in after.items() if nanos}
-    assert amounts == {charge: nanos for charge, (_, nanos) in wanted.items()}
+    amounts = {charge: due.nanos for charge, due in after.items() if due.nanos}
+    assert amounts == {charge: due.nanos for charge, due in wanted.items()}
+
+
+def test_what_the_debtor_disputes_of_a_charge_that_both_have_alike_is_not_agreed() -> None:
+    bill = owed(EXPECTED)
+    charge_id, due = next((key, each) for key, each in bill.items() if each.nanos > 4)
+
+    def after(*opened: Opened, as_of: int | None = None) -> settlement.Claim:
+        return settlement.claim(
+            "h.example", "o.example", bill, bill, settlement.held(opened, as_of)
+        )
+
+    whole = after()
+    dispute = Opened(charge_id, 4, opened_at=10)
+    found = after(dispute)
+    (shown,) = found.disputes
+    assert (shown.charge_id, shown.held_nanos) == (charge_id, 4)
+    assert shown.billed_nanos == shown.expected_nanos == due.nanos
+    assert found.billed_nanos == whole.billed_nanos
+    assert found.agreed_nanos == whole.agreed_nanos - 4
+    rejected, upheld = (replace(dispute, credited_nanos=n, decided_at=20) for n in (0, 4))
+    assert after(rejected) == whole
+    assert after(upheld) == found, "what was credited is not owed"
+    assert after(replace(dispute, credited_nanos=1, decided_at=20)).agreed_nanos == (
+        whole.agreed_nanos - 1
+    )
+
+
+def test_a_month_that_one_side_has_netted_is_netted_by_the_other_as_it_was_then() -> None:
+    open_then = Opened("a", 4, opened_at=10, credited_nanos=0, decided_at=30)
+    decided_then = Opened("b", 3, opened_at=10, credited_nanos=1, decided_at=19)
+    later = Opened("c", 2, opened_at=20)
+    everything = (open_then, decided_then, later)
+    assert settlement.held(everything, 20) == {"a": 4, "b": 1}
+    assert settlement.held(everything, None) == {"b": 1, "c": 2}

@@ -63,7 +63,7 @@ EXPECTED = {
     "AccountingService": {
         "ListUsageRecords ListUsageEvents ListQuotas ListBalances": {*USERS, *OPERATOR},
         "PutQuota DeleteQuota PutPriceSheet ListLedgerEntries VerifyLedger IssueInvoices"
-        " CorrectMonth DecideDispute RecordPayment NetSettlement": OPERATOR,
+        " CorrectMonth DecideDispute RecordPayment NetSettlement DisputeBilledCharge": OPERATOR,
         "ListInvoices GetInvoice ExportInvoice ListDisputes": {
             *USERS,
             *OPERATOR,

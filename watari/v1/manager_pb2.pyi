@@ -1314,6 +1314,7 @@ class InvoiceLine(_message.Message):
     LIST_AMOUNT_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int
     PERIOD_FIELD_NUMBER: _builtins.int
+    QUOTE_IDS_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """What it charges for."""
     quantity: _builtins.str
@@ -1362,6 +1363,10 @@ class InvoiceLine(_message.Message):
     def list_amount(self) -> _common_pb2.Money:
         """By the list price, before the discount."""
 
+    @_builtins.property
+    def quote_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The quotes (UUIDs) that pinned `price_version` for all or a part of it, sorted. At most 8."""
+
     def __init__(
         self,
         *,
@@ -1384,10 +1389,11 @@ class InvoiceLine(_message.Message):
         list_amount: _common_pb2.Money | None = ...,
         percent: _builtins.str = ...,
         period: _builtins.str = ...,
+        quote_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "end_at", b"end_at", "list_amount", b"list_amount", "start_at", b"start_at", "unit_price", b"unit_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "component", b"component", "description", b"description", "end_at", b"end_at", "kind", b"kind", "list_amount", b"list_amount", "minimum", b"minimum", "percent", b"percent", "period", b"period", "price_version", b"price_version", "quantity", b"quantity", "start_at", b"start_at", "tenant", b"tenant", "tier", b"tier", "unit", b"unit", "unit_price", b"unit_price", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "component", b"component", "description", b"description", "end_at", b"end_at", "kind", b"kind", "list_amount", b"list_amount", "minimum", b"minimum", "percent", b"percent", "period", b"period", "price_version", b"price_version", "quantity", b"quantity", "quote_ids", b"quote_ids", "start_at", b"start_at", "tenant", b"tenant", "tier", b"tier", "unit", b"unit", "unit_price", b"unit_price", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1598,13 +1604,21 @@ class OwedCharge(_message.Message):
     CHARGE_ID_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    QUOTE_IDS_FIELD_NUMBER: _builtins.int
     charge_id: _builtins.str
     """The charge (UUID), the same at both sides."""
     description: _builtins.str
     """What it is for."""
+    price_version: _builtins.int
+    """The version of the price sheet by which it is priced; 0 for taxes, which are on several."""
     @_builtins.property
     def amount(self) -> _common_pb2.Money:
         """What is owed for it, corrections included."""
+
+    @_builtins.property
+    def quote_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The quotes (UUIDs) that pinned that version for all or a part of it, sorted. At most 8."""
 
     def __init__(
         self,
@@ -1612,10 +1626,12 @@ class OwedCharge(_message.Message):
         charge_id: _builtins.str = ...,
         description: _builtins.str = ...,
         amount: _common_pb2.Money | None = ...,
+        price_version: _builtins.int = ...,
+        quote_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "description", b"description"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "description", b"description", "price_version", b"price_version", "quote_ids", b"quote_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1659,6 +1675,9 @@ class MeteredEvent(_message.Message):
     MIGRATION_ID_FIELD_NUMBER: _builtins.int
     PEER_CLOUD_FIELD_NUMBER: _builtins.int
     WIRE_BYTES_FIELD_NUMBER: _builtins.int
+    PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    PINNED_UNTIL_FIELD_NUMBER: _builtins.int
+    QUOTE_ID_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID, or derived from one."""
     sequence: _builtins.int
@@ -1679,6 +1698,12 @@ class MeteredEvent(_message.Message):
     """"arrived" and "departed": the other cloud."""
     wire_bytes: _builtins.int
     """"arrived" and "departed": sealed bytes that came or left."""
+    price_version: _builtins.int
+    """"arrived" with a quote: the version of the price sheet that it pins; 0 without one. Whom the machine
+    came from has the quote itself and goes by that.
+    """
+    quote_id: _builtins.str
+    """With `price_version`: the quote (UUID)."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -1686,6 +1711,10 @@ class MeteredEvent(_message.Message):
     @_builtins.property
     def resources(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """What it has from then on, by resource class. At most 40 entries."""
+
+    @_builtins.property
+    def pinned_until(self) -> _timestamp_pb2.Timestamp:
+        """With `price_version`: until when."""
 
     def __init__(
         self,
@@ -1702,10 +1731,13 @@ class MeteredEvent(_message.Message):
         migration_id: _builtins.str = ...,
         peer_cloud: _builtins.str = ...,
         wire_bytes: _builtins.int = ...,
+        price_version: _builtins.int = ...,
+        pinned_until: _timestamp_pb2.Timestamp | None = ...,
+        quote_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at", "pinned_until", b"pinned_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "kind", b"kind", "migration_id", b"migration_id", "occurred_at", b"occurred_at", "peer_cloud", b"peer_cloud", "resources", b"resources", "running", b"running", "sequence", b"sequence", "tenant", b"tenant", "vm_id", b"vm_id", "vm_name", b"vm_name", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "kind", b"kind", "migration_id", b"migration_id", "occurred_at", b"occurred_at", "peer_cloud", b"peer_cloud", "pinned_until", b"pinned_until", "price_version", b"price_version", "quote_id", b"quote_id", "resources", b"resources", "running", b"running", "sequence", b"sequence", "tenant", b"tenant", "vm_id", b"vm_id", "vm_name", b"vm_name", "wire_bytes", b"wire_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1713,7 +1745,7 @@ Global___MeteredEvent: _TypeAlias = MeteredEvent  # noqa: Y015
 
 @_typing.final
 class SettlementDispute(_message.Message):
-    """A charge on which two providers do not agree."""
+    """A charge of a settlement, with what either side has for it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1721,10 +1753,15 @@ class SettlementDispute(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     BILLED_FIELD_NUMBER: _builtins.int
     EXPECTED_FIELD_NUMBER: _builtins.int
+    PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    QUOTE_IDS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     charge_id: _builtins.str
     """The charge (UUID)."""
     description: _builtins.str
     """What it is for."""
+    price_version: _builtins.int
+    """The version of the price sheet by which it is priced; 0 for taxes."""
     @_builtins.property
     def billed(self) -> _common_pb2.Money:
         """What the creditor billed."""
@@ -1733,6 +1770,14 @@ class SettlementDispute(_message.Message):
     def expected(self) -> _common_pb2.Money:
         """What the debtor works out."""
 
+    @_builtins.property
+    def quote_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The quotes (UUIDs) that pinned that version for all or a part of it. At most 8."""
+
+    @_builtins.property
+    def held(self) -> _common_pb2.Money:
+        """What the debtor disputed of it, though both have it alike, and was not rejected: it is not agreed."""
+
     def __init__(
         self,
         *,
@@ -1740,10 +1785,13 @@ class SettlementDispute(_message.Message):
         description: _builtins.str = ...,
         billed: _common_pb2.Money | None = ...,
         expected: _common_pb2.Money | None = ...,
+        price_version: _builtins.int = ...,
+        quote_ids: _abc.Iterable[_builtins.str] | None = ...,
+        held: _common_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["billed", b"billed", "expected", b"expected"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["billed", b"billed", "expected", b"expected", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed", b"billed", "charge_id", b"charge_id", "description", b"description", "expected", b"expected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed", b"billed", "charge_id", b"charge_id", "description", b"description", "expected", b"expected", "held", b"held", "price_version", b"price_version", "quote_ids", b"quote_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1762,25 +1810,37 @@ class SettlementClaim(_message.Message):
     CHARGES_AGREED_FIELD_NUMBER: _builtins.int
     CHARGES_DISPUTED_FIELD_NUMBER: _builtins.int
     DISPUTES_FIELD_NUMBER: _builtins.int
+    CHARGES_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
     creditor: _builtins.str
     """Trust domain of who is owed."""
     debtor: _builtins.str
     """Trust domain of who owes."""
     charges_agreed: _builtins.int
-    """Charges that both have alike."""
+    """Charges that both have alike, and of which nothing is disputed."""
     charges_disputed: _builtins.int
-    """Charges that they do not."""
+    """All others."""
     @_builtins.property
     def billed(self) -> _common_pb2.Money:
         """The sum of what was billed."""
 
     @_builtins.property
     def agreed(self) -> _common_pb2.Money:
-        """The sum of what both have alike."""
+        """The sum of what both have alike, without what the debtor disputed."""
 
     @_builtins.property
     def disputes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettlementDispute]:
         """The first of these, by charge id. At most 1,000."""
+
+    @_builtins.property
+    def charges(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettlementDispute]:
+        """The first of all charges, by charge id. At most 1,000."""
+
+    @_builtins.property
+    def opened(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dispute]:
+        """The disputes of the month's charges as they stand now, newest first. At most 100. Unset in what
+        NetSettlement books and answers.
+        """
 
     def __init__(
         self,
@@ -1792,10 +1852,12 @@ class SettlementClaim(_message.Message):
         charges_agreed: _builtins.int = ...,
         charges_disputed: _builtins.int = ...,
         disputes: _abc.Iterable[Global___SettlementDispute] | None = ...,
+        charges: _abc.Iterable[Global___SettlementDispute] | None = ...,
+        opened: _abc.Iterable[Global___Dispute] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "billed", b"billed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "billed", b"billed", "charges_agreed", b"charges_agreed", "charges_disputed", b"charges_disputed", "creditor", b"creditor", "debtor", b"debtor", "disputes", b"disputes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "billed", b"billed", "charges", b"charges", "charges_agreed", b"charges_agreed", "charges_disputed", b"charges_disputed", "creditor", b"creditor", "debtor", b"debtor", "disputes", b"disputes", "opened", b"opened"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5192,22 +5254,26 @@ class ListDisputesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     OPEN_ONLY_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Disputes a page."""
     page_token: _builtins.str
     """Where to go on."""
     open_only: _builtins.bool
     """Only those that are not decided."""
+    period: _builtins.str
+    """Only those of charges of this billing month; empty is all."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         open_only: _builtins.bool = ...,
+        period: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["open_only", b"open_only", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["open_only", b"open_only", "page_size", b"page_size", "page_token", b"page_token", "period", b"period"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5419,6 +5485,7 @@ class GetSettlementResponse(_message.Message):
     PAYABLE_FIELD_NUMBER: _builtins.int
     NET_FIELD_NUMBER: _builtins.int
     SETTLEMENT_FIELD_NUMBER: _builtins.int
+    NOT_ASKED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receivable(self) -> Global___Invoice:
         """What the other provider owes, as an invoice without lines; unset while none is issued."""
@@ -5435,6 +5502,12 @@ class GetSettlementResponse(_message.Message):
     def settlement(self) -> Global___Settlement:
         """The statement."""
 
+    @_builtins.property
+    def not_asked(self) -> _common_pb2.Problem:
+        """Set where the month is netted and the other manager could not be asked how the disputes of
+        `settlement.payable` stand: these are not in it.
+        """
+
     def __init__(
         self,
         *,
@@ -5442,10 +5515,11 @@ class GetSettlementResponse(_message.Message):
         payable: Global___Invoice | None = ...,
         net: _common_pb2.Money | None = ...,
         settlement: Global___Settlement | None = ...,
+        not_asked: _common_pb2.Problem | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "payable", b"payable", "receivable", b"receivable", "settlement", b"settlement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "not_asked", b"not_asked", "payable", b"payable", "receivable", b"receivable", "settlement", b"settlement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "payable", b"payable", "receivable", b"receivable", "settlement", b"settlement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["net", b"net", "not_asked", b"not_asked", "payable", b"payable", "receivable", b"receivable", "settlement", b"settlement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5500,6 +5574,70 @@ class NetSettlementResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NetSettlementResponse: _TypeAlias = NetSettlementResponse  # noqa: Y015
+
+@_typing.final
+class DisputeBilledChargeRequest(_message.Message):
+    """Request of AccountingService.DisputeBilledCharge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    CLOUD_ID_FIELD_NUMBER: _builtins.int
+    CHARGE_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    dispute_id: _builtins.str
+    """Made by the caller (UUID); the dispute's."""
+    cloud_id: _builtins.str
+    """The other provider's cloud, which charges."""
+    charge_id: _builtins.str
+    """The charge (UUID), as a settlement lists it."""
+    reason: _builtins.str
+    """Why. At most 256 bytes."""
+    @_builtins.property
+    def amount(self) -> _common_pb2.Money:
+        """How much of it; unset is all that is left."""
+
+    def __init__(
+        self,
+        *,
+        dispute_id: _builtins.str = ...,
+        cloud_id: _builtins.str = ...,
+        charge_id: _builtins.str = ...,
+        amount: _common_pb2.Money | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "cloud_id", b"cloud_id", "dispute_id", b"dispute_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisputeBilledChargeRequest: _TypeAlias = DisputeBilledChargeRequest  # noqa: Y015
+
+@_typing.final
+class DisputeBilledChargeResponse(_message.Message):
+    """Response of AccountingService.DisputeBilledCharge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dispute(self) -> Global___Dispute:
+        """The dispute, as the other manager has it."""
+
+    def __init__(
+        self,
+        *,
+        dispute: Global___Dispute | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispute", b"dispute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispute", b"dispute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisputeBilledChargeResponse: _TypeAlias = DisputeBilledChargeResponse  # noqa: Y015
 
 @_typing.final
 class ListBilledChargesRequest(_message.Message):
@@ -5562,7 +5700,7 @@ class ListBilledChargesResponse(_message.Message):
 
     @_builtins.property
     def netted(self) -> Global___Settlement:
-        """The statement with the caller as it was booked here; unset before that."""
+        """The statement with the caller as it was booked here, without `charges`; unset before that."""
 
     def __init__(
         self,

@@ -1690,6 +1690,11 @@ class AccountingServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.NetSettlementRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.NetSettlementResponse.FromString,
                 _registered_method=True)
+        self.DisputeBilledCharge = channel.unary_unary(
+                '/watari.v1.AccountingService/DisputeBilledCharge',
+                request_serializer=watari_dot_v1_dot_manager__pb2.DisputeBilledChargeRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.DisputeBilledChargeResponse.FromString,
+                _registered_method=True)
         self.ListBilledCharges = channel.unary_unary(
                 '/watari.v1.AccountingService/ListBilledCharges',
                 request_serializer=watari_dot_v1_dot_manager__pb2.ListBilledChargesRequest.SerializeToString,
@@ -1890,6 +1895,15 @@ class AccountingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DisputeBilledCharge(self, request, context):
+        """Disputes a charge of another provider's cloud on this provider: the manager opens the dispute
+        there (`OpenDispute`), under the caller's id, so that repeating it is safe. Both statements show it
+        from then on. UNAVAILABLE (PEER_UNAVAILABLE) while the other manager is away; else as OpenDispute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListBilledCharges(self, request, context):
         """Lists what the caller owes for a month by charge, corrections included. Other providers' managers.
         """
@@ -2030,6 +2044,11 @@ def add_AccountingServiceServicer_to_server(servicer, server):
                     servicer.NetSettlement,
                     request_deserializer=watari_dot_v1_dot_manager__pb2.NetSettlementRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.NetSettlementResponse.SerializeToString,
+            ),
+            'DisputeBilledCharge': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisputeBilledCharge,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.DisputeBilledChargeRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.DisputeBilledChargeResponse.SerializeToString,
             ),
             'ListBilledCharges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBilledCharges,
@@ -2670,6 +2689,33 @@ class AccountingService:
             '/watari.v1.AccountingService/NetSettlement',
             watari_dot_v1_dot_manager__pb2.NetSettlementRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.NetSettlementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisputeBilledCharge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.AccountingService/DisputeBilledCharge',
+            watari_dot_v1_dot_manager__pb2.DisputeBilledChargeRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.DisputeBilledChargeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -741,6 +741,11 @@ class AccountingServiceStub:
     FAILED_PRECONDITION (PERIOD_OPEN) until both have issued the month, (SETTLEMENT_DIFFERS) where the
     other side has netted other amounts.
     """
+    DisputeBilledCharge: _grpc.UnaryUnaryMultiCallable[_manager_pb2.DisputeBilledChargeRequest, _manager_pb2.DisputeBilledChargeResponse]
+    """Disputes a charge of another provider's cloud on this provider: the manager opens the dispute
+    there (`OpenDispute`), under the caller's id, so that repeating it is safe. Both statements show it
+    from then on. UNAVAILABLE (PEER_UNAVAILABLE) while the other manager is away; else as OpenDispute.
+    """
     ListBilledCharges: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListBilledChargesRequest, _manager_pb2.ListBilledChargesResponse]
     """Lists what the caller owes for a month by charge, corrections included. Other providers' managers."""
     ListBilledEvents: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ListBilledEventsRequest, _manager_pb2.ListBilledEventsResponse]
@@ -834,6 +839,11 @@ class AccountingServiceAsyncStub(AccountingServiceStub):
     """Books the statement, once: what the other side billed, as agreed, the netting, and disputes.
     FAILED_PRECONDITION (PERIOD_OPEN) until both have issued the month, (SETTLEMENT_DIFFERS) where the
     other side has netted other amounts.
+    """
+    DisputeBilledCharge: _aio.UnaryUnaryMultiCallable[_manager_pb2.DisputeBilledChargeRequest, _manager_pb2.DisputeBilledChargeResponse]  # type: ignore[assignment]
+    """Disputes a charge of another provider's cloud on this provider: the manager opens the dispute
+    there (`OpenDispute`), under the caller's id, so that repeating it is safe. Both statements show it
+    from then on. UNAVAILABLE (PEER_UNAVAILABLE) while the other manager is away; else as OpenDispute.
     """
     ListBilledCharges: _aio.UnaryUnaryMultiCallable[_manager_pb2.ListBilledChargesRequest, _manager_pb2.ListBilledChargesResponse]  # type: ignore[assignment]
     """Lists what the caller owes for a month by charge, corrections included. Other providers' managers."""
@@ -1040,6 +1050,16 @@ class AccountingServiceServicer:
         """Books the statement, once: what the other side billed, as agreed, the netting, and disputes.
         FAILED_PRECONDITION (PERIOD_OPEN) until both have issued the month, (SETTLEMENT_DIFFERS) where the
         other side has netted other amounts.
+        """
+
+    def DisputeBilledCharge(
+        self,
+        request: _manager_pb2.DisputeBilledChargeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.DisputeBilledChargeResponse, _abc.Awaitable[_manager_pb2.DisputeBilledChargeResponse]]:
+        """Disputes a charge of another provider's cloud on this provider: the manager opens the dispute
+        there (`OpenDispute`), under the caller's id, so that repeating it is safe. Both statements show it
+        from then on. UNAVAILABLE (PEER_UNAVAILABLE) while the other manager is away; else as OpenDispute.
         """
 
     def ListBilledCharges(
