@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,45 @@ def to_last_month(database: Path, offset: timedelta) -> None:
     connection.close()
 
 
+def dispute_what_osaka_charges(watari: CommandLine, month: tuple[str, str]) -> None:
+    """tokyo disputes a charge of osaka; both statements show it, open and then upheld."""
+
+    def payable() -> dict[str, Any]:
+        """What tokyo owes osaka, as both read it."""
+        ours = watari.json("settlement", "show", "osaka", *month, "--cloud", "tokyo")
+        theirs = watari.json("settlement", "show", "tokyo", *month, "--cloud", "osaka")
+        assert ours["payable"] == theirs["receivable"]
+        found: dict[str, Any] = ours["payable"]
+        return found
+
+    before = payable()
+    assert {row["price_version"] for row in before["charges"]} == {1}
+    charge = next(row for row in before["charges"] if row["description"].startswith("disk"))
+    words = ("settlement", "dispute", "osaka", charge["charge_id"], "--reason", "it was away")
+    made = watari.json(*words, "--cloud", "tokyo")
+    again = watari.json(*words, "--id", made["dispute_id"], "--cloud", "tokyo")
+    assert made == again
+    assert (made["state"], made["amount"], made["payer"]) == (
+        "open",
+        charge["billed"],
+        "peer:tokyo.internal",
+    )
+    disputed = payable()
+    assert [row["dispute_id"] for row in disputed["opened"]] == [made["dispute_id"]]
+    assert [row["charge_id"] for row in disputed["disputes"]] == [charge["charge_id"]]
+    assert disputed["agreed"] != before["agreed"]
+    refused = watari.run(
+        *words, "--cloud", "tokyo", "-o", "json", code=Exit.REFUSED
+    )  # Nothing is left of the charge.
+    assert refused.error["reason"] == "DISPUTE_EXCEEDS_CHARGE"
+    assert "watari settlement show osaka" in refused.error["hint"]
+    decision = ("--uphold", "--reason", "so it was", "--cloud", "osaka")
+    watari.run("dispute", "decide", made["dispute_id"], *decision)
+    upheld = payable()
+    assert [row["state"] for row in upheld["opened"]] == ["upheld"]
+    assert upheld["agreed"] == disputed["agreed"]
+
+
 def test_a_machine_that_moved_last_month_is_billed_by_both_and_settled(
     watari: CommandLine, disk: Path
 ) -> None:
@@ -106,6 +146,7 @@ def test_a_machine_that_moved_last_month_is_billed_by_both_and_settled(
         ours["payable"]["agreed"] == ours["payable"]["billed"] != {"amount": "0", "currency": "JPY"}
     )
     assert ours["payable"]["charges_disputed"] == 0
+    dispute_what_osaka_charges(watari, month)
     for cloud, peer in (("tokyo", "osaka"), ("osaka", "tokyo")):
         netted = watari.json("settlement", "net", peer, *month, "--cloud", cloud)
         assert netted["netted_at"]

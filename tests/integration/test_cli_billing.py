@@ -169,6 +169,68 @@ def test_a_month_from_issue_to_payment(watari: Watari, world: Months, tmp_path: 
     assert sums == {"tokyo": 0, "osaka": 0}
 
 
+def test_a_providers_charge_is_disputed_and_decided(watari: Watari, world: Months) -> None:
+    world.there_and_back()
+    month, at = ("--month", world.label), ("--cloud", "tokyo")
+    for cloud in ("tokyo", "osaka"):
+        watari("invoice", "issue", *month, "--cloud", cloud)
+    before = watari.json("settlement", "show", "osaka", *month, *at)["payable"]
+    (charge,) = [row for row in before["charges"] if row["description"] == "memory of web-1"]
+    listing = watari("settlement", "show", "osaka", *month, "--charges", *at)
+    assert charge["charge_id"] in listing
+    assert charge["charge_id"] not in watari("settlement", "show", "osaka", *month, *at)
+
+    words = ("settlement", "dispute", "osaka", charge["charge_id"], *at)
+    key = "6a1c5b1e-0000-4000-8000-0000000000d1"
+    made = (*words, "--reason", "it was down", "--amount", "1.5 JPY", "--id", key)
+    told = watari.json(*made)
+    assert (told["dispute_id"], told["cloud_id"], told["charge_id"], told["state"]) == (
+        key,
+        "osaka",
+        charge["charge_id"],
+        "open",
+    )
+    assert told["amount"] == {"amount": "1.500000000", "currency": "JPY"}
+    assert watari.json(*made) == told, "repeated"
+    page = watari(*made)
+    for text in (key, "memory of web-1", "1.50 JPY", "it was down", "open"):
+        assert text in page
+
+    statements = [
+        watari.json("settlement", "show", peer, *month, "--cloud", cloud)
+        for cloud, peer in (("tokyo", "osaka"), ("osaka", "tokyo"))
+    ]
+    claim = statements[0]["payable"]
+    assert claim == statements[1]["receivable"]
+    assert [row["dispute_id"] for row in claim["opened"]] == [key]
+    assert [(row["charge_id"], _nanos(row["held"])) for row in claim["disputes"]] == [
+        (charge["charge_id"], 1_500_000_000)
+    ]
+    assert _nanos(claim["agreed"]) == _nanos(before["agreed"]) - 1_500_000_000
+    assert "it was down" in watari("settlement", "show", "osaka", *month, *at)
+
+    error = watari.error(*words, "--reason", "r", "--id", key)
+    assert error["reason"] == "ID_REUSED"
+    assert "--id" in error["hint"]
+    error = watari.error(*words, "--reason", "r", "--amount", "1e6 JPY")
+    assert error["reason"] == "DISPUTE_EXCEEDS_CHARGE"
+    unknown = ("settlement", "dispute", "osaka", key, "--reason", "r", *at)
+    error = watari.error(*unknown, code=Exit.NOT_FOUND)
+    assert "--charges" in error["hint"]
+    assert watari.error(*words, "--reason", "r", "--amount", "some", code=Exit.USAGE)
+
+    decide = ("dispute", "decide", key, "--uphold", "--reason", "it was", "--cloud", "osaka")
+    assert "upheld" in watari(*decide)
+    for cloud, peer in (("tokyo", "osaka"), ("osaka", "tokyo")):
+        assert "upheld" in watari("settlement", "show", peer, *month, "--cloud", cloud)
+        netted = watari.json("settlement", "net", peer, *month, "--cloud", cloud)
+        assert netted["netted_at"]
+
+    world.osaka.stop()
+    error = watari.error(*words, "--reason", "r", "--id", key, code=Exit.UNAVAILABLE)
+    assert f"--id {key}" in error["hint"]
+
+
 def test_prices_are_put_listed_shown_and_compared(
     watari: Watari, world: Months, tmp_path: Path
 ) -> None:

@@ -181,6 +181,12 @@ class Money:
         """Records a payment; repeating it with the same id is safe."""
         return self._peer.change(self._stub.RecordPayment, request)
 
+    def dispute_billed(
+        self, request: manager_pb2.DisputeBilledChargeRequest
+    ) -> manager_pb2.Dispute:
+        """Disputes a charge of another provider's; repeating it with the same id is safe."""
+        return self._patient.change(self._stub.DisputeBilledCharge, request).dispute
+
     def settlement(self, cloud_id: str, period: str) -> manager_pb2.GetSettlementResponse:
         """The statement with another cloud."""
         request = manager_pb2.GetSettlementRequest(cloud_id=cloud_id, period=period)

@@ -50,7 +50,7 @@ def open_dispute(
     )
     if amount:
         request.amount.CopyFrom(amounts.parse(amount))
-    _show(invocation, {"cloud_id": money.cloud_id} | plain(money.open_dispute(request)))
+    show(invocation, {"cloud_id": money.cloud_id} | plain(money.open_dispute(request)))
 
 
 @command(_app, "list", epilog=CALL_EPILOG)
@@ -109,10 +109,11 @@ def decide(
             )
         credited = known[0].amount
     told = money.decide(dispute, credited, reason)
-    _show(invocation, {"cloud_id": money.cloud_id} | plain(told))
+    show(invocation, {"cloud_id": money.cloud_id} | plain(told))
 
 
-def _show(invocation: Invocation, row: dict[str, Any]) -> None:
+def show(invocation: Invocation, row: dict[str, Any]) -> None:
+    """Shows a dispute of the cloud in `cloud_id`."""
     pairs = [
         ("dispute", row["dispute_id"]),
         ("cloud", row["cloud_id"]),
