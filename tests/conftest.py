@@ -85,13 +85,11 @@ class Federation:
         """The identity of `spiffe://<domain>/<role>/<name>`, issued by its own provider."""
         if spiffe_id not in self._parties:
             parsed = SpiffeId.parse(spiffe_id)
-            self._parties[spiffe_id] = self.issue(
-                parsed, self.authorities[parsed.domain], PARTY_SECONDS
-            )
+            self._parties[spiffe_id] = self.issue(parsed, self.authorities[parsed.domain])
         return self._parties[spiffe_id]
 
     def issue(
-        self, spiffe_id: SpiffeId, authority: Authority, valid_seconds: float = 3600
+        self, spiffe_id: SpiffeId, authority: Authority, valid_seconds: float = PARTY_SECONDS
     ) -> Identity:
         """A fresh identity, by any authority that will issue it."""
         cert_pem, key_pem = authority.issue(spiffe_id, valid_seconds)
