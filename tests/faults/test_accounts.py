@@ -76,7 +76,7 @@ def test_a_manager_that_is_killed_as_it_closes_a_month_posts_every_charge_once(
     before = f"{times - 1}*off->" if times > 1 else ""
     with process(tokyo) as manager:
         manager.start({failpoint.ENVIRONMENT_VARIABLE: f"manager.accounts.{point}={before}1*kill"})
-        manager.wait_killed(20)
+        manager.wait_killed(90)
         manager.start()
         eventually(lambda: closed(tokyo), "the month is closed")
     assert posted(tokyo) == (MACHINES, MACHINES * 2 * HOURS * exact.NANOS // 2)

@@ -22,7 +22,7 @@ from tests.support import directory_server, etcd_cluster, star_network
 from tests.support.directory_server import DIRECTORY
 from tests.support.processes import Process
 from tests.support.star_network import Host
-from watari import rpc
+from watari import errors, rpc
 from watari.identity import SpiffeId
 from watari.v1 import directory_pb2
 
@@ -126,7 +126,9 @@ def _verdict(field: Field, managers: Sequence[Manager], watchers: Sequence[Watch
     last = max(manager.last_revision for manager in managers)
     deadline = time.monotonic() + DRAIN_SECONDS_MAX
     while True:
-        listed = [_listing_of(field, target) for target in field.targets]
+        listed: list[tuple[int, dict[Key, bytes]]] = []
+        with contextlib.suppress(errors.Unavailable):  # one may be connecting to etcd again
+            listed = [_listing_of(field, target) for target in field.targets]
         revisions = {revision for revision, _ in listed}
         positions = {watcher.position for watcher in watchers}
         if len(revisions) == 1 and revisions == positions and min(revisions) >= last:

@@ -7,7 +7,7 @@ gRPC over mutual TLS, the accounts as they are kept. Certificates hold for all o
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from manager.settings.store import StoreSettings
 from tests.conftest import Federation
 from tests.support.clouds import VM, Cloud, eventually, two_clouds
 from watari import errors
-from watari.clock import SystemClock
+from watari.clock import FakeClock, SystemClock
 from watari.identity import Authority, Identity, SpiffeId
 from watari.rpc import client
 from watari.v1 import agent_pb2, common_pb2, manager_pb2, manager_pb2_grpc
@@ -63,7 +63,10 @@ class LongFederation(Federation):
         authority: Authority,
         valid_seconds: float = CERTIFICATE_SECONDS,
     ) -> Identity:
-        return super().issue(spiffe_id, authority, max(valid_seconds, CERTIFICATE_SECONDS))
+        # TLS knows the machine's own time, in which a month may begin that has begun here.
+        begins = FakeClock(min(self.clock.now(), SystemClock().now()))
+        valid = max(valid_seconds, CERTIFICATE_SECONDS)
+        return super().issue(spiffe_id, replace(authority, clock=begins), valid)
 
 
 @dataclass
