@@ -13,7 +13,7 @@ from manager.accounting import rows as ledger_rows
 from manager.settings.accounts import AccountSettings, PriceSettings
 from manager.store import Store
 from tests.conftest import Federation
-from tests.faults.test_manager_fail_points import process
+from tests.faults.cut_off import process
 from tests.support.clouds import Cloud, eventually, two_clouds
 from watari import failpoint
 from watari.v1 import agent_pb2, common_pb2

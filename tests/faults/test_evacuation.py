@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Federation
-from tests.faults.test_manager_fail_points import process
+from tests.faults.cut_off import process
 from tests.support import local
 from tests.support.clouds import VM, Cloud, assert_one_owner, eventually, two_clouds
 from tests.support.local import Local

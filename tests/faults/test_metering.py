@@ -7,7 +7,7 @@ import pytest
 
 from manager.settings.hosts import AgentSettings
 from tests.conftest import TOKYO, Federation
-from tests.faults.test_manager_fail_points import process
+from tests.faults.cut_off import process
 from tests.support.agents import AgentHost
 from tests.support.clouds import VM, Cloud, eventually, two_clouds
 from tests.support.shelves import KIB, Content, put_machine
