@@ -5,45 +5,22 @@ transaction, so one of them wins and the other sees it. Room is counted before i
 the transaction that promises it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from sqlalchemy.engine import Connection
 
-from manager import (
-    admission,
-    adopting,
-    audit,
-    capacity,
-    claiming,
-    grants,
-    outbox,
-    ownership,
-    quotes,
-    reservation_rows,
-)
+from manager import admission, ending, ownership, reservation_rows
 from manager import store as stores
 from manager.accounting.price_sheet import PriceSheet
-from manager.admitting import (
-    Admissions,
-    Answer,
-    Asked,
-    Cloud,
-    Confirm,
-    Hold,
-    Reserve,
-    Terms,
-    awaits,
-    span_of,
-)
+from manager.admitting import Cloud, Confirm, Hold, Reserve
 from manager.groups import Group
-from manager.ownership import Tenant
+from manager.offering import Offering
 from manager.quotas.book import Quotas
 from manager.reservation import OPEN, Reservation, State
+from manager.reserving import Reserving
 from manager.settings import Settings
-from manager.settings.hosts import AgentSettings
-from manager.statements import Ask, Told
 from watari import errors, failpoint
 from watari.clock import Clock
 from watari.identity import Identity, Role, SpiffeId
@@ -80,21 +57,24 @@ class Reservations:
         self._identity = identity
         self._cloud_id = settings.cloud_id
         self._limits = settings.reservations
-        self._sheet = sheet
-        self._agents: Mapping[str, AgentSettings] = settings.agents
-        self._cloud = Cloud(
+        self._agents = settings.agents
+        self._offering = Offering(clock, identity, settings, sheet)
+        cloud = Cloud(
             settings.cloud_id,
             settings.agents,
             settings.pool,
             self._limits,
             quotas,
-            self._new,
+            self._offering.new,
         )
-        self._terms = Terms(
-            self._expiry, self._grant, lambda call: self._price(call.request, call.tenant)
-        )
+        self.calls = Reserving(clock, identity.spiffe_id, cloud, self._offering.terms)
+        """Those that share a write."""
+
         self._group = Group(
-            store.write_asking, self.asking, self.together, settings.store.writes_at_once_max
+            store.write_asking,
+            self.calls.asking,
+            self.calls.together,
+            settings.store.writes_at_once_max,
         )
 
     def reserve(
@@ -174,10 +154,10 @@ class Reservations:
             admission.require_not_expired(row)
             if row.state is not State.PENDING:
                 raise admission.wrong_state(row, State.PENDING)
-            expires_at = max(row.expires_at, self._expiry(ttl_seconds))
+            expires_at = max(row.expires_at, self._offering.expiry(ttl_seconds))
             admission.require_swapped(reservation_rows.extend(connection, row, expires_at))
             told = {"expires_at": stores.moment(expires_at).isoformat()}
-            self._note(connection, "reservation.extended", row, caller, **told)
+            ending.note(connection, self._now(), "reservation.extended", row, caller, **told)
             return self._reread(connection, row)
 
     def confirm(self, reservation_id: str, caller: SpiffeId) -> Reservation:
@@ -204,8 +184,8 @@ class Reservations:
             if row.committed:
                 raise admission.committed(row)
             if row.state in OPEN:
-                admission.require_swapped(self._end(connection, row, State.RELEASED))
-                self._note(connection, "reservation.released", row, caller)
+                admission.require_swapped(ending.end(connection, row, State.RELEASED, self._now()))
+                ending.note(connection, self._now(), "reservation.released", row, caller)
             released = reservation_rows.get(connection, row.reservation_id)
             if released is None:  # It was held, and leaves nothing.
                 released = replace(row, state=State.RELEASED)
@@ -219,141 +199,20 @@ class Reservations:
             if not reservation_rows.due(connection, now):
                 return 0
         with self._store.write() as connection:
-            return self._expire(connection)
+            return ending.expire_due(connection, self._now(), self._identity.spiffe_id)
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         """A transaction in which nothing holds room beyond its time."""
         try:
             with self._store.write() as connection:
-                self._expire(connection)
+                ending.expire_due(connection, self._now(), self._identity.spiffe_id)
                 yield connection
         except errors.WatariError:
             # What had expired is taken back with all of it. It has, whatever is refused.
             with suppress(errors.WatariError):
                 self.expire_due()
             raise
-
-    def _expire(self, connection: Connection) -> int:
-        rows = reservation_rows.due(connection, self._now())
-        ended = [row for row in rows if self._end(connection, row, State.EXPIRED)]
-        for row in ended:
-            self._note(connection, "reservation.expired", row, self._identity.spiffe_id)
-        return len(ended)
-
-    def asking(self, calls: Sequence[Asked]) -> list[Ask]:
-        """What has to be read for calls that share a write, for `together`."""
-        return Admissions.asking(self._cloud, calls, self._now())
-
-    def together(
-        self, connection: Connection, calls: Sequence[Asked], told: Sequence[Told]
-    ) -> list[Answer | errors.WatariError]:
-        """What comes of calls that share a write, in their order. `told` is what `asking` read in
-        it. Raises Conflict, to be repeated when all of it was taken back.
-        """
-        admissions = Admissions(connection, self._cloud, calls, self._now(), told)
-        if admissions.due:
-            self._expire(connection)
-            admissions = Admissions(connection, self._cloud, calls, self._now())
-        refused: dict[str, errors.WatariError] = {}
-        if booked := admissions.claimable():
-            refused = self._claim(connection, calls, booked)
-            admissions = Admissions(connection, self._cloud, calls, self._now())
-        first: set[str] = set()
-        if held := admissions.adoptable(calls):
-            declined, first = adopting.adopt_all(
-                connection, self._cloud, held, self._now(), self._terms
-            )
-            refused |= declined
-            admissions = Admissions(connection, self._cloud, calls, self._now())
-        outcomes: dict[int, Answer | errors.WatariError] = {}
-        # Whose hold has just ended comes before who would take its room.
-        for position, call in sorted(enumerate(calls), key=lambda each: _key(each[1]) not in first):
-            try:
-                if _key(call) in refused:
-                    outcomes[position] = refused[_key(call)]
-                elif isinstance(call, Hold):
-                    outcomes[position] = admissions.hold(call)
-                elif isinstance(call, Reserve):
-                    outcomes[position] = admissions.reserve(call)
-                else:
-                    outcomes[position] = admissions.confirm(call)
-            except errors.Conflict:
-                raise  # Nothing of the transaction is to be relied on.
-            except errors.WatariError as error:
-                outcomes[position] = error
-        admissions.write()
-        return [outcomes[position] for position in range(len(calls))]
-
-    def _claim(
-        self, connection: Connection, calls: Sequence[Asked], booked: Sequence[Reservation]
-    ) -> dict[str, errors.WatariError]:
-        """Claim what is booked and asked for: by who booked it, word for word, or by the manager
-        of the cloud that an operator booked it for. Why it could not be.
-        """
-        rows = {row.reservation_id: row for row in booked}
-        refused: dict[str, errors.WatariError] = {}
-        for call in calls:
-            # An operator who repeats the booking wants to know how it stands, and gets no grant.
-            if not isinstance(call, Reserve) or call.caller.role is Role.OPERATOR:
-                continue
-            row = rows.pop(call.request.reservation_id, None)
-            if row is None or not (
-                (row.request == call.request and self._made(row, call.caller)) or awaits(row, call)
-            ):
-                continue
-            try:
-                claiming.claim(connection, self._cloud, call, row, self._now(), self._terms)
-            except errors.Conflict:
-                raise
-            except errors.WatariError as error:
-                refused[row.reservation_id] = error
-        return refused
-
-    def _new(self, call: Reserve, host_id: str, tenant: Tenant) -> Reservation:
-        request, span = call.request, span_of(call.request)
-        price_version = self._price(request, tenant)
-        expires_at = self._expiry(request.ttl_seconds)
-        state = State.PENDING if span is None else State.BOOKED
-        if isinstance(call, Hold):
-            state, expires_at = State.HELD, call.expires_at
-        grant = self._grant(call, host_id) if state is State.PENDING else None
-        if span is not None and span.end is not None:
-            expires_at = span.end
-        return Reservation(
-            reservation_id=request.reservation_id,
-            migration_id=request.migration_id,
-            vm_id=request.vm_id,
-            from_cloud=request.from_cloud,
-            requested_by=str(call.caller),
-            host_id=host_id,
-            state=state,
-            expires_at=expires_at,
-            created_at=self._now(),
-            price_version=price_version,
-            request=request,
-            grant=grant or common_pb2.SignedDocument(),
-            starts_at=None if span is None else span.start,
-            ends_at=None if span is None else span.end,
-        )
-
-    def _grant(self, call: Reserve, host_id: str) -> common_pb2.SignedDocument:
-        return grants.issue(
-            self._identity,
-            self._clock,
-            self._limits,
-            call.request,
-            source_manager=str(call.caller),
-            destination_agent=self._agents[host_id].spiffe_id,
-        )
-
-    def _price(self, request: manager_pb2.ReserveRequest, tenant: Tenant) -> int:
-        """The version of the price sheet that holds: the quote's, if there is one."""
-        if not request.HasField("quote"):
-            return self._sheet().version
-        offer = quotes.Offer(self._cloud_id, tenant, request.resources)
-        quote = quotes.accept(self._identity, self._clock.now(), request.quote, offer)
-        return quote.price_version
 
     def _of_caller(
         self, connection: Connection, reservation_id: str, caller: SpiffeId
@@ -362,31 +221,6 @@ class Reservations:
         if row is None or not self._made(row, caller):
             raise admission.not_found(reservation_id)
         return row
-
-    def _end(self, connection: Connection, row: Reservation, state: State) -> bool:
-        if row.state is State.HELD:
-            return adopting.end(connection, row)
-        if not reservation_rows.move(connection, row, state):
-            return False
-        if row.state is State.BOOKED:
-            capacity.give_back(connection, capacity.BOOKING, row.reservation_id)
-            return True  # It was never granted: nothing can have arrived.
-        capacity.give_back(connection, capacity.RESERVATION, row.reservation_id)
-        owed = outbox.OwedCall(outbox.Kind.DISCARD, row.migration_id, row.host_id, row.vm_id)
-        outbox.owe(connection, owed, self._now())
-        return True
-
-    def _note(
-        self, connection: Connection, action: str, row: Reservation, actor: SpiffeId, **more: str
-    ) -> None:
-        audit.append(
-            connection,
-            self._now(),
-            actor=actor,
-            action=action,
-            subject=row.reservation_id,
-            details=row.told() | more,
-        )
 
     def _control(self, host_id: str) -> common_pb2.Endpoint | None:
         agent = self._agents.get(host_id)
@@ -408,9 +242,6 @@ class Reservations:
     def _own(self, caller: SpiffeId) -> bool:
         return ownership.is_operator(caller, self._identity.spiffe_id.domain)
 
-    def _expiry(self, ttl_seconds: int) -> int:
-        return self._now() + min(ttl_seconds, self._limits.ttl_seconds_max) * 1_000_000
-
     def _now(self) -> int:
         return stores.micros(self._clock.now())
 
@@ -418,8 +249,3 @@ class Reservations:
         found = reservation_rows.get(connection, row.reservation_id)
         assert found is not None  # noqa: S101 - only held ones are ever deleted
         return found
-
-
-def _key(call: Asked) -> str:
-    """The reservation that a call is about."""
-    return call.reservation_id if isinstance(call, Confirm) else call.request.reservation_id

@@ -112,9 +112,9 @@ class Rig:
 
     def together(self, calls: Sequence[Asked]) -> list[Answer | errors.WatariError]:
         """The outcomes of calls that share a write, in their order."""
-        asking = partial(self.reservations.asking, calls)
+        asking = partial(self.reservations.calls.asking, calls)
         with self.store.write_asking(asking) as (connection, told):
-            return self.reservations.together(connection, calls, told)
+            return self.reservations.calls.together(connection, calls, told)
 
     def held(self) -> int:
         """CPUs held by reservations."""
