@@ -2,7 +2,8 @@
 
 A mask says of each cloud, or of each offer, whether it misses one constraint; None that the request
 does not ask for it, or that nobody misses it. Each agrees with the function of the same name in
-`broker.constraints`, which has the words for it; tests compare them on federations made at random.
+`broker.cloud_constraints` or `broker.offer_constraints`, which has the words for it; tests compare
+them on federations made at random.
 """
 
 from collections.abc import Callable, Mapping
