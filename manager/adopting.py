@@ -9,9 +9,18 @@ from collections.abc import Collection
 
 from sqlalchemy.engine import Connection
 
-from manager import admission, audit, capacity, grants, inventory, reservation_rows, vms
-from manager.admitting import Cloud, Reserve, Terms
-from manager.inventory import STORAGE
+from manager import (
+    admission,
+    audit,
+    capacity,
+    grants,
+    inventory,
+    reservation_rows,
+    shape_rows,
+    vms,
+)
+from manager.admitting import Cloud, Reserve, Terms, in_present_names
+from manager.inventory import STORAGE, Amounts
 from manager.reservation import Reservation
 from watari import errors
 from watari.v1 import manager_pb2
@@ -32,7 +41,9 @@ def adopt(
     """
     request = call.request
     admission.require_foreign(request, vms.get(connection, request.vm_id), cloud.cloud_id)
-    if not _covers(row, request) or row.host_id not in cloud.agents:
+    told = inventory.of_machine(request.resources, request.disks)
+    asked = shape_rows.of(connection, row.host_id).divided(told, row.takes)
+    if not _covers(row, request, asked) or row.host_id not in cloud.agents:
         end(connection, row)
         _tell(connection, now, call, row, "reservation.hold_outgrown")
         return False
@@ -48,9 +59,9 @@ def adopt(
         expires_at=terms.expires_at(request.ttl_seconds),
         grant=grant,
         price_version=version,
+        resources=in_present_names(asked, request),
     )
     admission.require_swapped(swapped)
-    asked = inventory.of_machine(request.resources, request.disks)
     capacity.record(connection, row.host_id, capacity.RESERVATION, row.reservation_id, asked)
     _tell(connection, now, call, row, "reservation.adopted", grants.issued(now, grant))
     return True
@@ -89,10 +100,9 @@ def end(connection: Connection, row: Reservation) -> bool:
     return True
 
 
-def _covers(row: Reservation, asked: manager_pb2.ReserveRequest) -> bool:
+def _covers(row: Reservation, asked: manager_pb2.ReserveRequest, needed: Amounts) -> bool:
     """Whether the machine is the one that was admitted; less may be written of its disks."""
-    held = inventory.of_machine(row.request.resources, row.request.disks)
-    needed = inventory.of_machine(asked.resources, asked.disks)
+    held = row.takes
     written = needed.get(STORAGE, 0)
     return (
         written <= held.get(STORAGE, 0)

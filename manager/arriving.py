@@ -240,7 +240,7 @@ class Arriving:
             migration_id=None,
             # What was admitted is what is charged until the host is looked at again.
             body=manager_pb2.Vm(
-                state=vms.state_text(guest.state), resources=row.request.resources, disks=disks
+                state=vms.state_text(guest.state), resources=row.needs, disks=disks
             ),
             seen_at=micros(self._clock.now()),
         )

@@ -28,6 +28,7 @@ from manager.peer_service import AccountingServicer, ReservationServicer
 from manager.peers import Peers
 from manager.publisher import Publisher
 from manager.quoting import Quoting
+from manager.reshaping import Reshaping
 from manager.resolutions import Resolutions
 from manager.retained import RetainedCopies
 from manager.revocations import Revocations
@@ -114,6 +115,7 @@ def _domain(
         resolutions=Resolutions(store, clock, own, agents, arriving, resolving),
         lifecycle=Lifecycle(settings.cloud_id, store, clock, agents),
         drifts=Drifts(settings.cloud_id, store, clock, agents, hosts),
+        reshaping=Reshaping(settings, store, clock),
         retained=RetainedCopies(store, clock, agents),
         hand_overs=HandOvers(store, clock, own, settings.cloud_id, arriving),
         publisher=Publisher(settings, store, clock, own, directories, sheets.current),

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import classes, inventory, tables
+from manager import classes, inventory, shape_rows, tables
 from manager.bookings import ALWAYS, Booking, Span, of_host
 from manager.inventory import POOL, Amounts, HostView
 from manager.ownership import Tenant
 from manager.settings.hosts import AgentSettings, ClassSettings
+from manager.shapes import PLAIN, Shape, of_blob
 from manager.statements import Ask, AskRows, Rows, Statement, Told, run
 from watari import errors
 from watari.v1 import agent_pb2, common_pb2
@@ -33,9 +34,9 @@ _TAKEN = tables.taken.c
 
 _READ_TAKEN = Statement(sa.select(tables.taken).where(_TAKEN.amount != 0))
 _READ_HOSTS = Statement(
-    sa.select(_HOSTS.host_id, _HOSTS.host, _HOSTS.reachable, _HOSTS.generation).order_by(
-        _HOSTS.host_id
-    )
+    sa.select(
+        *(_HOSTS.host_id, _HOSTS.host, _HOSTS.reachable, _HOSTS.generation, _HOSTS.shape)
+    ).order_by(_HOSTS.host_id)
 )
 _ALLOCATE = Rows.inserting(tables.allocations, [column.name for column in _ALLOCATIONS])
 
@@ -78,6 +79,7 @@ class _HostRow(NamedTuple):
     host: bytes
     reachable: bool
     generation: int
+    shape: bytes | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,9 @@ class Room:
     any_booked: bool
     """Whether anything is booked for later: then `bookings` has to be read, and tells what."""
 
+    shape: Shape = PLAIN
+    """Of the pool: how classes are called now."""
+
 
 def reading() -> list[Ask]:
     """Reads everything that an admission looks at; `room` tells it."""
@@ -112,16 +117,18 @@ def room(
     rows = {row.host_id: row for row in (_HostRow(*each) for each in told[1].rows)}
     pooled = rows.pop(POOL, None)
     kept_out = _classes_of(None if pooled is None else pooled.host)
+    shape = PLAIN if pooled is None else of_blob(pooled.shape)
     hosts = {host_id: agent_pb2.Host.FromString(row.host) for host_id, row in rows.items()}
     return Room(
         hosts=[
-            _view(row, hosts[host_id], agents[host_id], kept_out, sums)
+            _view(row, shape, hosts[host_id], agents[host_id], kept_out, sums)
             for host_id, row in rows.items()
             if host_id in agents
         ],
-        pool=_pool(shared, 0 if pooled is None else pooled.generation, sums),
+        pool=_pool(shared, shape, 0 if pooled is None else pooled.generation, sums),
         data={host_id: host.data for host_id, host in hosts.items() if host.data.address},
         any_booked=any(kind == BOOKING for _, kind in sums),
+        shape=shape,
     )
 
 
@@ -144,9 +151,10 @@ def views(connection: Connection, agents: Mapping[str, AgentSettings]) -> list[H
 
 def pool(connection: Connection, shared: Mapping[str, ClassSettings]) -> HostView:
     """What the cloud has and no host owns, in the shape of a host that always answers."""
-    generation = connection.scalar(sa.select(_HOSTS.generation).where(_HOSTS.host_id == POOL))
+    query = sa.select(_HOSTS.generation, _HOSTS.shape).where(_HOSTS.host_id == POOL)
+    generation, shape = connection.execute(query).one_or_none() or (0, None)
     sums = _sums(connection)
-    found = _pool(shared, generation or 0, sums)
+    found = _pool(shared, of_blob(shape), generation, sums)
     (found,) = with_bookings([found], booked(connection) if (POOL, BOOKING) in sums else [])
     return found
 
@@ -169,6 +177,7 @@ def open_pool(connection: Connection, shared: Mapping[str, ClassSettings]) -> No
     afterwards.
     """
     before = _by_class(connection)
+    shared = shape_rows.of(connection, POOL).settings(shared)
     blob = agent_pb2.Host(
         host_id=POOL, total=inventory.to_resources(dict.fromkeys(shared, 1))
     ).SerializeToString(deterministic=True)
@@ -332,14 +341,20 @@ def count_anew(connection: Connection) -> None:
 
 def _view(
     row: _HostRow,
+    pooled: Shape,
     host: agent_pb2.Host,
     settings: AgentSettings,
     shared: frozenset[str],
     sums: "_Sums",
 ) -> HostView:
+    told = classes.totals_of(inventory.amounts(host.total), settings)
+    shape = replace(of_blob(row.shape), renamed=pooled.renamed)
+    if shape != PLAIN:
+        told = shape.totals(told)
+        settings = replace(settings, inventory=shape.settings(settings.inventory))
     return HostView(
         host_id=row.host_id,
-        total=classes.totals_of(inventory.amounts(host.total), settings, shared),
+        total={name: amount for name, amount in told.items() if name not in shared},
         reserved=classes.reserved_of(settings),
         ratios=classes.ratios_of(settings),
         units=classes.units_of(settings.inventory),
@@ -352,10 +367,14 @@ def _view(
     )
 
 
-def _pool(shared: Mapping[str, ClassSettings], generation: int, sums: "_Sums") -> HostView:
+def _pool(
+    shared: Mapping[str, ClassSettings], shape: Shape, generation: int, sums: "_Sums"
+) -> HostView:
+    said = {name: each.total for name, each in shared.items() if each.total}
+    shared = shape.settings(shared)
     return HostView(
         host_id=POOL,
-        total={name: each.total for name, each in shared.items()},
+        total=dict.fromkeys(shared, 0) | shape.totals(said),
         reserved={name: each.reserved for name, each in shared.items()},
         ratios={name: each.allocation_ratio for name, each in shared.items()},
         units=classes.units_of(shared),

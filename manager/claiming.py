@@ -14,9 +14,10 @@ from manager import (
     grants,
     inventory,
     reservation_rows,
+    shape_rows,
     vms,
 )
-from manager.admitting import Cloud, Reserve, Terms, place
+from manager.admitting import Cloud, Reserve, Terms, in_present_names, place
 from manager.bookings import Span
 from manager.quotas.limits import MACHINES
 from manager.reservation import Reservation
@@ -44,7 +45,8 @@ def claim(
     live = reservation_rows.live_count(connection)
     admission.require_below(cloud.limits.pending_max, live)
     others = bookings.without(capacity.booked(connection), row.reservation_id)
-    asked = inventory.of_machine(request.resources, request.disks)
+    told = inventory.of_machine(request.resources, request.disks)
+    asked = shape_rows.of(connection, row.host_id).divided(told, row.takes)
     (quotas,) = run(connection, [cloud.quotas.reading([tenant])])
     booked = bookings.of_tenant(others, tenant, ever, MACHINES)
     cloud.quotas.admitting(connection, quotas).require(tenant, asked, booked)
@@ -65,6 +67,7 @@ def claim(
         expires_at=terms.expires_at(request.ttl_seconds),
         grant=grant,
         price_version=version,
+        resources=in_present_names(asked, request),
     )
     admission.require_swapped(swapped)
     capacity.give_back(connection, capacity.BOOKING, row.reservation_id)

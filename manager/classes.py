@@ -1,6 +1,6 @@
 """What the operator says of resource classes, beside what hosts tell: functions of values."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from manager import inventory
 from manager.inventory import Amounts, Units
@@ -34,10 +34,10 @@ def units_of(classes: Mapping[str, ClassSettings]) -> dict[str, Units]:
     }
 
 
-def totals_of(told: Amounts, settings: AgentSettings, shared: Collection[str]) -> Amounts:
-    """What a host has: as its agent told or the operator says instead, less what the pool has."""
+def totals_of(told: Amounts, settings: AgentSettings) -> Amounts:
+    """What a host has: as its agent told or the operator says instead."""
     said = {name: each.total for name, each in settings.inventory.items() if each.total}
-    return {name: amount for name, amount in (told | said).items() if name not in shared}
+    return told | said
 
 
 def require(classes: Mapping[str, ClassSettings], field: str) -> None:

@@ -18,6 +18,7 @@ from manager.publisher import Publisher
 from manager.quotas.book import Quotas
 from manager.quoting import Quoting
 from manager.reservations import Reservations
+from manager.reshaping import Reshaping
 from manager.resolutions import Resolutions
 from manager.retained import RetainedCopies
 from manager.revocations import Revocations
@@ -48,6 +49,7 @@ class Domain:
     resolutions: Resolutions
     lifecycle: Lifecycle
     drifts: Drifts
+    reshaping: Reshaping
     retained: RetainedCopies
     publisher: Publisher
     stopping: threading.Event

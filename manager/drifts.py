@@ -5,10 +5,11 @@ machine.
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import audit, capacity, drift, inventory, reservation_rows, tables, vms
+from manager import audit, capacity, drift, reservation_rows, shape_rows, tables, vms
 from manager.agents import Agents
 from manager.hosts import Hosts
 from manager.reservation import ARRIVING
+from manager.shapes import PLAIN
 from manager.store import Store, micros
 from watari import errors
 from watari.clock import Clock
@@ -77,6 +78,7 @@ class Drifts:
             for guests in listed.values():
                 others = [each.vm_id for each in guests or () if each.vm_id not in known]
                 rows += [row for key in others if (row := vms.get(connection, key)) is not None]
+            shapes = shape_rows.every(connection)
             arriving = {
                 row.vm_id for row in reservation_rows.live(connection) if row.state in ARRIVING
             }
@@ -90,6 +92,12 @@ class Drifts:
             )
             for row in rows
         ]
+        bodies = {row.vm_id: row.body for row in rows}
+        for host_id, guests in listed.items():
+            shape = shapes.get(host_id, PLAIN)
+            for guest in guests or ():
+                body = bodies.get(guest.vm_id)
+                guest.resources.CopyFrom(vms.seen(guest.resources, body, shape))
         return drift.of_hosts(machines, arriving, listed)
 
     def _guests(self, host_id: str) -> list[agent_pb2.Guest] | None:
@@ -123,12 +131,10 @@ class Drifts:
             taken = capacity.placed(connection, row.host_id, vms.consumed(row.body))
             expected[capacity.VM, row.vm_id] = row.host_id, taken
         for held in reservation_rows.live(connection):
-            asked = inventory.of_machine(held.request.resources, held.request.disks)
-            taken = capacity.placed(connection, held.host_id, asked)
+            taken = capacity.placed(connection, held.host_id, held.takes)
             expected[capacity.RESERVATION, held.reservation_id] = held.host_id, taken
         for held in reservation_rows.booked(connection):
-            asked = inventory.of_machine(held.request.resources, held.request.disks)
-            taken = capacity.placed(connection, held.host_id, asked)
+            taken = capacity.placed(connection, held.host_id, held.takes)
             expected[capacity.BOOKING, held.reservation_id] = held.host_id, taken
         return expected
 

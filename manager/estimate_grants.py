@@ -17,6 +17,7 @@ from manager import (
     ownership,
     prices,
     reservation_rows,
+    shape_rows,
     traits,
     vms,
 )
@@ -69,8 +70,9 @@ class EstimateGrants:
         admission.require_speaks_for(
             request, caller, own_cloud=self._cloud_id, known=self._manager_of(request.from_cloud)
         )
-        asked = inventory.of_machine(request.resources, request.disks)
+        told = inventory.of_machine(request.resources, request.disks)
         with self._store.read() as connection:
+            asked = shape_rows.of(connection, inventory.POOL).named(told)
             known = vms.get(connection, request.vm_id)
             admission.require_foreign(request, known, self._cloud_id)
             hosts = capacity.views(connection, self._agents)

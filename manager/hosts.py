@@ -11,7 +11,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import inventory, outbox, reservation_rows, tables, vms
+from manager import inventory, outbox, reservation_rows, shape_rows, tables, vms
 from manager.agents import Agents
 from manager.saga import records
 from manager.saga.states import State
@@ -115,11 +115,14 @@ class Hosts:
         that are still to be retired.
         """
         known = {row.vm_id: row for row in vms.on_host(connection, self._cloud_id, host_id)}
+        shape = shape_rows.of(connection, host_id)
         for guest in guests:
             if not guest.vm_id:
                 _log.warning("machine without a readable UUID", guest=guest.name)
                 continue
             row = known.pop(guest.vm_id, None) or vms.get(connection, guest.vm_id)
+            body = None if row is None else row.body
+            guest.resources.CopyFrom(vms.seen(guest.resources, body, shape))
             if row is None:
                 self._adopt(connection, host_id, guest)
             elif row.cloud_id == self._cloud_id:

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from manager import capacity, inventory, tables
+from manager import capacity, inventory, shape_rows, tables
 from manager.inventory import STORAGE, Amounts, HostView
 from manager.settings.hosts import AgentSettings, ClassSettings
 from manager.store import moment
@@ -24,11 +24,14 @@ def page(
     hosts = capacity.views(connection, agents)
     if pool:
         hosts = [capacity.pool(connection, pool), *hosts]
+    shapes = shape_rows.every(connection)
     hosts = [host for host in hosts if host.host_id > after]
-    return [_message(host, seen[host.host_id]) for host in hosts[:limit]]
+    return [
+        _message(host, seen[host.host_id], shapes[host.host_id].message()) for host in hosts[:limit]
+    ]
 
 
-def _message(host: HostView, seen_at: int) -> manager_pb2.Inventory:
+def _message(host: HostView, seen_at: int, shape: manager_pb2.ClassShape) -> manager_pb2.Inventory:
     shown = manager_pb2.Inventory(
         host_id=host.host_id,
         total=inventory.to_resources(host.total),
@@ -45,6 +48,8 @@ def _message(host: HostView, seen_at: int) -> manager_pb2.Inventory:
         },
         traits=sorted(host.traits),
     )
+    if shape.ByteSize():
+        shown.shape.CopyFrom(shape)
     shown.seen_at.FromDatetime(moment(seen_at))
     return shown
 

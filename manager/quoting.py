@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from manager import capacity, inventory, ownership, quotes
+from manager import capacity, inventory, ownership, quotes, shape_rows
 from manager.accounting.price_sheet import PriceSheet
 from manager.ownership import Tenant
 from manager.quotas.book import Quotas
@@ -43,8 +43,9 @@ class Quoting:
         QUOTA_EXCEEDED and BUDGET_EXCEEDED when a reservation would be refused now.
         """
         tenant = self._tenant(request, caller)
-        asked = inventory.amounts(request.resources)
         with self._store.read() as connection:
+            shape = shape_rows.of(connection, inventory.POOL)
+            asked = shape.named(inventory.amounts(request.resources))
             refused, _ = self._quotas.look(connection, tenant, asked)
             pool = capacity.pool(connection, self._settings.pool)
             hosts = capacity.views(connection, self._settings.agents)

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from manager import ownership
+from manager import inventory, ownership
+from manager.inventory import Amounts
 from manager.ownership import Tenant
 from watari.identity import SpiffeId
 from watari.v1 import common_pb2, manager_pb2
@@ -85,6 +86,18 @@ class Reservation:
     """Of one that was made in advance, and until when it holds room unless it is claimed."""
 
     ends_at: int | None = None
+    resources: common_pb2.Resources | None = None
+    """What the machine needs by the classes' present names, where these are not the request's."""
+
+    @property
+    def needs(self) -> common_pb2.Resources:
+        """What the machine needs."""
+        return self.request.resources if self.resources is None else self.resources
+
+    @property
+    def takes(self) -> Amounts:
+        """What is taken for it."""
+        return inventory.of_machine(self.needs, self.request.disks)
 
     @property
     def kept(self) -> bool:
@@ -117,7 +130,7 @@ class Reservation:
             tenant=self.request.tenant,
             from_cloud=self.from_cloud,
             requested_by=self.requested_by,
-            resources=self.request.resources,
+            resources=self.needs,
             host_id=self.host_id,
             state=manager_pb2.ReservationState.Value(f"RESERVATION_STATE_{self.state}"),
             price_version=self.price_version,

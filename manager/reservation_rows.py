@@ -28,7 +28,23 @@ def from_row(row: RowMapping | dict[str, Any]) -> Reservation:
     for name in ("hand_over", "relinquishment"):
         if values[name] is not None:
             values[name] = common_pb2.SignedDocument.FromString(values[name])
+    if values["resources"] is not None:
+        values["resources"] = common_pb2.Resources.FromString(values["resources"])
     return Reservation(**values)
+
+
+def resources_blob(resources: common_pb2.Resources | None) -> bytes | None:
+    """As a row has them."""
+    return None if resources is None else resources.SerializeToString(deterministic=True)
+
+
+def reshape(connection: Connection, row: Reservation, resources: common_pb2.Resources) -> None:
+    """Its machine needs the same by other names: in a transaction in which nothing else changes."""
+    connection.execute(
+        tables.reservations.update()
+        .where(_ROWS.reservation_id == row.reservation_id)
+        .values(resources=resources_blob(resources))
+    )
 
 
 def get(connection: Connection, reservation_id: str) -> Reservation | None:
@@ -129,6 +145,7 @@ def adopt(
     expires_at: int,
     grant: common_pb2.SignedDocument,
     price_version: int,
+    resources: common_pb2.Resources | None,
 ) -> bool:
     """Make a held or booked one pending, in the name of who reserves, unless it changed."""
     return move(
@@ -142,6 +159,7 @@ def adopt(
         expires_at=expires_at,
         grant=_bytes(grant),
         price_version=price_version,
+        resources=resources_blob(resources),
     )
 
 

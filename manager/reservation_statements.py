@@ -27,7 +27,7 @@ _INSERT = Rows.inserting(
     [
         *("reservation_id", "migration_id", "vm_id", "from_cloud", "requested_by"),
         *("tenant_domain", "tenant", "host_id", "state", "expires_at", "created_at"),
-        *("price_version", "request", "grant", "starts_at", "ends_at"),
+        *("price_version", "request", "grant", "starts_at", "ends_at", "resources"),
     ],
 )
 _DUE_ANY = Statement(
@@ -86,6 +86,7 @@ def inserting(new: Sequence[Reservation]) -> AskRows:
                 "grant": each.grant.SerializeToString(deterministic=True),
                 "starts_at": each.starts_at,
                 "ends_at": each.ends_at,
+                "resources": reservation_rows.resources_blob(each.resources),
             }
             for each in new
         ],

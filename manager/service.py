@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
-from manager import inventories, requests, vms
+from manager import inventories, requests, reshape_checks, vms
 from manager.delegation_service import DelegationCalls
 from manager.domain import Domain, next_page
 from manager.evacuations.service import EvacuationCalls
@@ -115,6 +115,12 @@ class ManagerServicer(EvacuationCalls, DelegationCalls, manager_pb2_grpc.Manager
     ) -> manager_pb2.AuditAllocationsResponse:
         drifts = self._domain.drifts.look(rpc.current_peer(), repair=request.repair)
         return manager_pb2.AuditAllocationsResponse(drifts=drifts)
+
+    def ReshapeInventory(
+        self, request: manager_pb2.ReshapeInventoryRequest, _context: grpc.ServicerContext
+    ) -> manager_pb2.ReshapeInventoryResponse:
+        reshape_checks.require_request(request)
+        return self._domain.reshaping.reshape(request, rpc.current_peer())
 
     def MigrateVm(
         self, request: manager_pb2.MigrateVmRequest, _context: grpc.ServicerContext

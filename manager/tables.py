@@ -41,6 +41,7 @@ hosts = Table(
     # Grows with every change of what the host has or what is consumed on it; the compare-and-swap
     # that keeps two admissions from counting the same room.
     Column("generation", BigInteger, nullable=False),
+    Column("shape", LargeBinary),  # manager.ClassShape, once classes were renamed or split
 )
 
 # Machines that this cloud owns or once owned: a row outlives its hand-over, so that the copy that
@@ -114,6 +115,8 @@ reservations = Table(
     Column("resolution", Integer),  # manager.Resolution: what an operator decided
     Column("starts_at", BigInteger),  # of one that was made in advance
     Column("ends_at", BigInteger),
+    # common.Resources by the classes' present names, where these are not the request's.
+    Column("resources", LargeBinary),
     UniqueConstraint("migration_id", name="reservations_one_per_migration"),
     Index("reservations_by_state", "state", "expires_at"),
     Index("reservations_by_vm", "vm_id"),

@@ -13,10 +13,11 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from manager import capacity, inventory, store, tables
 from manager.ownership import View
+from manager.shapes import Shape
 from manager.statements import Ask, Statement, Told, padded
 from manager.within import within
 from watari import errors
-from watari.v1 import agent_pb2, manager_pb2
+from watari.v1 import agent_pb2, common_pb2, manager_pb2
 
 _VMS = tables.vms.c
 _NAMES = [column.name for column in _VMS]
@@ -237,6 +238,30 @@ def consumed(body: manager_pb2.Vm) -> inventory.Amounts:
     """What a machine takes. A definition may ask for any number; sums must stay within 64 bits."""
     asked = inventory.amounts(body.resources)
     return {name: min(amount, inventory.AMOUNT_MAX) for name, amount in asked.items()}
+
+
+def seen(
+    told: common_pb2.Resources, known: manager_pb2.Vm | None, shape: Shape
+) -> common_pb2.Resources:
+    """What a machine has by the classes' present names, of what its host tells of it and of what
+    was known.
+    """
+    before = {} if known is None else inventory.amounts(known.resources)
+    # A class that is said to be zero is told of all the same.
+    amounts = dict(told.other) | inventory.amounts(told)
+    return inventory.to_resources(shape.seen(amounts, before))
+
+
+def reshape(connection: Connection, vm: VmRow, resources: common_pb2.Resources) -> None:
+    """The machine has the same by other names: in a transaction in which nothing else changes."""
+    body = manager_pb2.Vm()
+    body.CopyFrom(vm.body)
+    body.resources.CopyFrom(resources)
+    connection.execute(
+        tables.vms.update()
+        .where(_VMS.vm_id == vm.vm_id)
+        .values(body=body.SerializeToString(deterministic=True))
+    )
 
 
 def _not_found(cloud_id: str, key: str, elsewhere: VmRow | None) -> errors.NotFound:

@@ -86,7 +86,7 @@ TABLE = MappingProxyType(
     | _rules(
         "watari.v1.ManagerService",
         _OPERATORS,
-        *("ListInventories", "AuditAllocations"),
+        *("ListInventories", "AuditAllocations", "ReshapeInventory"),
         *("ResolveMigration", "ListRetainedVms", "PurgeVm"),
         *("StartEvacuation", "GetEvacuation", "WatchEvacuation", "CancelEvacuation"),
     )

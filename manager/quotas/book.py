@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 
 from sqlalchemy.engine import Connection
 
-from manager import audit, capacity, inventory
+from manager import audit, capacity, inventory, shape_rows
 from manager import store as stores
 from manager.bookings import ALWAYS, of_tenant
 from manager.inventory import Amounts
@@ -85,6 +85,7 @@ class Quotas:
         budgets.require_settable(budgets.of_quota(quota), self._spending.currency)
         tenant = self.tenant(quota.tenant_domain, quota.tenant)
         with self._store.write() as connection:
+            limits.require_present(limits.of_quota(quota), shape_rows.renamed(connection))
             known = rows.get(connection, tenant)
             if known is None or known.request_id != request_id:
                 self._put(connection, known, tenant, quota, request_id, caller)

@@ -3,7 +3,7 @@
 Pure functions of values. A class that a limit does not name is not limited by it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from manager import inventory
@@ -144,6 +144,20 @@ def require_consistent(limits: Limits) -> None:
                 f"quota.soft.{name}: {amount} is more than the hard limit {most}",
                 hint="a soft limit warns before the hard one refuses",
                 field=f"quota.soft.{name}",
+            )
+
+
+def require_present(limits: Limits, renamed: Mapping[str, str]) -> None:
+    """Raises InvalidArgument INVALID_FIELD for a class that has another name now: nothing would
+    ever be counted by the old one.
+    """
+    for name in sorted({*limits.hard, *limits.soft}):
+        if name in renamed:
+            raise errors.InvalidArgument(
+                "INVALID_FIELD",
+                f"quota: {name!r} is called {renamed[name]!r} now",
+                hint="write the new name",
+                field=f"quota.hard.{name}",
             )
 
 

@@ -75,7 +75,9 @@ def test_a_database_from_before_there_were_migrations_is_taken_over_whole(tmp_pa
         assert connection.execute("SELECT version FROM schema_version").fetchall() == [
             (schema.NUMBER,)
         ]
-    lost = [line for line in before if line.startswith("INSERT") and line not in after]
+    rows = [line for line in before if line.startswith("INSERT")]
+    # A column that a table got since has nothing in it.
+    lost = [line for line in rows if after.isdisjoint({line, f"{line[:-2]},NULL);"})]
     assert lost == ['INSERT INTO "schema_version" VALUES(4);']
 
 

@@ -50,8 +50,9 @@ EXPECTED = {
         "GetCloudStatus ListMigrations WatchMigration CancelMigration"
         " SetMigrationLimit StartVm StopVm RevokeDelegation ListDelegations": {*USERS, *OPERATOR},
         "GetVm ListVms MigrateVm GetMigration EstimateMigration": {*USERS, *OPERATOR, *BROKERS},
-        "ListInventories AuditAllocations ResolveMigration StartEvacuation GetEvacuation"
-        " WatchEvacuation CancelEvacuation ListRetainedVms PurgeVm": OPERATOR,
+        "ListInventories AuditAllocations ReshapeInventory ResolveMigration"
+        " StartEvacuation GetEvacuation WatchEvacuation CancelEvacuation"
+        " ListRetainedVms PurgeVm": OPERATOR,
     },
     "ReservationService": {
         "GrantEstimate ExtendReservation ConfirmReservation HandOverVm": MANAGERS,

@@ -218,7 +218,7 @@ def test_the_example_of_the_documentation_is_one(tmp_path: Path):
 
 def test_what_an_agent_tells_of_a_class_is_replaced_by_what_the_operator_says():
     said = AgentSettings("a:1", "spiffe://x/agent/h", inventory={GPU: ClassSettings(total=2)})
-    assert classes.totals_of({GPU: 9, SSD: 5, ADDRESS: 1}, said, [ADDRESS]) == {GPU: 2, SSD: 5}
+    assert classes.totals_of({GPU: 9, SSD: 5}, said) == {GPU: 2, SSD: 5}
 
 
 def _with_traits(required: list[str], forbidden: list[str]) -> manager_pb2.ReserveRequest:

@@ -234,6 +234,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """As many plans are watched as the broker allows."""
     ERROR_REASON_MANDATE_INVALID: _ErrorReason.ValueType  # 180
     """A reservation mandate is missing, expired, or does not cover what it is shown for."""
+    ERROR_REASON_CLASS_NOT_FOUND: _ErrorReason.ValueType  # 185
+    """No host has that resource class, and nothing is allocated of it."""
+    ERROR_REASON_CLASS_EXISTS: _ErrorReason.ValueType  # 186
+    """There is a resource class of that name already, or was one that has another name now."""
+    ERROR_REASON_CLASS_LIMITED: _ErrorReason.ValueType  # 187
+    """Quotas limit the class that is split, and not the new one; metadata `tenant` has one of them."""
+    ERROR_REASON_CLASS_PRICED: _ErrorReason.ValueType  # 188
+    """A price sheet charges for the class and not for the new one; metadata `version` is the sheet's."""
+    ERROR_REASON_RESHAPE_OVERCOMMITS: _ErrorReason.ValueType  # 189
+    """More would be taken of a class than there would be; metadata `resource`, `asked` and `free`."""
     ERROR_REASON_DELEGATION_REVOKED: _ErrorReason.ValueType  # 190
     """The standing delegation was revoked in this cloud; metadata `delegation`."""
     ERROR_REASON_TOO_MANY_REVOCATIONS: _ErrorReason.ValueType  # 191
@@ -428,6 +438,16 @@ ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 172
 """As many plans are watched as the broker allows."""
 ERROR_REASON_MANDATE_INVALID: ErrorReason.ValueType  # 180
 """A reservation mandate is missing, expired, or does not cover what it is shown for."""
+ERROR_REASON_CLASS_NOT_FOUND: ErrorReason.ValueType  # 185
+"""No host has that resource class, and nothing is allocated of it."""
+ERROR_REASON_CLASS_EXISTS: ErrorReason.ValueType  # 186
+"""There is a resource class of that name already, or was one that has another name now."""
+ERROR_REASON_CLASS_LIMITED: ErrorReason.ValueType  # 187
+"""Quotas limit the class that is split, and not the new one; metadata `tenant` has one of them."""
+ERROR_REASON_CLASS_PRICED: ErrorReason.ValueType  # 188
+"""A price sheet charges for the class and not for the new one; metadata `version` is the sheet's."""
+ERROR_REASON_RESHAPE_OVERCOMMITS: ErrorReason.ValueType  # 189
+"""More would be taken of a class than there would be; metadata `resource`, `asked` and `free`."""
 ERROR_REASON_DELEGATION_REVOKED: ErrorReason.ValueType  # 190
 """The standing delegation was revoked in this cloud; metadata `delegation`."""
 ERROR_REASON_TOO_MANY_REVOCATIONS: ErrorReason.ValueType  # 191

@@ -498,6 +498,7 @@ class Inventory(_message.Message):
     SEEN_AT_FIELD_NUMBER: _builtins.int
     UNITS_FIELD_NUMBER: _builtins.int
     TRAITS_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """The host; "*" is the cloud's pool, of which no host owns anything."""
     generation: _builtins.int
@@ -542,6 +543,12 @@ class Inventory(_message.Message):
     def traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a reservation may require or forbid. At most 64."""
 
+    @_builtins.property
+    def shape(self) -> Global___ClassShape:
+        """How classes were renamed and split since the host and the settings named them. All amounts here
+        are by present names.
+        """
+
     def __init__(
         self,
         *,
@@ -557,14 +564,130 @@ class Inventory(_message.Message):
         seen_at: _timestamp_pb2.Timestamp | None = ...,
         units: _abc.Mapping[_builtins.str, Global___UnitBounds] | None = ...,
         traits: _abc.Iterable[_builtins.str] | None = ...,
+        shape: Global___ClassShape | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "free", b"free", "held", b"held", "reserved", b"reserved", "seen_at", b"seen_at", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "free", b"free", "held", b"held", "reserved", b"reserved", "seen_at", b"seen_at", "shape", b"shape", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "allocation_ratio", b"allocation_ratio", "free", b"free", "generation", b"generation", "held", b"held", "host_id", b"host_id", "reachable", b"reachable", "reserved", b"reserved", "seen_at", b"seen_at", "total", b"total", "traits", b"traits", "units", b"units"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "allocation_ratio", b"allocation_ratio", "free", b"free", "generation", b"generation", "held", b"held", "host_id", b"host_id", "reachable", b"reachable", "reserved", b"reserved", "seen_at", b"seen_at", "shape", b"shape", "total", b"total", "traits", b"traits", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Inventory: _TypeAlias = Inventory  # noqa: Y015
+
+@_typing.final
+class ClassShape(_message.Message):
+    """What operators have made of resource classes (ReshapeInventory)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RenamedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SplitEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___ClassUnits: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___ClassUnits | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RENAMED_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def renamed(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Present names by every earlier one, in the whole cloud."""
+
+    @_builtins.property
+    def split(self) -> _containers.MessageMap[_builtins.str, Global___ClassUnits]:
+        """By class, by its present name: units of it that are of another class now."""
+
+    def __init__(
+        self,
+        *,
+        renamed: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        split: _abc.Mapping[_builtins.str, Global___ClassUnits] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["renamed", b"renamed", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassShape: _TypeAlias = ClassShape  # noqa: Y015
+
+@_typing.final
+class ClassUnits(_message.Message):
+    """Units by resource class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class UnitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    UNITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Units. At most 16 entries."""
+
+    def __init__(
+        self,
+        *,
+        units: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassUnits: _TypeAlias = ClassUnits  # noqa: Y015
 
 @_typing.final
 class UnitBounds(_message.Message):
@@ -2355,6 +2478,166 @@ class Drift(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Drift: _TypeAlias = Drift  # noqa: Y015
+
+@_typing.final
+class ReshapeInventoryRequest(_message.Message):
+    """Request of ManagerService.ReshapeInventory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_CLASS_FIELD_NUMBER: _builtins.int
+    RENAME_TO_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    resource_class: _builtins.str
+    """The class, by its present name. Not vcpus, memory_bytes or disk_bytes, which stay what they are:
+    INVALID_ARGUMENT (INVALID_FIELD).
+    """
+    rename_to: _builtins.str
+    """Another name, in the whole cloud. Who uses the old one, hosts and settings included, means the
+    new one from then on.
+    """
+    dry_run: _builtins.bool
+    """Checks, and tells what would come of it; nothing is changed."""
+    @_builtins.property
+    def split(self) -> Global___ClassSplit:
+        """Units of it become other classes."""
+
+    def __init__(
+        self,
+        *,
+        resource_class: _builtins.str = ...,
+        rename_to: _builtins.str = ...,
+        split: Global___ClassSplit | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "rename_to", b"rename_to", "split", b"split"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "dry_run", b"dry_run", "rename_to", b"rename_to", "resource_class", b"resource_class", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["rename_to", "split"]  # noqa: Y015
+    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+Global___ReshapeInventoryRequest: _TypeAlias = ReshapeInventoryRequest  # noqa: Y015
+
+@_typing.final
+class ClassSplit(_message.Message):
+    """How a host's units of a class are divided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class UnitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MovesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    host_id: _builtins.str
+    """The host; "*" is the pool."""
+    generation: _builtins.int
+    """Generation of the inventory on which it was decided; 0 is any."""
+    @_builtins.property
+    def units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Units by further class, instead of what was said before; what is left stays of the class. At most
+        16 entries.
+        """
+
+    @_builtins.property
+    def moves(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of machines and reservations by id (UUID): the class, one of `units` or the class itself, that all
+        that they take of it there is of now. Others keep theirs. At most 10,000 entries.
+        """
+
+    def __init__(
+        self,
+        *,
+        host_id: _builtins.str = ...,
+        units: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        moves: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "host_id", b"host_id", "moves", b"moves", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassSplit: _TypeAlias = ClassSplit  # noqa: Y015
+
+@_typing.final
+class ReshapeInventoryResponse(_message.Message):
+    """Response of ManagerService.ReshapeInventory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    CONSUMERS_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    INVENTORIES_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """Whether anything was changed, or would be; not where it was so already."""
+    consumers: _builtins.int
+    """Machines and reservations whose allocations are of another class now."""
+    quotas: _builtins.int
+    """Quotas that name the class by its new name now."""
+    @_builtins.property
+    def inventories(self) -> _containers.RepeatedCompositeFieldContainer[Global___Inventory]:
+        """The inventories that have the classes, as they are then. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        changed: _builtins.bool = ...,
+        consumers: _builtins.int = ...,
+        quotas: _builtins.int = ...,
+        inventories: _abc.Iterable[Global___Inventory] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "consumers", b"consumers", "inventories", b"inventories", "quotas", b"quotas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReshapeInventoryResponse: _TypeAlias = ReshapeInventoryResponse  # noqa: Y015
 
 @_typing.final
 class AuditAllocationsRequest(_message.Message):

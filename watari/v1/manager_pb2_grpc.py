@@ -65,6 +65,11 @@ class ManagerServiceStub:
                 request_serializer=watari_dot_v1_dot_manager__pb2.AuditAllocationsRequest.SerializeToString,
                 response_deserializer=watari_dot_v1_dot_manager__pb2.AuditAllocationsResponse.FromString,
                 _registered_method=True)
+        self.ReshapeInventory = channel.unary_unary(
+                '/watari.v1.ManagerService/ReshapeInventory',
+                request_serializer=watari_dot_v1_dot_manager__pb2.ReshapeInventoryRequest.SerializeToString,
+                response_deserializer=watari_dot_v1_dot_manager__pb2.ReshapeInventoryResponse.FromString,
+                _registered_method=True)
         self.StartVm = channel.unary_unary(
                 '/watari.v1.ManagerService/StartVm',
                 request_serializer=watari_dot_v1_dot_manager__pb2.StartVmRequest.SerializeToString,
@@ -198,6 +203,17 @@ class ManagerServiceServicer:
     def AuditAllocations(self, request, context):
         """Compares what is written down of allocations, machines and reservations with each other and with
         what the hosts list now, and repairs what is safe if it is asked to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReshapeInventory(self, request, context):
+        """Gives a resource class another name, or makes units of a host's class, with the allocations that
+        use them, another class: in one step, in which no allocation is lost and no class is oversold.
+        Repeating it changes nothing. NOT_FOUND (CLASS_NOT_FOUND), FAILED_PRECONDITION (CLASS_EXISTS,
+        CLASS_LIMITED, CLASS_PRICED), RESOURCE_EXHAUSTED (RESHAPE_OVERCOMMITS), ABORTED
+        (GENERATION_CONFLICT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -381,6 +397,11 @@ def add_ManagerServiceServicer_to_server(servicer, server):
                     servicer.AuditAllocations,
                     request_deserializer=watari_dot_v1_dot_manager__pb2.AuditAllocationsRequest.FromString,
                     response_serializer=watari_dot_v1_dot_manager__pb2.AuditAllocationsResponse.SerializeToString,
+            ),
+            'ReshapeInventory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReshapeInventory,
+                    request_deserializer=watari_dot_v1_dot_manager__pb2.ReshapeInventoryRequest.FromString,
+                    response_serializer=watari_dot_v1_dot_manager__pb2.ReshapeInventoryResponse.SerializeToString,
             ),
             'StartVm': grpc.unary_unary_rpc_method_handler(
                     servicer.StartVm,
@@ -614,6 +635,33 @@ class ManagerService:
             '/watari.v1.ManagerService/AuditAllocations',
             watari_dot_v1_dot_manager__pb2.AuditAllocationsRequest.SerializeToString,
             watari_dot_v1_dot_manager__pb2.AuditAllocationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReshapeInventory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watari.v1.ManagerService/ReshapeInventory',
+            watari_dot_v1_dot_manager__pb2.ReshapeInventoryRequest.SerializeToString,
+            watari_dot_v1_dot_manager__pb2.ReshapeInventoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

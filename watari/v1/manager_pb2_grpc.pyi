@@ -56,6 +56,13 @@ class ManagerServiceStub:
     """Compares what is written down of allocations, machines and reservations with each other and with
     what the hosts list now, and repairs what is safe if it is asked to.
     """
+    ReshapeInventory: _grpc.UnaryUnaryMultiCallable[_manager_pb2.ReshapeInventoryRequest, _manager_pb2.ReshapeInventoryResponse]
+    """Gives a resource class another name, or makes units of a host's class, with the allocations that
+    use them, another class: in one step, in which no allocation is lost and no class is oversold.
+    Repeating it changes nothing. NOT_FOUND (CLASS_NOT_FOUND), FAILED_PRECONDITION (CLASS_EXISTS,
+    CLASS_LIMITED, CLASS_PRICED), RESOURCE_EXHAUSTED (RESHAPE_OVERCOMMITS), ABORTED
+    (GENERATION_CONFLICT).
+    """
     StartVm: _grpc.UnaryUnaryMultiCallable[_manager_pb2.StartVmRequest, _manager_pb2.StartVmResponse]
     """Starts a machine, or lets one go on that is paused. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
     (VM_BUSY, VM_LIFECYCLE_FAILED), UNIMPLEMENTED (NOT_SERVED) where the host's driver runs none.
@@ -155,6 +162,13 @@ class ManagerServiceAsyncStub(ManagerServiceStub):
     AuditAllocations: _aio.UnaryUnaryMultiCallable[_manager_pb2.AuditAllocationsRequest, _manager_pb2.AuditAllocationsResponse]  # type: ignore[assignment]
     """Compares what is written down of allocations, machines and reservations with each other and with
     what the hosts list now, and repairs what is safe if it is asked to.
+    """
+    ReshapeInventory: _aio.UnaryUnaryMultiCallable[_manager_pb2.ReshapeInventoryRequest, _manager_pb2.ReshapeInventoryResponse]  # type: ignore[assignment]
+    """Gives a resource class another name, or makes units of a host's class, with the allocations that
+    use them, another class: in one step, in which no allocation is lost and no class is oversold.
+    Repeating it changes nothing. NOT_FOUND (CLASS_NOT_FOUND), FAILED_PRECONDITION (CLASS_EXISTS,
+    CLASS_LIMITED, CLASS_PRICED), RESOURCE_EXHAUSTED (RESHAPE_OVERCOMMITS), ABORTED
+    (GENERATION_CONFLICT).
     """
     StartVm: _aio.UnaryUnaryMultiCallable[_manager_pb2.StartVmRequest, _manager_pb2.StartVmResponse]  # type: ignore[assignment]
     """Starts a machine, or lets one go on that is paused. NOT_FOUND (VM_NOT_FOUND), FAILED_PRECONDITION
@@ -277,6 +291,18 @@ class ManagerServiceServicer:
     ) -> _typing.Union[_manager_pb2.AuditAllocationsResponse, _abc.Awaitable[_manager_pb2.AuditAllocationsResponse]]:
         """Compares what is written down of allocations, machines and reservations with each other and with
         what the hosts list now, and repairs what is safe if it is asked to.
+        """
+
+    def ReshapeInventory(
+        self,
+        request: _manager_pb2.ReshapeInventoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_manager_pb2.ReshapeInventoryResponse, _abc.Awaitable[_manager_pb2.ReshapeInventoryResponse]]:
+        """Gives a resource class another name, or makes units of a host's class, with the allocations that
+        use them, another class: in one step, in which no allocation is lost and no class is oversold.
+        Repeating it changes nothing. NOT_FOUND (CLASS_NOT_FOUND), FAILED_PRECONDITION (CLASS_EXISTS,
+        CLASS_LIMITED, CLASS_PRICED), RESOURCE_EXHAUSTED (RESHAPE_OVERCOMMITS), ABORTED
+        (GENERATION_CONFLICT).
         """
 
     def StartVm(
