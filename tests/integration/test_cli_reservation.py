@@ -4,7 +4,7 @@ import functools
 import io
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import structlog
 from tests.conftest import OSAKA, TOKYO, Federation
 from tests.support import reservations
 from tests.support.clouds import VM, Cloud, assert_one_owner, two_clouds
-from watari.cli import main
+from tests.support.operators import command_of
 from watari.rpc import client
 from watari.v1 import manager_pb2
 
@@ -48,39 +48,8 @@ def osaka(pair: tuple[Cloud, Cloud]) -> Cloud:
 @pytest.fixture
 def run(osaka: Cloud, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> _Run:
     """What a command of osaka's operator prints."""
-    command = _command(tmp_path / "osaka.toml", capsys, OSAKA, [osaka])
+    command = command_of(tmp_path / "osaka.toml", capsys, OSAKA, [osaka])
     return functools.partial(command, "reservation")
-
-
-def _command(
-    config: Path, capsys: pytest.CaptureFixture[str], domain: str, clouds: Sequence[Cloud]
-) -> Callable[..., str]:
-    """Runs commands at clouds as a provider's operator; what they print, or their errors."""
-    text = ""
-    for cloud in clouds:
-        operator = f"spiffe://{domain}/operator/main"
-        cloud.federation.party(operator)
-        keys = cloud.federation.folder_of(operator)
-        own = (
-            f'certificate = "{keys / "cert.pem"}"\nkey = "{keys / "key.pem"}"\n'
-            f'trust = "{keys / "trust"}"\n'
-        )
-        text += "" if text else f"[client.identity]\n{own}"
-        text += (
-            f"[client.clouds.{cloud.cloud_id}.identity]\n{own}"
-            f'[client.clouds.{cloud.cloud_id}.manager]\naddress = "{cloud.endpoint.address}"\n'
-            f'spiffe_id = "{cloud.endpoint.spiffe_id}"\n'
-        )
-    config.write_text(text)
-
-    def run(*arguments: str, code: int = 0) -> str:
-        capsys.readouterr()
-        ended = main.main([*arguments, "--config", str(config)])
-        printed = capsys.readouterr()
-        assert ended == code, printed.err
-        return printed.err if code else printed.out
-
-    return run
 
 
 def test_an_operator_sees_what_is_booked_and_gives_it_back(osaka: Cloud, run: _Run) -> None:
@@ -125,7 +94,7 @@ def both(
     pair: tuple[Cloud, Cloud], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
     """Commands of tokyo's operator, at both clouds."""
-    return _command(tmp_path / "tokyo.toml", capsys, TOKYO, pair)
+    return command_of(tmp_path / "tokyo.toml", capsys, TOKYO, pair)
 
 
 def test_room_is_taken_within_the_time_and_not_outside_of_it(
@@ -189,7 +158,7 @@ def test_a_machine_is_named_or_described_and_not_both(both: Callable[..., str]) 
 def test_a_quote_that_is_shown_must_be_for_what_is_reserved(
     pair: tuple[Cloud, Cloud], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = _command(tmp_path / "osaka.toml", capsys, OSAKA, pair)
+    command = command_of(tmp_path / "osaka.toml", capsys, OSAKA, pair)
     file, amounts = str(tmp_path / "quote.json"), ["--vcpus", "8", "--memory", "1GiB"]
     command("quote", "--to", "osaka", "--tenant", "acme", *amounts, "--out", file)
     quoted = ["--quote", file, "--domain", OSAKA, "-o", "json"]

@@ -20,6 +20,7 @@ from watari.cli import (
     evacuate,
     evacuation,
     exits,
+    inventory,
     invoice,
     ledger,
     local,
@@ -72,6 +73,7 @@ migration.add(app)
 evacuate.add(app)
 evacuation.add(app)
 manager.add(app)
+inventory.add(app)
 quota.add(app)
 price.add(app)
 quote.add(app)

@@ -77,6 +77,12 @@ class Operating:
         peer = self._peer.patient(HOSTS_SECONDS_MAX)
         return peer.change(self._stub.ResolveMigration, request)
 
+    def reshape(
+        self, request: manager_pb2.ReshapeInventoryRequest
+    ) -> manager_pb2.ReshapeInventoryResponse:
+        """Renames or splits a resource class; repeating it is safe."""
+        return self._peer.patient(HOSTS_SECONDS_MAX).change(self._stub.ReshapeInventory, request)
+
     def reservations(self, *, active_only: bool = False) -> list[manager_pb2.Reservation]:
         """What arrives or has arrived in the cloud, newest first."""
         stub = manager_pb2_grpc.ReservationServiceStub(self._peer.channel)
