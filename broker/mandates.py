@@ -1,9 +1,10 @@
-"""What the broker looks at in a reservation mandate before it asks anybody: functions of values.
+"""On whose word the broker has room held, and what it looks at before it asks: functions of values.
 
 The managers that are to hold room decide. This gives the caller of a wrong one an early and clear
 answer.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from broker import amounts
@@ -50,15 +51,60 @@ def require_enough(read: common_pb2.ReservationMandate, vm: manager_pb2.Vm) -> N
             )
 
 
-def hold_request(
-    request: broker_pb2.MigrateRequest, vm: manager_pb2.Vm
-) -> manager_pb2.HoldForMigrationRequest:
-    """What each candidate is asked to hold: what the machine has, and what is written of it."""
-    return manager_pb2.HoldForMigrationRequest(
-        mandate=request.mandate,
-        resources=vm.resources,
-        written_bytes=sum(min(disk.allocated_bytes, disk.size_bytes) for disk in vm.disks),
+@dataclass(frozen=True)
+class Permit:
+    """On whose word room is held for one migration."""
+
+    reservation_id: str
+    tenant: tuple[str, str]
+    """Provider and name."""
+    shown: manager_pb2.HoldForMigrationRequest
+    """What candidates are shown, still without amounts."""
+    read: common_pb2.ReservationMandate | None = None
+    """The mandate; None for a standing delegation, which says nothing of amounts."""
+
+    @property
+    def required(self) -> bool:
+        """Whether the migration is to go nowhere that holds no room on this word: who signed a
+        mandate wants that. A standing delegation is the source's to judge.
+        """
+        return self.read is not None
+
+
+def by_mandate(read: common_pb2.ReservationMandate, document: common_pb2.SignedDocument) -> Permit:
+    """By a mandate that was signed for this migration."""
+    return Permit(
+        read.reservation_id,
+        (read.tenant_domain, read.tenant),
+        manager_pb2.HoldForMigrationRequest(mandate=document),
+        read,
     )
+
+
+def by_standing(said: common_pb2.StandingDelegation, request: broker_pb2.MigrateRequest) -> Permit:
+    """By the standing delegation under which the request is to begin the machine's migration."""
+    shown = manager_pb2.HoldForMigrationRequest(
+        delegation=request.delegation,
+        migration_id=request.migration_id,
+        vm_id=request.vm,
+        from_cloud=request.from_cloud,
+    )
+    reservation_id = mandate.reservation_id(request.migration_id)
+    return Permit(reservation_id, (said.tenant_domain, said.tenant), shown)
+
+
+def hold_request(permit: Permit, vm: manager_pb2.Vm) -> manager_pb2.HoldForMigrationRequest:
+    """What each candidate is asked to hold: what the machine has, and what is written of it.
+
+    Raises Denied MANDATE_INVALID for more than a mandate lets be held.
+    """
+    if permit.read is not None:
+        require_enough(permit.read, vm)
+    asked = manager_pb2.HoldForMigrationRequest()
+    asked.CopyFrom(permit.shown)
+    asked.resources.CopyFrom(vm.resources)
+    asked.written_bytes = sum(min(disk.allocated_bytes, disk.size_bytes) for disk in vm.disks)
+    return asked
 
 
 def destinations(

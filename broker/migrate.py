@@ -12,6 +12,7 @@ from broker import amounts, delegations, demands, endpoints, mandates, place
 from broker.catalogue import Catalogue
 from broker.deciding import Decider
 from broker.holding import Holder
+from broker.mandates import Permit
 from broker.place import Placement
 from broker.refusals import Wish
 from broker.snapshot import Snapshot
@@ -20,7 +21,7 @@ from watari import errors
 from watari.clock import Clock
 from watari.identity import Identity, SpiffeId
 from watari.settings import EndpointSettings
-from watari.v1 import broker_pb2, common_pb2, manager_pb2
+from watari.v1 import broker_pb2, manager_pb2
 
 WRITTEN = "written"
 """The class of what is written of a machine's disks, among what a refusal may be about."""
@@ -59,19 +60,20 @@ class Migrator:
         mandate = mandates.require(request, delegation, caller, self.own, now)
         to_clouds = mandates.destinations(delegation, mandate)
         until = None if left_seconds is None else began + left_seconds
-        return self.carry_out(request, delegation.vm_id, to_clouds, mandate, until)
+        permit = None if mandate is None else mandates.by_mandate(mandate, request.mandate)
+        return self.carry_out(request, delegation.vm_id, to_clouds, permit, until)
 
     def carry_out(
         self,
         request: broker_pb2.MigrateRequest,
         vm_id: str,
         to_clouds: tuple[str, ...],
-        mandate: common_pb2.ReservationMandate | None = None,
+        permit: Permit | None = None,
         until: float | None = None,
     ) -> broker_pb2.MigrateResponse:
         """The same for one machine, to one of the clouds (any, where there are none), under the
         request's delegation, which the source's manager checks. Room is held first if there is a
-        mandate for it; `until`, by the monotonic clock, the caller waits.
+        permit for it; `until`, by the monotonic clock, the caller waits.
         """
         snapshot = self.catalogue.current()
         manager = self.managers(_source_manager(snapshot, request.from_cloud))
@@ -86,12 +88,12 @@ class Migrator:
             self.decider,
             self.holder,
             self.clock,
-            self.submissions_max if mandate is None else self.holder.candidates_max,
+            self.submissions_max if permit is None else self.holder.candidates_max,
             manager,
             request,
             vm.vm_id,
             wanted.needed,
-            None if mandate is None else self._holding(request, mandate, vm, left_seconds),
+            None if permit is None else self._holding(permit, vm, left_seconds),
         )
         now = self.clock.now()
 
@@ -118,21 +120,15 @@ class Migrator:
             attempts=[each.message() for each in submission.attempts],
         )
 
-    def _holding(
-        self,
-        request: broker_pb2.MigrateRequest,
-        mandate: common_pb2.ReservationMandate,
-        vm: manager_pb2.Vm,
-        left_seconds: float | None,
-    ) -> Holding:
-        mandates.require_enough(mandate, vm)
-        asked = mandates.hold_request(request, vm)
+    def _holding(self, permit: Permit, vm: manager_pb2.Vm, left_seconds: float | None) -> Holding:
+        asked = mandates.hold_request(permit, vm)
         needed = {**amounts.of(asked.resources), WRITTEN: asked.written_bytes}
         return Holding(
             asked,
-            mandate.reservation_id,
-            Wish((mandate.tenant_domain, mandate.tenant), needed),
+            permit.reservation_id,
+            Wish(permit.tenant, needed),
             self.holder.until(left_seconds, self.manager_seconds),
+            required=permit.required,
         )
 
 

@@ -21,6 +21,10 @@ from watari.v1 import broker_pb2, common_pb2, manager_pb2
 REFUSALS_OF_A_DESTINATION = frozenset({"CLOUD_NOT_FOUND", "VM_ALREADY_THERE"})
 """Reasons of MigrateVm that speak of the destination: another candidate may do better."""
 
+REFUSALS_OF_THE_WORD = frozenset({"NOT_ALLOWED", "DELEGATION_INVALID", "MANDATE_INVALID"})
+"""Reasons of HoldForMigration that say nothing of room: the broker is not admitted there, or the
+cloud cannot prove what it is shown, such as a document that it sees after its certificate ended."""
+
 UNDECIDED = (errors.Unavailable, errors.DeadlineExceeded, errors.AlreadyExists)
 """Errors of MigrateVm after which the migration may have begun: its room stays counted and held."""
 
@@ -54,6 +58,12 @@ class Holding:
     wish: Wish
     until: float
     """By the monotonic clock."""
+    required: bool = True
+    """Without, a candidate that does not take the broker's word is gone to all the same."""
+
+    def goes_without(self, error: errors.WatariError) -> bool:
+        """Whether a candidate that said so is gone to although it holds nothing."""
+        return not self.required and error.reason in REFUSALS_OF_THE_WORD
 
 
 @dataclass
@@ -83,7 +93,7 @@ class Submission:
         clouds = {each.fit.cloud.cloud_id: each.fit.cloud for each in placement.candidates}
         for cloud_id, cloud in clouds.items():
             refusal = self.holder.refused_before(cloud, self.holding.wish)
-            if refusal is not None:
+            if refusal is not None and not self.holding.goes_without(refusal.error):
                 attempt, told = holding.passed_over(cloud_id, refusal, self.clock.now())
                 self.attempts.append(attempt)
                 placement = holding.without(placement, told)
@@ -137,7 +147,7 @@ class Submission:
         """Whether the best candidate has refused another request by now: then it is no more."""
         cloud = self.placement.candidates[0].fit.cloud
         refusal = self.holder.refused_before(cloud, wanted.wish)
-        if refusal is None:
+        if refusal is None or wanted.goes_without(refusal.error):
             return False
         metrics.PASSED_OVER.inc()
         attempt, told = holding.passed_over(cloud.cloud_id, refusal, self.clock.now())
@@ -146,8 +156,13 @@ class Submission:
         return True
 
     def _hold(self, wanted: Holding) -> bool:
-        """Hold room at the best candidate; False when it refused: then another is the best."""
+        """Hold room at the best candidate, or find that it may be gone to without; False when it
+        refused: then another is the best.
+        """
         cloud = self.placement.candidates[0].fit.cloud
+        refusal = None if wanted.required else self.holder.refused_before(cloud, wanted.wish)
+        if refusal is not None and wanted.goes_without(refusal.error):
+            return True
         began = self.clock.monotonic()
         if began >= wanted.until:
             self.give_up()
@@ -161,6 +176,8 @@ class Submission:
             error = raised
         took = self.clock.monotonic() - began
         self.attempts.append(Attempt(cloud.cloud_id, error, took_seconds=took))
+        if error is not None and wanted.goes_without(error):
+            return True
         if error is not None:
             self._next(holding.refused(cloud.cloud_id, error))
         return error is None
@@ -185,5 +202,5 @@ class Submission:
             mode=request.mode,
             options=request.options if request.HasField("options") else None,
             delegation=request.delegation,
-            reservation_id="" if self.holding is None else self.holding.reservation_id,
+            reservation_id="" if self.held is None else self.held.reservation.reservation_id,
         )

@@ -35,6 +35,7 @@ from manager.revocations import Revocations
 from manager.saga.resolving import Resolving
 from manager.service import ManagerServicer
 from manager.settings import Settings
+from manager.standing import Seen
 from watari import metrics, processors, service
 from watari.periodic import Periodic
 from watari.rpc import Server
@@ -103,6 +104,7 @@ def _domain(
             peers.known,
             peers.refresh,
             reservations,
+            Seen(store),
         ),
         estimate_grants=EstimateGrants(
             store, clock, own, settings, peers.known, quotas, sheets.current

@@ -1,4 +1,4 @@
-"""What a reservation mandate lets a broker hold in this cloud: functions of values.
+"""What a tenant's word lets a broker hold in this cloud: functions of values.
 
 A hold costs its tenant nothing, so it has to be the tenant's word, or its provider's: a tenant
 signs for itself, an operator for the machines in its own provider's clouds. Whether the machine is
@@ -6,14 +6,41 @@ there nobody asks: the source's manager says so when it reserves, and until then
 by the tenant's quota, by its number and by its time.
 """
 
+from datetime import datetime, timedelta
+
 from manager import inventory
 from watari.identity import Role, SpiffeId
-from watari.mandate import invalid
+from watari.mandate import LIFE_SECONDS_DEFAULT, invalid, reservation_id
 from watari.settings import EndpointSettings
+from watari.standing import Standing
 from watari.v1 import common_pb2, manager_pb2
 
 WRITTEN = "written"
 """Stands for all disks of the machine: which ones there are, only the source says."""
+
+
+def of_standing(
+    found: Standing, request: manager_pb2.HoldForMigrationRequest, now: datetime
+) -> common_pb2.ReservationMandate:
+    """The mandate that goes with a standing delegation, for one move under it: for as much as the
+    broker asks for, since the tenant did not know what the machine would have by then, and for as
+    long as one that a person signs.
+    """
+    said = found.message
+    made = common_pb2.ReservationMandate(
+        reservation_id=reservation_id(request.migration_id),
+        migration_id=request.migration_id,
+        delegate=said.delegate,
+        tenant_domain=said.tenant_domain,
+        tenant=said.tenant,
+        vm_id=request.vm_id,
+        from_cloud=request.from_cloud,
+        resources=request.resources,
+        to_clouds=said.to_clouds,
+    )
+    life = timedelta(seconds=LIFE_SECONDS_DEFAULT)
+    made.expires_at.FromDatetime(min(found.expires_at, now + life))
+    return made
 
 
 def require_speaks_for(

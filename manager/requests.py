@@ -155,7 +155,14 @@ def reserve(request: manager_pb2.ReserveRequest) -> manager_pb2.ReserveRequest:
 
 
 def hold(request: manager_pb2.HoldForMigrationRequest) -> manager_pb2.HoldForMigrationRequest:
-    """Checks HoldForMigration, all but what the mandate says."""
+    """Checks HoldForMigration, all but what the signed document says."""
+    if request.HasField("delegation"):
+        if request.HasField("mandate"):
+            hint = "a mandate, or a standing delegation"
+            raise validate.invalid_field("delegation", "comes with a mandate", hint)
+        validate.require_uuid(request.migration_id, "migration_id")
+        validate.require_uuid(request.vm_id, "vm_id")
+        validate.require_cloud_id(request.from_cloud, "from_cloud")
     inventory.require_resources(request.resources, "resources")
     most = request.resources.disk_bytes
     validate.require_range(request.written_bytes, "written_bytes", 0, most)

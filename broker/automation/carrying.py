@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from broker import metrics
+from broker import mandates, metrics
 from broker.automation import costs, memory, plan_rows, policy_rows, situating
 from broker.automation.bell import Bell
 from broker.automation.fleet import Fleet
@@ -143,7 +143,12 @@ class Carrier:
         request.migration_id = action.migration_id
         with logs.context(migration_id=action.migration_id):
             try:
-                self.migrator.carry_out(request, proposal.vm_id, (proposal.to_cloud,))
+                self.migrator.carry_out(
+                    request,
+                    proposal.vm_id,
+                    (proposal.to_cloud,),
+                    mandates.by_standing(held.delegation, request),
+                )
             except UNDECIDED as error:
                 _log.info("move not begun yet", reason=error.reason, problem=error.message)
             except errors.WatariError as error:

@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Federation
-from tests.support.automation_world import ACME, GLOBEX, SCOPE, World, automation_world
+from manager import catalogue
+from tests.conftest import HUB, Federation
+from tests.support.automation_world import (
+    ACME,
+    BROKER,
+    GLOBEX,
+    SCOPE,
+    World,
+    automation_world,
+)
 from tests.support.clouds import VM, eventually
 from watari import errors
 from watari.rpc import client
@@ -19,6 +27,7 @@ from watari.v1 import broker_pb2, common_pb2, manager_pb2, manager_pb2_grpc
 
 DONE, FAILED = broker_pb2.PLAN_STATE_DONE, broker_pb2.PLAN_STATE_FAILED
 RECOMMENDED, RUNNING = broker_pb2.PLAN_STATE_RECOMMENDED, broker_pb2.PLAN_STATE_RUNNING
+OTHER_BROKER = f"spiffe://{HUB}/broker/other"
 SUPERSEDED = broker_pb2.PLAN_STATE_SUPERSEDED
 
 
@@ -85,6 +94,12 @@ def test_a_price_that_rises_moves_the_machine_by_itself_and_the_plan_says_why(
         ACME,
         manager_pb2.MIGRATION_STATE_SUCCEEDED,
     )
+    # The room was held before the source's manager was asked, and is what it took over.
+    actions = [entry.action for entry in ready.osaka.audit()]
+    assert [each for each in actions if each in ("reservation.held", "reservation.adopted")] == [
+        "reservation.held",
+        "reservation.adopted",
+    ]
     took = move.outcome
     assert took.transfer_bytes == migration.progress.wire_bytes > 0
     seconds = migration.ended_at.ToNanoseconds() - migration.created_at.ToNanoseconds()
@@ -486,15 +501,71 @@ def test_a_migration_that_fails_fails_the_plan_and_the_machine_rests(
     with automation_world(federation, tmp_path) as world:
         world.tokyo.agent.add(VM, "web-1")
         eventually(lambda: VM in world.tokyo.vms(), "the machine is seen")
-        refuse_acme(world)
+        busy = errors.FailedPrecondition("VM_BUSY", "somebody else has it")
+        world.tokyo.agent.refuse("HoldGuest", busy)
         world.automation = replace(world.automation, estimates_per_round_max=0)
         world.start_broker()
         world.put(cooldown_seconds=3600)
         world.set_price(world.tokyo, "5")
         (move,) = the_plan(world, FAILED).moves
-        assert move.problem.startswith("the migration failed: QUOTA_EXCEEDED")
+        assert move.problem.startswith("the migration failed: VM_BUSY")
         failed = world.tokyo.migration(move.migration_id)
         assert failed.state == manager_pb2.MIGRATION_STATE_FAILED
         assert world.evaluated().staying[0].rule == "cooldown"
         assert len(world.plans()) == 1
         assert VM in world.tokyo.vms()
+
+
+def test_the_last_room_goes_to_one_of_two_brokers_and_the_others_move_does_not_begin(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with automation_world(federation, tmp_path) as world:
+        world.tokyo.agent.add(VM, "web-1")
+        eventually(lambda: VM in world.tokyo.vms(), "the machine is seen")
+        world.osaka.stop()
+        world.osaka.change(brokers=(BROKER, OTHER_BROKER))
+        world.osaka.start()
+        world.automation = replace(world.automation, estimates_per_round_max=0)
+        world.start_broker()
+        # As if another broker decided at the same moment: what clouds publish from now on comes too
+        # late, and no estimate tells.
+        monkeypatch.setattr(catalogue, "batches", lambda _puts, _gone: ())
+        free = world.osaka.inventory().free
+        taken = manager_pb2.HoldForMigrationRequest(
+            delegation=world.delegate(delegate=OTHER_BROKER),
+            migration_id=str(uuid.uuid4()),
+            vm_id="6f1f2d2e-0000-4000-8000-000000000009",
+            from_cloud="tokyo",
+            resources=common_pb2.Resources(vcpus=free.vcpus, memory_bytes=1, disk_bytes=1),
+        )
+        stub = world.osaka.reservations(OTHER_BROKER)
+        theirs = client.call(stub.HoldForMigration, taken).reservation
+        always = [broker_pb2.ScheduleWindow(from_minute=0, to_minute=0, clouds=["osaka"])]
+        world.put(objective="schedule", schedule=always, cooldown_seconds=3600)
+        (move,) = the_plan(world, FAILED).moves
+        assert move.problem.startswith("NO_CANDIDATE: ")
+        assert "its manager holds no room" in move.problem
+        listed = client.call(
+            world.tokyo.operator.ListMigrations, manager_pb2.ListMigrationsRequest()
+        )
+        assert not listed.migrations
+        assert [each.reservation_id for each in world.osaka.list_reservations()] == [
+            theirs.reservation_id
+        ]
+        assert world.evaluated().staying[0].rule == "cooldown"
+
+
+def test_a_cloud_that_does_not_take_the_brokers_word_is_gone_to_without(ready: World) -> None:
+    ready.osaka.stop()
+    ready.osaka.change(brokers=())
+    ready.osaka.start()
+    other = "6f1f2d2e-0000-4000-8000-000000000002"
+    ready.tokyo.agent.add(other, "web-2")
+    eventually(lambda: other in ready.tokyo.vms(), "the machine is seen")
+    scope = replace(SCOPE, from_clouds=["tokyo"])
+    ready.put(delegation=ready.delegate(scope=scope))
+    ready.set_price(ready.tokyo, "5")
+    # Nor does what the broker remembers of the first refusal keep the second one from going.
+    eventually(lambda: set(ready.osaka.vms()) == {VM, other}, "both are there")
+    actions = [entry.action for entry in ready.osaka.audit()]
+    assert "reservation.held" not in actions

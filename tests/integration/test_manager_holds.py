@@ -1,12 +1,14 @@
 """Holds over the wire: who may hold, on whose word, and what a migration does with what is held."""
 
 import uuid
+from dataclasses import replace
+from datetime import UTC, timedelta
 
 import pytest
 
 from tests.conftest import HUB, OSAKA, TOKYO, Federation
 from tests.support.clouds import VM, Cloud
-from watari import delegation, errors, mandate
+from watari import delegation, errors, mandate, standing
 from watari.rpc import client
 from watari.v1 import common_pb2, manager_pb2
 
@@ -14,6 +16,8 @@ BROKER = f"spiffe://{HUB}/broker/main"
 ACME = f"spiffe://{TOKYO}/user/acme"
 GIB = 2**30
 NEEDED = common_pb2.Resources(vcpus=2, memory_bytes=GIB, disk_bytes=4 * GIB)
+SCOPE = standing.Scope(TOKYO, "acme", ["tokyo"], ["osaka"], 2, 24 * 3600)
+OTHER_VM = "6f1f2d2e-0000-4000-8000-000000000002"
 HELD = manager_pb2.RESERVATION_STATE_HELD
 
 
@@ -147,3 +151,111 @@ def test_only_an_admitted_broker_with_the_tenants_word_holds_anything(
     assert refused(osaka, good, written_bytes=5 * GIB) == "INVALID_FIELD"
     by_operator = mandated(federation, migration_id, f"spiffe://{TOKYO}/operator/main")
     assert hold(osaka, by_operator).state == HELD
+
+
+def delegated(
+    federation: Federation, scope: standing.Scope = SCOPE, signer: str = ACME, life: int = 3600
+) -> common_pb2.SignedDocument:
+    """The tenant lets the broker move its machines from tokyo to osaka."""
+    now = federation.clock.now()
+    return standing.sign(federation.party(signer), now, scope, delegate=BROKER, life_seconds=life)
+
+
+def hold_under(
+    cloud: Cloud, document: common_pb2.SignedDocument, migration_id: str = "", **changes: object
+) -> manager_pb2.Reservation:
+    """Have room held under a standing delegation."""
+    given = {
+        "delegation": document,
+        "migration_id": migration_id or str(uuid.uuid4()),
+        "vm_id": VM,
+        "from_cloud": "tokyo",
+        "resources": NEEDED,
+        "written_bytes": GIB,
+    } | changes
+    request = manager_pb2.HoldForMigrationRequest(**given)  # type: ignore[arg-type]
+    return client.call(cloud.reservations(BROKER).HoldForMigration, request).reservation
+
+
+@pytest.mark.parametrize("signer", [ACME, f"spiffe://{TOKYO}/operator/main"])
+def test_a_move_under_a_standing_delegation_takes_over_what_was_held_under_it(
+    clouds: tuple[Cloud, Cloud], signer: str
+) -> None:
+    tokyo, osaka = clouds
+    document, migration_id = delegated(tokyo.federation, signer=signer), str(uuid.uuid4())
+    held = hold_under(osaka, document, migration_id)
+    assert (held.state, held.requested_by) == (HELD, BROKER)
+    assert held.reservation_id == mandate.reservation_id(migration_id)
+    assert hold_under(osaka, document, migration_id) == held, "as often as it is asked for"
+    most = tokyo.federation.clock.now() + timedelta(seconds=mandate.LIFE_SECONDS_DEFAULT)
+    assert held.expires_at.ToDatetime(tzinfo=UTC) <= most
+    request = manager_pb2.MigrateVmRequest(
+        migration_id=migration_id,
+        vm=VM,
+        to_cloud="osaka",
+        reservation_id=held.reservation_id,
+        delegation=document,
+    )
+    client.call(tokyo.seen_by(BROKER).MigrateVm, request)
+    assert tokyo.wait_ended(migration_id).state == manager_pb2.MIGRATION_STATE_SUCCEEDED
+    (reservation,) = osaka.list_reservations()
+    assert reservation.reservation_id == held.reservation_id
+    assert reservation.state == manager_pb2.RESERVATION_STATE_USED
+    actions = [entry.action for entry in osaka.audit() if entry.subject == held.reservation_id]
+    assert actions[:2] == ["reservation.held", "reservation.adopted"]
+
+
+def test_a_hold_ends_with_the_standing_delegation(clouds: tuple[Cloud, Cloud]) -> None:
+    tokyo, osaka = clouds
+    end = tokyo.federation.clock.now() + timedelta(seconds=120)
+    held = hold_under(osaka, delegated(tokyo.federation, life=60))
+    assert held.expires_at.ToDatetime(tzinfo=UTC) < end
+
+
+@pytest.mark.parametrize(
+    ("scope", "asked", "reason"),
+    [
+        ({"to_clouds": ["sendai"]}, {}, "DELEGATION_INVALID"),
+        ({"from_clouds": ["sendai"]}, {}, "DELEGATION_INVALID"),
+        ({"vm_ids": [OTHER_VM]}, {}, "DELEGATION_INVALID"),
+        ({}, {"from_cloud": "osaka"}, "DELEGATION_INVALID"),
+        (
+            {"from_clouds": ["osaka"], "to_clouds": ["osaka"]},
+            {"from_cloud": "osaka"},
+            "MANDATE_INVALID",
+        ),
+        ({}, {"migration_id": "m"}, "INVALID_ID"),
+        ({}, {"vm_id": "web-1"}, "INVALID_ID"),
+        ({}, {"mandate": common_pb2.SignedDocument(payload=b"x")}, "INVALID_FIELD"),
+    ],
+)
+def test_nothing_is_held_for_what_a_standing_delegation_does_not_cover(
+    clouds: tuple[Cloud, Cloud], scope: dict[str, object], asked: dict[str, object], reason: str
+) -> None:
+    tokyo, osaka = clouds
+    document = delegated(tokyo.federation, replace(SCOPE, **scope))  # type: ignore[arg-type]
+    with pytest.raises(errors.WatariError) as caught:
+        hold_under(osaka, document, **asked)
+    assert caught.value.reason == reason
+    assert not osaka.list_reservations()
+
+
+def test_nothing_is_held_under_one_that_is_over_revoked_or_another_providers(
+    clouds: tuple[Cloud, Cloud],
+) -> None:
+    tokyo, osaka = clouds
+
+    def why(document: common_pb2.SignedDocument) -> str:
+        with pytest.raises(errors.Denied) as caught:
+            hold_under(osaka, document)
+        assert not osaka.list_reservations()
+        return caught.value.reason
+
+    assert why(delegated(tokyo.federation, life=-1)) == "DELEGATION_INVALID"
+    other = delegated(tokyo.federation, signer=f"spiffe://{OSAKA}/operator/main")
+    assert why(other) == "DELEGATION_INVALID"
+    document = delegated(tokyo.federation)
+    said = common_pb2.StandingDelegation.FromString(document.payload)
+    request = manager_pb2.RevokeDelegationRequest(delegation_id=said.delegation_id)
+    client.call(osaka.seen_by(ACME).RevokeDelegation, request)
+    assert why(document) == "DELEGATION_REVOKED"

@@ -4039,8 +4039,20 @@ class HoldForMigrationRequest(_message.Message):
     QUOTE_FIELD_NUMBER: _builtins.int
     REQUIRED_TRAITS_FIELD_NUMBER: _builtins.int
     FORBIDDEN_TRAITS_FIELD_NUMBER: _builtins.int
+    DELEGATION_FIELD_NUMBER: _builtins.int
+    MIGRATION_ID_FIELD_NUMBER: _builtins.int
+    VM_ID_FIELD_NUMBER: _builtins.int
+    FROM_CLOUD_FIELD_NUMBER: _builtins.int
     written_bytes: _builtins.int
     """Bytes that will be written of its disks, at most `resources.disk_bytes`; unset is all of them."""
+    migration_id: _builtins.str
+    """With a delegation: the migration (UUID). Its reservation's id follows from it, see
+    `ReservationMandate`.
+    """
+    vm_id: _builtins.str
+    """With a delegation: the machine (UUID)."""
+    from_cloud: _builtins.str
+    """With a delegation: the cloud that the machine is in."""
     @_builtins.property
     def mandate(self) -> _common_pb2.SignedDocument:
         """The tenant's `ReservationMandate` for the caller."""
@@ -4063,6 +4075,12 @@ class HoldForMigrationRequest(_message.Message):
     def forbidden_traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Traits that it must not have. At most 32 of 64 bytes."""
 
+    @_builtins.property
+    def delegation(self) -> _common_pb2.SignedDocument:
+        """Instead of a mandate: the `StandingDelegation` under which the broker is about to begin the
+        migration. It has to let the machine go from `from_cloud` to this one.
+        """
+
     def __init__(
         self,
         *,
@@ -4072,10 +4090,14 @@ class HoldForMigrationRequest(_message.Message):
         quote: _common_pb2.SignedDocument | None = ...,
         required_traits: _abc.Iterable[_builtins.str] | None = ...,
         forbidden_traits: _abc.Iterable[_builtins.str] | None = ...,
+        delegation: _common_pb2.SignedDocument | None = ...,
+        migration_id: _builtins.str = ...,
+        vm_id: _builtins.str = ...,
+        from_cloud: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_written_bytes", b"_written_bytes", "mandate", b"mandate", "quote", b"quote", "resources", b"resources", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_written_bytes", b"_written_bytes", "delegation", b"delegation", "mandate", b"mandate", "quote", b"quote", "resources", b"resources", "written_bytes", b"written_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_written_bytes", b"_written_bytes", "forbidden_traits", b"forbidden_traits", "mandate", b"mandate", "quote", b"quote", "required_traits", b"required_traits", "resources", b"resources", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_written_bytes", b"_written_bytes", "delegation", b"delegation", "forbidden_traits", b"forbidden_traits", "from_cloud", b"from_cloud", "mandate", b"mandate", "migration_id", b"migration_id", "quote", b"quote", "required_traits", b"required_traits", "resources", b"resources", "vm_id", b"vm_id", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__written_bytes: _TypeAlias = _typing.Literal["written_bytes"]  # noqa: Y015
     _WhichOneofArgType__written_bytes: _TypeAlias = _typing.Literal["_written_bytes", b"_written_bytes"]  # noqa: Y015

@@ -1237,7 +1237,8 @@ class ReservationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def HoldForMigration(self, request, context):
-        """Holds room for a machine that a broker has a `ReservationMandate` for, admitted as Reserve admits it.
+        """Holds room for a machine that a broker has a `ReservationMandate` for, or may move under a
+        `StandingDelegation`, admitted as Reserve admits it.
         The source's Reserve with the same id, migration, machine and tenant takes the held room over. What is
         not taken over ends at `expires_at` or by ReleaseReservation and leaves no reservation behind.
         Repeating it with the same id returns the same reservation, also once the source has taken it over.

@@ -491,7 +491,8 @@ class ReservationServiceStub:
     operator reserved: with a request of its own under the same id, for the same machine and tenant.
     """
     HoldForMigration: _grpc.UnaryUnaryMultiCallable[_manager_pb2.HoldForMigrationRequest, _manager_pb2.HoldForMigrationResponse]
-    """Holds room for a machine that a broker has a `ReservationMandate` for, admitted as Reserve admits it.
+    """Holds room for a machine that a broker has a `ReservationMandate` for, or may move under a
+    `StandingDelegation`, admitted as Reserve admits it.
     The source's Reserve with the same id, migration, machine and tenant takes the held room over. What is
     not taken over ends at `expires_at` or by ReleaseReservation and leaves no reservation behind.
     Repeating it with the same id returns the same reservation, also once the source has taken it over.
@@ -546,7 +547,8 @@ class ReservationServiceAsyncStub(ReservationServiceStub):
     operator reserved: with a request of its own under the same id, for the same machine and tenant.
     """
     HoldForMigration: _aio.UnaryUnaryMultiCallable[_manager_pb2.HoldForMigrationRequest, _manager_pb2.HoldForMigrationResponse]  # type: ignore[assignment]
-    """Holds room for a machine that a broker has a `ReservationMandate` for, admitted as Reserve admits it.
+    """Holds room for a machine that a broker has a `ReservationMandate` for, or may move under a
+    `StandingDelegation`, admitted as Reserve admits it.
     The source's Reserve with the same id, migration, machine and tenant takes the held room over. What is
     not taken over ends at `expires_at` or by ReleaseReservation and leaves no reservation behind.
     Repeating it with the same id returns the same reservation, also once the source has taken it over.
@@ -608,7 +610,8 @@ class ReservationServiceServicer:
         request: _manager_pb2.HoldForMigrationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_manager_pb2.HoldForMigrationResponse, _abc.Awaitable[_manager_pb2.HoldForMigrationResponse]]:
-        """Holds room for a machine that a broker has a `ReservationMandate` for, admitted as Reserve admits it.
+        """Holds room for a machine that a broker has a `ReservationMandate` for, or may move under a
+        `StandingDelegation`, admitted as Reserve admits it.
         The source's Reserve with the same id, migration, machine and tenant takes the held room over. What is
         not taken over ends at `expires_at` or by ReleaseReservation and leaves no reservation behind.
         Repeating it with the same id returns the same reservation, also once the source has taken it over.
