@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from manager.settings.store import StoreSettings
 from manager.statements import Ask, Statement, Told, run
-from watari import errors
+from watari import errors, logs
 
 WRITER_LOCK = 0x57415441
 """Key of the advisory lock ("WATA"): one writer at a time in one database."""
@@ -50,6 +50,20 @@ _BEGIN_WRITE = (
 )
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
+_LOCK_TIMED_OUT = "55P03"
+# Who has the lock of writes, and has sent nothing for so long that PostgreSQL waits for it.
+_END_IDLE_WRITER = sa.text(
+    """
+    SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND classid = 0 AND objid = :lock AND objsubid = 1 AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND wait_event = 'ClientRead'
+      AND greatest(query_start, state_change) < clock_timestamp() - make_interval(secs => :seconds)
+    """
+)
+
+_log = logs.get(__name__)
+
 
 class PostgresqlDatabase:
     """A database of `manager.store`."""
@@ -57,12 +71,31 @@ class PostgresqlDatabase:
     def __init__(self, settings: StoreSettings) -> None:
         url = _url(settings)
         self.engine = _engine(settings, url)
+        self._idle_seconds_max = settings.idle_seconds_max
         self.name = url.render_as_string(hide_password=True)
         self.hint = "check store.url, the password, and that the server runs and lets this user in"
 
     def begin_write(self, connection: Connection, asked: Sequence[Ask]) -> Sequence[Told]:
-        """One writer at a time; `lock_timeout` bounds the wait."""
-        return run(connection, [*_BEGIN_WRITE, *asked])[len(_BEGIN_WRITE) :]
+        """One writer at a time; `lock_timeout` bounds the wait. Whoever waited in vain ends the
+        session of a writer that stands still, for the next try.
+        """
+        try:
+            return run(connection, [*_BEGIN_WRITE, *asked])[len(_BEGIN_WRITE) :]
+        except sa.exc.DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) == _LOCK_TIMED_OUT:
+                self._end_idle_writer(connection)
+            raise
+
+    def _end_idle_writer(self, connection: Connection) -> None:
+        """What `idle_in_transaction_session_timeout` is to do, and does not after a pipeline: the
+        server stops that clock at every message, and the driver's last one (Flush, after Sync) is
+        none for which it starts it again; nor does it run between a pipeline's messages.
+        """
+        connection.exec_driver_sql("ROLLBACK")
+        which = {"lock": WRITER_LOCK, "seconds": self._idle_seconds_max}
+        ended = connection.execute(_END_IDLE_WRITER, which).all()
+        if ended:
+            _log.warning("ended a writer that stood still", after_seconds=self._idle_seconds_max)
 
     def begin_read(self, connection: Connection) -> None:
         """One snapshot."""

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from manager import opening
+from manager import audit, opening
 from manager.postgresql import PING_SECONDS
 from manager.settings.store import StoreSettings
 from manager.store import Store
@@ -62,6 +63,31 @@ def test_connections_that_rested_while_the_server_was_started_anew_cost_nobody_a
             assert connection.scalar(sa.text("SELECT 1")) == 1
         with store.read() as connection:
             assert connection.scalar(sa.text("SELECT 1")) == 1
+
+
+def test_a_writer_that_stands_still_is_ended_by_whoever_waits_and_has_written_nothing(
+    own_server: postgresql.Server,
+) -> None:
+    settings = replace(own_server.settings(), write_wait_seconds_max=0.3, idle_seconds_max=1.0)
+    with closing(opened(settings)) as one, closing(opened(settings)) as other:
+
+        def stand_still() -> None:
+            with one.write():
+                _await(partial(_written, other, "other"), str)
+
+        with pytest.raises(errors.Unavailable):
+            stand_still()
+        with one.read() as connection:
+            assert [entry.actor for entry in audit.page(connection, after=0, limit=9)] == ["other"]
+
+
+def _written(store: Store, actor: str) -> bool:
+    try:
+        with store.write() as connection:
+            audit.append(connection, 1, actor=actor, action="a", subject="s")
+    except errors.Unavailable:
+        return False
+    return True
 
 
 def test_it_ends_when_the_server_stays_away_or_it_is_told_to(
