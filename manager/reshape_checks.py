@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 
 from manager.accounting.price_sheet import PriceBook, PriceSheet
-from manager.inventory import AMOUNT_MAX, CLASS_BYTES_MAX, Amounts, HostView
+from manager.inventory import AMOUNT_MAX, CLASS_BYTES_MAX, Amounts, HostView, total
 from manager.quotas.limits import MACHINES, Limits
 from manager.shapes import FIXED, Shape
 from watari import errors, validate
@@ -138,15 +138,28 @@ def require_room(after: HostView, classes: Iterable[str], before: Amounts) -> No
         taken = sum(each.get(name, 0) for each in (after.allocated, after.held, after.booked))
         most = after.capacity.get(name, 0)
         if taken > most and most < before.get(name, AMOUNT_MAX):
-            raise errors.Exhausted(
-                "RESHAPE_OVERCOMMITS",
-                f"{taken} of {name!r} would be taken on {after.host_id}, and there would be {most}",
-                hint="give the class more units, or move more allocations to another one",
-                resource=name,
-                asked=taken,
-                free=most,
-                host=after.host_id,
-            )
+            raise _overcommitted(name, taken, most, after.host_id)
+
+
+def require_left(host_id: str, gone: frozenset[str], staying: Iterable[Amounts]) -> None:
+    """Raises Exhausted RESHAPE_OVERCOMMITS where some stay with a class that is gone after it: of
+    what there is none, nobody could tell whether it was the pool's.
+    """
+    taken = total(staying)
+    for name in sorted(gone & taken.keys()):
+        raise _overcommitted(name, taken[name], 0, host_id)
+
+
+def _overcommitted(name: str, taken: int, most: int, host_id: str) -> errors.Exhausted:
+    return errors.Exhausted(
+        "RESHAPE_OVERCOMMITS",
+        f"{taken} of {name!r} would be taken on {host_id}, and there would be {most}",
+        hint="give the class more units, or move more allocations to another one",
+        resource=name,
+        asked=taken,
+        free=most,
+        host=host_id,
+    )
 
 
 def require_generation(host_id: str, expected: int, actual: int) -> None:

@@ -135,6 +135,12 @@ class Reshaping:
             self._require_limited(connection, name, part)
             self._require_priced(connection, name, part)
         _require_enough(view, name, family, units)
+        staying = [taken[consumer] for consumer in taken.keys() - moves.keys()]
+        reshape_checks.require_left(
+            host_id,
+            family - units.keys() - {name},
+            ({each: amount for each, (_, amount) in of.items()} for of in staying),
+        )
         shape_rows.swap(connection, host_id, generation, after)
         for consumer, to in moves.items():
             change = partial(shapes.moved, family=family, to=to)

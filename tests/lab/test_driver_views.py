@@ -189,6 +189,20 @@ def test_changes_are_not_known_when_qemu_was_killed(
     assert check_still(tokyo, vm_id, migration, copies) == {"vda": False, "vdb": False}
 
 
+def await_no_backup(domain: libvirt.virDomain) -> None:
+    """A job that was aborted ends a moment later."""
+    deadline = time.monotonic() + STOP_SECONDS_MAX
+    while time.monotonic() < deadline:
+        try:
+            domain.backupGetXMLDesc(0)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_BACKUP:
+                return
+            raise
+        time.sleep(0.1)
+    raise AssertionError("the backup goes on")
+
+
 def test_another_programs_backup_is_left_alone(
     tokyo: Agent, lab: Lab, make_guest: MakeGuest, tmp_path: Path
 ) -> None:
@@ -213,6 +227,7 @@ def test_another_programs_backup_is_left_alone(
             tokyo.driver.running_view(vm_id, migration, 1)
         assert caught.value.reason == "VM_BUSY"
         domain.abortJob()
+        await_no_backup(domain)
     finally:
         connection.close()
     copies: dict[str, bytearray] = {}

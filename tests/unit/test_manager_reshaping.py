@@ -118,6 +118,15 @@ def test_a_class_of_the_pool_gets_another_name_and_stays_the_pools(rig: Rig) -> 
     assert "address" not in host.held
 
 
+def test_nobody_is_left_with_a_class_of_the_pool_that_is_none_any_more(rig: Rig) -> None:
+    moved, left = reserved(rig, 1, ADDRESS), reserved(rig, 1, ADDRESS)
+    split(rig, {"public:a": 2}, {moved: "public:a", left: "public:a"}, ADDRESS, POOL)
+    before = views(rig)
+    back = {moved: ADDRESS}
+    assert reason_of(split, rig, {}, back, ADDRESS, POOL) == "RESHAPE_OVERCOMMITS"
+    assert views(rig) == before
+
+
 def test_units_become_another_class_with_the_allocations_that_use_them(rig: Rig) -> None:
     first, second = reserved(rig, 3), reserved(rig, 2)
     answer = split(rig, {A100: 4}, {first: A100})
