@@ -207,5 +207,7 @@ def _send(driver: Any, dialect: sa.Dialect, asked: Ask | AskRows) -> list[Any]:
 
 def _told(*cursors: Any) -> Told:
     (cursor, *more) = cursors
-    rows = cursor.fetchall() if cursor.description is not None else []
+    # Of a statement that returns none sqlite3 fetches no rows, and psycopg has no row number. (It
+    # has a `description` as well, which it makes for every asking, column by column.)
+    rows = cursor.fetchall() if getattr(cursor, "rownumber", 0) is not None else []
     return Told(rows, sum(each.rowcount for each in (cursor, *more)))
