@@ -53,9 +53,9 @@ class Decider:
         with self._lock:
             self._ledger = self._ledger.without(decision_id)
 
-    def in_flight(self) -> Ledger:
-        """What is counted, including what the next decision will find too old."""
-        return self._ledger
+    def in_flight(self, snapshot: Snapshot, now: datetime) -> Ledger:
+        """What counts beside a snapshot at a moment."""
+        return self._ledger.current(snapshot, now, self._settings)
 
     def _note(self, decision_id: str, candidate: Ranked, needed: Amounts, now: datetime) -> None:
         fit = candidate.fit

@@ -220,7 +220,8 @@ def _decided(
             ),
         )
     cpu_ms = (time.thread_time() - began) * 1000 / len(asked)
-    return {"cpu_ms": cpu_ms, "decisions": len(decider.in_flight().decisions)}
+    in_flight = decider.in_flight(snapshot, clock.now())
+    return {"cpu_ms": cpu_ms, "decisions": len(in_flight.decisions)}
 
 
 def _updates(size: Size, changes: int = 50, rounds: int = 10) -> dict[str, float]:

@@ -151,12 +151,13 @@ class Engine:
             return
         standing.require_alive(held.delegation, self._now())
         vms, missed = fleet.machines(held, self._settings.machines_max)
+        now = self._now()
         ground = Ground(
             held,
             fleet.snapshot,
-            self._now(),
+            now,
             vms,
-            in_flight=self._migrator.decider.in_flight(),
+            in_flight=self._migrator.decider.in_flight(fleet.snapshot, now),
             assumed_bytes_per_second=self._settings.assumed_bytes_per_second,
         )
         look = _Look(held, ground, missed)

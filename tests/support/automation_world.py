@@ -15,6 +15,7 @@ import broker.settings
 import directory.__main__
 import directory.settings
 from broker.automation.settings import AutomationSettings
+from broker.inflight import InFlightSettings
 from manager.settings.accounts import PriceSettings
 from tests.conftest import HUB, TOKYO, Federation
 from tests.support import processes
@@ -34,6 +35,8 @@ SCOPE = Scope(TOKYO, "acme", ["tokyo", "osaka"], ["tokyo", "osaka"], 10, 24 * 36
 FAST = AutomationSettings(
     interval_seconds=0.1, estimate_seconds_max=5.0, start_seconds_max=20.0, refused_seconds=0.5
 )
+IN_FLIGHT = InFlightSettings(seconds_max=5.0)
+"""Moves take less than a second here: what is there by then is not counted twice for long."""
 EAGER = {
     "policy_id": "cheap",
     "objective": "cost",
@@ -125,6 +128,7 @@ class World:
             directories=(EndpointSettings(f"127.0.0.1:{self.directory_port}", DIRECTORY),),
             catalogue=broker.settings.CatalogueSettings(refresh_seconds_min=0.1),
             automation=replace(self.automation, path=self.path),
+            in_flight=IN_FLIGHT,
             manager_call_seconds_max=5.0,
         )
         own = self.federation.party(BROKER)

@@ -154,7 +154,15 @@ def test_a_burst_on_many_threads_fills_every_cloud_and_none_beyond_its_room() ->
             )
         )
     assert Counter(map(chosen, placements)) == room
-    assert len(decider.in_flight().decisions) == 34
+    assert len(decider.in_flight(view, NOW).decisions) == 34
+
+
+def test_what_is_too_old_is_not_in_flight_whether_or_not_anybody_decides_again() -> None:
+    view, decider = catalogue(oslo=2), Decider(SETTINGS)
+    decider.decide("m1", view, NEEDED, NOW, judge)
+    until = NOW + timedelta(seconds=SETTINGS.seconds_max)
+    assert decider.in_flight(view, until - timedelta(seconds=1)).decisions
+    assert not decider.in_flight(view, until).decisions
 
 
 def test_when_all_room_is_in_flight_the_snapshot_decides() -> None:
@@ -167,7 +175,7 @@ def test_a_repeated_decision_is_not_counted_against_itself() -> None:
     view, decider = catalogue(oslo=2, osaka=1), Decider(SETTINGS)
     assert chosen(decider.decide("m1", view, NEEDED, NOW, judge)) == "oslo"
     assert chosen(decider.decide("m1", view, NEEDED, NOW, judge)) == "oslo"
-    assert len(decider.in_flight().decisions) == 1
+    assert len(decider.in_flight(view, NOW).decisions) == 1
 
 
 @pytest.mark.parametrize("forgotten", [True, False])
@@ -189,4 +197,4 @@ def test_what_the_caller_leaves_out_is_not_noted() -> None:
         "m1", view, NEEDED, NOW, lambda view: replace(judge(view), candidates=())
     )
     assert not placement.candidates
-    assert not decider.in_flight().decisions
+    assert not decider.in_flight(view, NOW).decisions
