@@ -20,6 +20,7 @@ import broker.__main__
 import broker.settings
 import directory.__main__
 import directory.settings
+from broker.holding import HoldSettings
 from manager.settings.hosts import HostSettings
 from manager.settings.publishing import PublishSettings
 from manager.settings.store import StoreSettings
@@ -40,6 +41,9 @@ VCPUS = 2
 
 CALL_SECONDS_MAX = 60.0
 """A burst is worked off in this time, whatever else the machine does."""
+
+PATIENT = HoldSettings(call_seconds_max=15.0, seconds_max=40.0)
+"""A manager that has much to do on a busy machine is not taken for one that is away."""
 
 LIVE = {
     manager_pb2.RESERVATION_STATE_HELD,
@@ -228,6 +232,7 @@ class Burst:
             identity=self._identity(broker_id),
             directories=(self._directory,),
             rpc=RpcSettings(queued_calls_max=1000, streams_per_connection_max=1000),
+            holds=PATIENT,
         )
         server = broker.__main__.assemble(settings, self._context(broker_id))
         port = server.start()
