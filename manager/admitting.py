@@ -281,12 +281,13 @@ class Admissions:
         else:
             booked = len(self._bookings)
             admission.require_bookable(span, self._now, self._cloud.limits, booked)
-        asked = self._room.shape.named(inventory.of_machine(request.resources, request.disks))
+        needed = inventory.of_machine(request.resources, request.disks)
+        asked = self._room.shape.named(needed)
         beyond_soft = self._quotas.require(tenant, asked, self._booked_by(tenant, span))
         views = capacity.with_bookings([*self._views.values()], self._bookings, span)
         host, taken = place(views, request, asked)
         row = self._cloud.made(call, host.host_id, tenant)
-        row = replace(row, resources=in_present_names(asked, request))
+        row = replace(row, resources=in_present_names(asked, needed))
         # Nothing fails from here on.
         kind = capacity.RESERVATION if span.end is None else capacity.BOOKING
         for host_id, amounts in taken.items():
@@ -372,13 +373,9 @@ def _agree(row: Reservation, call: Reserve) -> bool:
     )
 
 
-def in_present_names(
-    asked: Amounts, request: manager_pb2.ReserveRequest
-) -> common_pb2.Resources | None:
-    """What a machine needs, where classes are called otherwise now than in its request."""
-    if asked == inventory.of_machine(request.resources, request.disks):
-        return None
-    return inventory.to_resources(asked)
+def in_present_names(asked: Amounts, told: Amounts) -> common_pb2.Resources | None:
+    """What a machine needs, where classes are called otherwise now than its request told."""
+    return None if asked == told else inventory.to_resources(asked)
 
 
 def span_of(request: manager_pb2.ReserveRequest) -> Span | None:

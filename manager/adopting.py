@@ -59,7 +59,7 @@ def adopt(
         expires_at=terms.expires_at(request.ttl_seconds),
         grant=grant,
         price_version=version,
-        resources=in_present_names(asked, request),
+        resources=in_present_names(asked, told),
     )
     admission.require_swapped(swapped)
     capacity.record(connection, row.host_id, capacity.RESERVATION, row.reservation_id, asked)

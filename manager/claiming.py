@@ -67,7 +67,7 @@ def claim(
         expires_at=terms.expires_at(request.ttl_seconds),
         grant=grant,
         price_version=version,
-        resources=in_present_names(asked, request),
+        resources=in_present_names(asked, told),
     )
     admission.require_swapped(swapped)
     capacity.give_back(connection, capacity.BOOKING, row.reservation_id)
